@@ -1,0 +1,48 @@
+"""Pilotlight's engine: lazy encoders, an idle offloader and memory readings, without a user interface.
+
+    from engine import Engine
+
+    with Engine() as engine:
+        vectors = engine.dense("minilm").encode(["a pilot light"])
+
+Importing this package imports no model library.
+"""
+
+from engine.config import Config, EncoderConfig, Hardware, Server, parse
+from engine.engine import Engine
+from engine.errors import (
+    Closed,
+    EncoderError,
+    InvalidInput,
+    LoadFailed,
+    PilotlightError,
+    QueueFull,
+    SettingsError,
+    Unavailable,
+    UnknownEncoder,
+)
+from engine.proxies import DenseProxy
+from engine.slot import Outcome
+from engine.state import EncoderView, State
+
+__all__ = [
+    "Closed",
+    "Config",
+    "DenseProxy",
+    "EncoderConfig",
+    "EncoderError",
+    "EncoderView",
+    "Engine",
+    "Hardware",
+    "InvalidInput",
+    "LoadFailed",
+    "Outcome",
+    "PilotlightError",
+    "QueueFull",
+    "Server",
+    "SettingsError",
+    "State",
+    "Unavailable",
+    "UnknownEncoder",
+    "parse",
+]

@@ -1,0 +1,25 @@
+"""Adapters: the code that loads and calls one library's kind of model, one file per kind.
+
+Importing this package imports no model library; `adapter_class` imports one adapter's module, and that
+imports its library only when it loads.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from engine.adapters.protocol import Adapter
+
+_ADAPTERS: Final = {"dense": "engine.adapters.dense:DenseAdapter"}
+
+KINDS: Final = tuple(_ADAPTERS)
+"""Every kind of encoder that can be configured."""
+
+
+def adapter_class(kind: str) -> type[Adapter]:
+    """Return the adapter class of a kind in `KINDS`."""
+    module, _, name = _ADAPTERS[kind].partition(":")
+    found: type[Adapter] = getattr(import_module(module), name)
+    return found

@@ -1,0 +1,298 @@
+"""The engine: every configured encoder behind one door, for the tray, the HTTP endpoint and Python callers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from engine.adapters import adapter_class
+from engine.adapters.protocol import Adapter
+from engine.config import Config, EncoderConfig
+from engine.errors import PilotlightError, UnknownEncoder
+from engine.events import Event, Events, SettingsApplied, StateChanged
+from engine.memory import Reader, Reading, SystemReader
+from engine.offloader import Offloader
+from engine.policy import Decision, Step
+from engine.proxies import DenseProxy
+from engine.slot import Outcome, Slot, Terms
+from engine.state import RESTING, EncoderView
+from engine.worker import Worker
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+AdapterFactory = Callable[[EncoderConfig, str], Adapter]
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoder:
+    """One configured encoder: its slot and the worker that runs its requests."""
+
+    config: EncoderConfig
+    device: str
+    slot: Slot
+    worker: Worker
+
+    def serves(self, config: EncoderConfig, device: str) -> bool:
+        """Whether this one can go on under `config`, or another must take its place."""
+        mine = self.config
+        return (mine.kind, mine.model, self.device) == (config.kind, config.model, device)
+
+
+class Engine:
+    """Holds the encoders; building one loads nothing and starts no thread.
+
+    `start()` starts the offloader (and loads everything where `lazy_encoders` is false); without it encoders load
+    at first use and stay. `close()` ends it all; `with Engine() as engine:` does both.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        adapter: AdapterFactory | None = None,
+        reader: Reader | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.events = Events()
+        self.clock = clock
+        self._adapter = adapter or (lambda config, device: adapter_class(config.kind)(config, device))
+        self._reader = reader or SystemReader(clock)
+        self._offloader = Offloader(self, clock)
+        self._lock = threading.Lock()
+        self._running = False
+        self._config = config or Config()
+        self._encoders = {encoder.name: self._build(encoder, self._config) for encoder in self._config.encoders}
+        self.events.subscribe(self._on_event)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def config(self) -> Config:
+        """The settings in force."""
+        return self._config
+
+    # Life
+
+    def start(self) -> None:
+        """Start the offloader; where `lazy_encoders` is false, start bringing every encoder to its device."""
+        self._running = True
+        self._offloader.start()
+        if not self._config.hardware.lazy_encoders:
+            self.load_all_soon()
+
+    def apply(self, config: Config) -> None:
+        """Put new settings in force: encoders that stay themselves keep their weights, others are replaced."""
+        with self._lock:
+            old, before = self._config, self._encoders
+            after = {}
+            for encoder in config.encoders:
+                device = encoder.device or config.hardware.device
+                kept = before.get(encoder.name)
+                if kept is None or not kept.serves(encoder, device):
+                    after[encoder.name] = self._build(encoder, config)
+                    continue
+                pinned = None if kept.config.pin == encoder.pin else encoder.pin
+                kept.slot.configure(_terms(encoder, config), pinned=pinned)
+                after[encoder.name] = _Encoder(encoder, device, kept.slot, kept.worker)
+            self._config, self._encoders = config, after
+        gone = [e for e in before.values() if e.slot not in {kept.slot for kept in after.values()}]
+        for encoder in gone:
+            _retire(encoder)
+        if self._running and not config.hardware.lazy_encoders and (old.hardware.lazy_encoders or gone):
+            self.load_all_soon()
+        self._offloader.wake()
+        self.events.publish(SettingsApplied())
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Stop the offloader, refuse what waits, let what runs end for up to `timeout` seconds, drop all weights.
+
+        Returns False when something was still at work at the end of that time.
+        """
+        ends = time.monotonic() + timeout
+        clean = True
+        self._running = False
+        self._offloader.stop(timeout)
+        for encoder in self._encoders.values():
+            clean &= encoder.worker.close(max(0.0, ends - time.monotonic()))
+        for encoder in self._encoders.values():
+            clean &= encoder.slot.close(max(0.0, ends - time.monotonic()))
+        self._reader.close()
+        return clean
+
+    # Use
+
+    def dense(self, name: str | None = None) -> DenseProxy:
+        """Return the lazy object for a dense encoder by name or alias, None for the default; raises UnknownEncoder."""
+        return DenseProxy(self, self.resolve(name, "dense"))
+
+    def resolve(self, name: str | None, kind: str) -> str:
+        """Return the name of the encoder that `name` means; None means the default one of that kind.
+
+        Raises UnknownEncoder when there is none, or when it is of another kind.
+        """
+        if name is None:
+            fitting = [encoder for encoder in self._config.encoders if encoder.kind == kind]
+            if not fitting:
+                raise UnknownEncoder(f"No {kind} encoder is configured.")
+            return next((encoder.name for encoder in fitting if encoder.default), fitting[0].name)
+        found = self._find(name).config
+        if found.kind != kind:
+            raise UnknownEncoder(f"The encoder {found.name} is of kind {found.kind}, not {kind}.")
+        return found.name
+
+    def submit(self, name: str, operation: Callable[[Any], T], used_by: str | None = None) -> Future[T]:
+        """Queue `operation` for the encoder; it gets the adapter, under a lease, on the encoder's own thread.
+
+        Raises UnknownEncoder, QueueFull or Closed; the future raises LoadFailed, Unavailable or what it met.
+        """
+        encoder = self._find(name)
+
+        def run() -> T:
+            with encoder.slot.lease(used_by) as adapter:
+                return operation(adapter)
+
+        return encoder.worker.submit(run)
+
+    def call(self, name: str, operation: Callable[[Any], T], used_by: str | None = None) -> T:
+        """Like `submit`, and wait for the result."""
+        return self.submit(name, operation, used_by).result()
+
+    # Looking
+
+    def view(self, name: str) -> EncoderView:
+        """Return a snapshot of one encoder by name or alias; raises UnknownEncoder."""
+        return self._view(self._find(name))
+
+    def views(self) -> tuple[EncoderView, ...]:
+        """Return a snapshot of every encoder, in the order of the settings."""
+        return tuple(self._view(encoder) for encoder in self._encoders.values())
+
+    def read_memory(self, *, detailed: bool = False) -> Reading:
+        """Return what the process, the system and the GPUs use now."""
+        return self._reader.read(detailed=detailed)
+
+    # Control
+
+    def load(self, name: str) -> Outcome:
+        """Bring an encoder to its device and wait for it; raises LoadFailed or Unavailable."""
+        encoder = self._find(name)
+        began = self.clock()
+        encoder.worker.submit(encoder.slot.warm).result()
+        return Outcome(encoder.config.name, "done", self._view(encoder).state, seconds=self.clock() - began)
+
+    def retry(self, name: str) -> Outcome:
+        """Load again now, whatever delay a failed load has left; raises LoadFailed or Unavailable."""
+        encoder = self._find(name)
+        began = self.clock()
+        encoder.worker.submit(encoder.slot.retry).result()
+        return Outcome(encoder.config.name, "done", self._view(encoder).state, seconds=self.clock() - began)
+
+    def offload(self, name: str) -> Outcome:
+        """Take an encoder off its device now, unless it is in use or pinned."""
+        return self._find(name).slot.offload(reason="by hand")
+
+    def unload(self, name: str) -> Outcome:
+        """Drop an encoder's weights now, unless it is in use or pinned."""
+        return self._find(name).slot.unload(reason="by hand")
+
+    def pin(self, name: str) -> Outcome:
+        """Keep an encoder from stepping down until unpinned; loads nothing."""
+        return self._find(name).slot.pin(True)
+
+    def unpin(self, name: str) -> Outcome:
+        """Let an encoder step down again."""
+        outcome = self._find(name).slot.pin(False)
+        self._offloader.wake()
+        return outcome
+
+    def load_all_soon(self) -> None:
+        """Bring every encoder to its device, each on its own thread; failures are kept by their slots."""
+        for encoder in self._encoders.values():
+            encoder.worker.submit(partial(_warm_quietly, encoder.slot))
+
+    def offload_all(self) -> tuple[Outcome, ...]:
+        """Take every encoder off its device, unless in use or pinned."""
+        return tuple(self.offload(name) for name in tuple(self._encoders))
+
+    def apply_decision(self, decision: Decision) -> None:
+        """Do what the policy decided, if its evidence still holds."""
+        encoder = self._encoders.get(decision.name)
+        if encoder is None:
+            return
+        step = encoder.slot.offload if decision.step is Step.OFFLOAD else encoder.slot.unload
+        step(if_unused_since=decision.if_unused_since, reason=decision.reason)
+
+    # Within
+
+    def _find(self, name: str) -> _Encoder:
+        encoders = self._encoders
+        if name in encoders:
+            return encoders[name]
+        for encoder in encoders.values():
+            if name in encoder.config.aliases:
+                return encoder
+        known = ", ".join(encoders) or "none"
+        raise UnknownEncoder(f"There is no encoder {name!r}.", next_step=f"Configured are: {known}.")
+
+    def _view(self, encoder: _Encoder) -> EncoderView:
+        config = encoder.config
+        return encoder.slot.view(
+            kind=config.kind,
+            model=config.model,
+            aliases=config.aliases,
+            is_default=config.default,
+            queued=encoder.worker.queued,
+        )
+
+    def _build(self, encoder: EncoderConfig, config: Config) -> _Encoder:
+        device = encoder.device or config.hardware.device
+        slot = Slot(
+            encoder.name,
+            self._adapter(encoder, device),
+            _terms(encoder, config),
+            pinned=encoder.pin,
+            publish=self.events.publish,
+            clock=self.clock,
+        )
+        return _Encoder(encoder, device, slot, Worker(encoder.name))
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, StateChanged):
+            because = f" ({event.reason})" if event.reason else ""
+            _log.info("%s: %s -> %s%s", event.name, event.old, event.new, because)
+            if event.new in RESTING:
+                self._offloader.wake()
+
+
+def _terms(encoder: EncoderConfig, config: Config) -> Terms:
+    hardware = config.hardware
+    idle, unload = encoder.idle_timeout_seconds, encoder.unload_timeout_seconds
+    return Terms(
+        idle_timeout_seconds=hardware.idle_timeout_seconds if idle is None else idle,
+        unload_timeout_seconds=hardware.unload_timeout_seconds if unload is None else unload,
+    )
+
+
+def _warm_quietly(slot: Slot) -> None:
+    """Warm for nobody in particular: a failure is kept and shown by the slot, and stops nothing else."""
+    with contextlib.suppress(PilotlightError):
+        slot.warm()
+
+
+def _retire(encoder: _Encoder) -> None:
+    """Close an encoder that the settings no longer name; what it has begun ends in its own time."""
+    encoder.worker.close(timeout=0.0)
+    encoder.slot.close(timeout=0.0)

@@ -1,0 +1,131 @@
+"""Every error that Pilotlight raises on purpose.
+
+PilotlightError
+    SettingsError        the settings file or a change to it is wrong
+        SettingsForbidden    the setting may be changed by hand only
+    InvalidInput         what a caller passed cannot be encoded
+    UnknownEncoder       no encoder has this name or alias
+    EncoderError
+        LoadFailed       a load was tried and failed; it may be tried again later
+        Unavailable      trying cannot help until something is installed or put in place
+        MoveFailed       weights could not be moved between rungs
+    QueueFull            too many requests wait for this encoder
+    Closed               the engine, or this encoder, is shutting down
+
+Each carries a `title` (a few words), a `message` (what happened) and a `next_step` (what to do), so that the
+tray, the log and every HTTP dialect can show it without knowing its class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class PilotlightError(Exception):
+    """Base of all errors below; `str()` gives the message and the next step."""
+
+    title = "Something went wrong"
+
+    def __init__(self, message: str, *, next_step: str | None = None, title: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+        if title is not None:
+            self.title = title
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.next_step}" if self.next_step else self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One wrong setting: where it stands (`("hardware", "port")`) and what is wrong, with the valid choices."""
+
+    path: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.path)}: {self.text}" if self.path else self.text
+
+
+class SettingsError(PilotlightError):
+    """Settings are unknown, of the wrong type, or out of range; the running settings stay."""
+
+    title = "Settings not accepted"
+
+    def __init__(self, message: str, *, next_step: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(message, next_step=next_step)
+        self.problems = problems
+
+
+class SettingsForbidden(SettingsError):
+    """A setting that exists but may only be changed by hand in the settings file."""
+
+    title = "Setting not changeable here"
+
+
+class InvalidInput(PilotlightError):
+    """The input of one request cannot be used; `param` names the field where the caller can mend it."""
+
+    title = "Input not accepted"
+
+    def __init__(self, message: str, *, param: str | None = None, next_step: str | None = None) -> None:
+        super().__init__(message, next_step=next_step)
+        self.param = param
+
+
+class UnknownEncoder(PilotlightError):
+    """No configured encoder has this name or alias."""
+
+    title = "No such encoder"
+
+
+class EncoderError(PilotlightError):
+    """An encoder could not do what was asked."""
+
+    title = "Encoder failed"
+
+
+class LoadFailed(EncoderError):
+    """A load failed; `retry_in_seconds` says when the next use will try again."""
+
+    title = "Load failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        next_step: str | None = None,
+        title: str | None = None,
+        retry_in_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, next_step=next_step, title=title)
+        self.retry_in_seconds = retry_in_seconds
+
+
+class Unavailable(EncoderError):
+    """A package or file is missing; no retry can help until it is there."""
+
+    title = "Not available"
+
+
+class MoveFailed(EncoderError):
+    """Weights could not be moved between two rungs; the encoder was unloaded instead."""
+
+    title = "Move failed"
+
+
+class QueueFull(PilotlightError):
+    """More requests wait for one encoder than it accepts; try again in `retry_in_seconds`."""
+
+    title = "Too many requests"
+
+    def __init__(self, message: str, *, retry_in_seconds: float = 1.0) -> None:
+        super().__init__(message, next_step="Send fewer requests at once, or try again in a moment.")
+        self.retry_in_seconds = retry_in_seconds
+
+
+class Closed(PilotlightError):
+    """The engine or the encoder is closing and takes no new work."""
+
+    title = "Closing"

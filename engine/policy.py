@@ -1,0 +1,48 @@
+"""Which encoders should step down now, and why: a pure function of time and views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.state import EncoderView, State
+
+
+class Step(StrEnum):
+    """One rung down."""
+
+    OFFLOAD = "offload"
+    UNLOAD = "unload"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One wanted step with the evidence it rests on; the slot refuses it when the evidence has aged."""
+
+    name: str
+    step: Step
+    if_unused_since: float | None
+    reason: str
+
+
+def decide(now: float, views: Iterable[EncoderView]) -> list[Decision]:
+    """Return the steps that are due at `now` (seconds, the views' clock), longest idle first."""
+    due = [(deadline, view) for view in views if (deadline := _deadline(now, view)) is not None and deadline <= now]
+    return [_decision(view) for _, view in sorted(due, key=lambda pair: pair[0])]
+
+
+def next_deadline(now: float, views: Iterable[EncoderView]) -> float | None:
+    """Return the earliest instant at which `decide` could want something, or None when nothing can expire."""
+    return min((at for view in views if (at := view.next_deadline(now)) is not None), default=None)
+
+
+def _deadline(now: float, view: EncoderView) -> float | None:
+    return None if view.in_flight or view.queued else view.next_deadline(now)
+
+
+def _decision(view: EncoderView) -> Decision:
+    if view.state is State.IN_RAM:
+        reason = f"in RAM for {view.unload_timeout_seconds:g} s without use"
+        return Decision(view.name, Step.UNLOAD, view.last_used, reason)
+    return Decision(view.name, Step.OFFLOAD, view.last_used, f"idle for {view.idle_timeout_seconds:g} s")

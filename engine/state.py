@@ -1,0 +1,116 @@
+"""What an encoder's life looks like from outside: the rungs of the ladder and a frozen view of one encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class State(StrEnum):
+    """One rung of the ladder, spelled as the HTTP endpoint spells it."""
+
+    ON_DEVICE = "on_device"
+    """Weights where they compute; the next use pays nothing."""
+    STEPPING_DOWN = "stepping_down"
+    """Weights on the way down; new leases wait, then go up again."""
+    IN_RAM = "in_ram"
+    """Weights off the device but reachable at memory speed; tokenizer and skeleton kept."""
+    UNLOADED = "unloaded"
+    """Nothing but the configuration; the next use pays a load."""
+    LOADING = "loading"
+    """On the way up; one caller loads, the others wait."""
+    FAILED = "failed"
+    """The last load failed; a retry is allowed after a delay that grows."""
+    UNAVAILABLE = "unavailable"
+    """Trying cannot help: a package or a file is missing, and the error says which."""
+
+
+RESTING: Final = frozenset({State.ON_DEVICE, State.IN_RAM, State.UNLOADED, State.FAILED, State.UNAVAILABLE})
+"""States that last until somebody acts; the others end by themselves."""
+
+_STATUS: Final = {
+    State.STEPPING_DOWN: "stepping down",
+    State.IN_RAM: "in RAM",
+    State.UNLOADED: "idle (not loaded)",
+    State.LOADING: "loading",
+    State.FAILED: "failed",
+    State.UNAVAILABLE: "unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorView:
+    """A kept error in words for a person; `retry_at` is on the engine's monotonic clock."""
+
+    title: str
+    message: str
+    next_step: str | None
+    retry_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderView:
+    """One encoder at one instant; it may inform a decision, but the slot checks again before it acts.
+
+    Times are seconds on the engine's monotonic clock, durations are seconds, sizes are bytes;
+    `None` means unknown or not yet, never zero.
+    """
+
+    name: str
+    kind: str
+    model: str
+    aliases: tuple[str, ...]
+    state: State
+    idle_timeout_seconds: float
+    """Device to RAM after this long without use; 0 = never."""
+    unload_timeout_seconds: float
+    """RAM to disk this long after stepping down; 0 = never."""
+    pinned: bool = False
+    is_default: bool = False
+    revision: str | None = None
+    device: str | None = None
+    bytes_on_device: int = 0
+    bytes_in_ram: int = 0
+    bytes_total: int | None = None
+    in_flight: int = 0
+    queued: int = 0
+    last_used: float | None = None
+    """When the last use, or a load that nobody used yet, ended."""
+    last_used_by: str | None = None
+    stepped_down_at: float | None = None
+    import_seconds: float | None = None
+    load_seconds: float | None = None
+    first_encode_seconds: float | None = None
+    reload_seconds: float | None = None
+    offload_seconds: float | None = None
+    loads: int = 0
+    error: ErrorView | None = None
+    ignored_options: tuple[str, ...] = ()
+
+    @property
+    def awake(self) -> bool:
+        """Whether the weights stand where they compute."""
+        return self.state is State.ON_DEVICE
+
+    @property
+    def status(self) -> str:
+        """The state in words for a person."""
+        if self.state is State.ON_DEVICE:
+            return "running" if self.in_flight else "idle"
+        return _STATUS[self.state]
+
+    def next_deadline(self, now: float) -> float | None:
+        """When this encoder could step down next if nobody used it again, or None for never.
+
+        One in use answers `now` plus its timeout: it cannot step down before that, so a sleeper that
+        wakes then misses nothing.
+        """
+        if self.pinned:
+            return None
+        if self.state is State.ON_DEVICE and self.idle_timeout_seconds > 0:
+            since = now if self.in_flight or self.last_used is None else self.last_used
+            return since + self.idle_timeout_seconds
+        if self.state is State.IN_RAM and self.unload_timeout_seconds > 0 and self.stepped_down_at is not None:
+            return self.stepped_down_at + self.unload_timeout_seconds
+        return None

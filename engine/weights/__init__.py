@@ -1,0 +1,1 @@
+"""Where parameters live and how their memory goes back to the system."""

@@ -1,0 +1,91 @@
+"""One encoder's queue and the thread that empties it, one request at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
+
+from engine.errors import Closed, QueueFull
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+QUEUE_LIMIT: Final = 1024
+"""Requests that may wait for one encoder before new ones are refused."""
+
+
+class Worker:
+    """Runs calls in the order they came on a thread of its own, started by the first call."""
+
+    def __init__(self, name: str, *, limit: int = QUEUE_LIMIT) -> None:
+        self._name = name
+        self._limit = limit
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    @property
+    def queued(self) -> int:
+        """How many calls wait, the running one left out."""
+        return len(self._waiting)
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Queue `call` and return its future; raises QueueFull or Closed."""
+        future: Future[T] = Future()
+        with self._changed:
+            if self._closing:
+                raise Closed(f"{self._name} is closing.")
+            if len(self._waiting) >= self._limit:
+                raise QueueFull(f"{len(self._waiting)} requests already wait for {self._name}.")
+            self._waiting.append((future, call))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"engine-{self._name}", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return future
+
+    def close(self, timeout: float) -> bool:
+        """Refuse what waits, let the running call end, and join for up to `timeout` seconds."""
+        with self._changed:
+            self._closing = True
+            refused = list(self._waiting)
+            self._waiting.clear()
+            self._changed.notify()
+        for future, _ in refused:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(Closed(f"{self._name} is closing."))
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            _log.warning("%s is still at work after %.1f s", self._thread.name, timeout)
+            return False
+        return True
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    return
+                future, call = self._waiting.popleft()
+            _serve(future, call)
+            # A request's texts and vectors go now, not when the next request comes.
+            del future, call
+
+
+def _serve(future: Future[Any], call: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
