@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -84,6 +83,11 @@ class Engine:
         """The settings in force."""
         return self._config
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken: from `start()` until `close()`; each encoder has its own state."""
+        return self._running
+
     # Life
 
     def start(self) -> None:
@@ -91,7 +95,7 @@ class Engine:
         self._running = True
         self._offloader.start()
         if not self._config.hardware.lazy_encoders:
-            self.load_all_soon()
+            self._load_all()
 
     def apply(self, config: Config) -> None:
         """Put new settings in force: encoders that stay themselves keep their weights, others are replaced."""
@@ -108,11 +112,12 @@ class Engine:
                 kept.slot.configure(_terms(encoder, config), pinned=pinned)
                 after[encoder.name] = _Encoder(encoder, device, kept.slot, kept.worker)
             self._config, self._encoders = config, after
-        gone = [e for e in before.values() if e.slot not in {kept.slot for kept in after.values()}]
-        for encoder in gone:
-            _retire(encoder)
+        kept_slots = {kept.slot for kept in after.values()}
+        gone = [replaced for replaced in before.values() if replaced.slot not in kept_slots]
+        for replaced in gone:
+            _retire(replaced)
         if self._running and not config.hardware.lazy_encoders and (old.hardware.lazy_encoders or gone):
-            self.load_all_soon()
+            self._load_all()
         self._offloader.wake()
         self.events.publish(SettingsApplied())
 
@@ -218,14 +223,21 @@ class Engine:
         self._offloader.wake()
         return outcome
 
-    def load_all_soon(self) -> None:
-        """Bring every encoder to its device, each on its own thread; failures are kept by their slots."""
-        for encoder in self._encoders.values():
-            encoder.worker.submit(partial(_warm_quietly, encoder.slot))
-
     def offload_all(self) -> tuple[Outcome, ...]:
         """Take every encoder off its device, unless in use or pinned."""
-        return tuple(self.offload(name) for name in tuple(self._encoders))
+        return tuple(encoder.slot.offload(reason="by hand") for encoder in self._encoders.values())
+
+    def unload_all(self) -> tuple[Outcome, ...]:
+        """Drop every encoder's weights, unless in use or pinned."""
+        return tuple(encoder.slot.unload(reason="by hand") for encoder in self._encoders.values())
+
+    def load_all(self) -> tuple[Outcome, ...]:
+        """Bring every encoder to its device and wait; one that fails answers `refused`, its view says why."""
+        waits = self._load_all()
+        return tuple(
+            Outcome(encoder.config.name, "done" if wait.result() else "refused", self._view(encoder).state)
+            for encoder, wait in waits
+        )
 
     def apply_decision(self, decision: Decision) -> None:
         """Do what the policy decided, if its evidence still holds."""
@@ -236,6 +248,10 @@ class Engine:
         step(if_unused_since=decision.if_unused_since, reason=decision.reason)
 
     # Within
+
+    def _load_all(self) -> list[tuple[_Encoder, Future[bool]]]:
+        """Start to bring every encoder to its device, each on its own thread; failures are kept by their slots."""
+        return [(e, e.worker.submit(partial(_warmed, e.slot))) for e in self._encoders.values()]
 
     def _find(self, name: str) -> _Encoder:
         encoders = self._encoders
@@ -286,10 +302,13 @@ def _terms(encoder: EncoderConfig, config: Config) -> Terms:
     )
 
 
-def _warm_quietly(slot: Slot) -> None:
+def _warmed(slot: Slot) -> bool:
     """Warm for nobody in particular: a failure is kept and shown by the slot, and stops nothing else."""
-    with contextlib.suppress(PilotlightError):
+    try:
         slot.warm()
+    except PilotlightError:
+        return False
+    return True
 
 
 def _retire(encoder: _Encoder) -> None:

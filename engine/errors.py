@@ -4,6 +4,7 @@ PilotlightError
     SettingsError        the settings file or a change to it is wrong
         SettingsForbidden    the setting may be changed by hand only
     InvalidInput         what a caller passed cannot be encoded
+        InputTooLarge        more than one request may carry
     UnknownEncoder       no encoder has this name or alias
     EncoderError
         LoadFailed       a load was tried and failed; it may be tried again later
@@ -72,6 +73,12 @@ class InvalidInput(PilotlightError):
     def __init__(self, message: str, *, param: str | None = None, next_step: str | None = None) -> None:
         super().__init__(message, next_step=next_step)
         self.param = param
+
+
+class InputTooLarge(InvalidInput):
+    """More input than one request may carry; the message names the limit."""
+
+    title = "Input too large"
 
 
 class UnknownEncoder(PilotlightError):

@@ -64,7 +64,8 @@ class DenseProxy(Proxy):
     @property
     def max_tokens(self) -> int | None:
         """Tokens read of one text, the rest is cut off; asking loads the encoder."""
-        return self._engine.call(self._name, lambda adapter: adapter.max_tokens)
+        limit: int | None = self._engine.call(self._name, lambda adapter: adapter.max_tokens)
+        return limit
 
     def encode(self, texts: Sequence[str], *, dimensions: int | None = None) -> NDArray[np.float32]:
         """Return the vectors of `texts`, float32 (n, d), normalised as the model says.

@@ -276,7 +276,7 @@ class Slot:
                 retry_in = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 10))
             retry_at = None if retry_in is None else self._clock() + retry_in
             self._footprint = _NOTHING
-            self._error = error and ErrorView(error.title, error.message, error.next_step, retry_at)
+            self._error = None if error is None else ErrorView(error.title, error.message, error.next_step, retry_at)
             self._enter(state, error=error)
         if isinstance(error, LoadFailed):
             error.retry_in_seconds = retry_in

@@ -1,0 +1,21 @@
+"""Pilotlight's own error shape; its encode routes come with the other kinds of encoder."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from engine.errors import PilotlightError
+from engine.http import operations
+from engine.http.answers import answer, retry_after
+
+
+def error_answer(error: PilotlightError) -> Response:
+    """Return `error` as `{"detail", "title", "next_step"}`."""
+    status, wait = operations.status_of(error)
+    content = {"detail": error.message, "title": error.title, "next_step": error.next_step}
+    return answer(content, status, retry_after(wait))
+
+
+def failure(status: int, message: str, title: str) -> Response:
+    """Return a refusal that no PilotlightError stands behind."""
+    return answer({"detail": message, "title": title, "next_step": None}, status)

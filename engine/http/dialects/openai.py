@@ -1,0 +1,130 @@
+"""The OpenAI dialect: embeddings and models.
+
+Source: OpenAI's API reference, "Create embeddings", "List models" and the error object.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from starlette.responses import Response
+
+from engine.engine import Engine
+from engine.errors import InvalidInput, PilotlightError, UnknownEncoder
+from engine.http import operations
+from engine.http.answers import answer, retry_after
+from engine.state import EncoderView
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PATHS: Final = ("/v1/embeddings", "/embeddings", "/v1/models")
+"""Where this dialect's shapes, errors included, are spoken."""
+
+_STARTED: Final = int(time.time())
+
+
+class EmbeddingsRequest(BaseModel):
+    """The body of `POST /v1/embeddings`; fields that OpenAI may add later are let through."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: StrictStr | None = None
+    input: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[StrictInt, Field(ge=1)] | None = None
+    user: StrictStr | None = None
+
+    def items(self) -> list[Any]:
+        """The input as a list of texts or a list of token lists."""
+        if isinstance(self.input, str):
+            return [self.input]
+        if self.input and isinstance(self.input[0], int):
+            return [self.input]
+        return list(self.input)
+
+
+def router(engine: Engine) -> APIRouter:
+    """Return this dialect's routes in front of `engine`."""
+    routes = APIRouter()
+
+    @routes.post("/v1/embeddings")
+    @routes.post("/embeddings", include_in_schema=False)
+    async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
+        embedded = await operations.embed(
+            engine,
+            body.model,
+            body.items(),
+            dimensions=body.dimensions,
+            used_by=request.headers.get("user-agent"),
+        )
+        return answer(shape(embedded, body.model or embedded.encoder, body.encoding_format))
+
+    @routes.get("/v1/models")
+    async def models() -> Response:
+        return answer({"object": "list", "data": [_model(view) for view in engine.views()]})
+
+    @routes.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        return answer(_model(engine.view(name)))
+
+    return routes
+
+
+def shape(embedded: operations.Embedded, model: str, encoding_format: str) -> dict[str, Any]:
+    """Return the body of an answer; base64 is of little-endian float32."""
+    vectors = () if embedded.vectors is None else embedded.vectors
+    spell = _base64 if encoding_format == "base64" else _floats
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": i, "embedding": spell(v)} for i, v in enumerate(vectors)],
+        "model": model,
+        "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
+        "revision": embedded.revision,
+    }
+
+
+def error_answer(error: PilotlightError) -> Response:
+    """Return `error` in OpenAI's error shape."""
+    status, wait = operations.status_of(error)
+    kinds = {400: "invalid_request_error", 422: "invalid_request_error", 404: "not_found_error", 429: "overloaded_error"}
+    code = "model_not_found" if isinstance(error, UnknownEncoder) else None
+    param = error.param if isinstance(error, InvalidInput) else None
+    return failure(status, str(error), kinds.get(status, "api_error"), param, code, retry_after(wait))
+
+
+def failure(
+    status: int,
+    message: str,
+    kind: str = "invalid_request_error",
+    param: str | None = None,
+    code: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """Return an error object."""
+    return answer({"error": {"message": message, "type": kind, "param": param, "code": code}}, status, headers)
+
+
+def _floats(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vector
+
+
+def _base64(vector: NDArray[np.float32]) -> str:
+    return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
+
+
+def _model(view: EncoderView) -> dict[str, Any]:
+    return {
+        "id": view.name,
+        "object": "model",
+        "created": _STARTED,
+        "owned_by": "pilotlight",
+        "kind": view.kind,
+        "aliases": view.aliases,
+        "state": view.state,
+    }

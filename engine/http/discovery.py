@@ -1,0 +1,52 @@
+"""The discovery file: it tells other apps on this computer where the endpoint is."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from engine.paths import runtime_folder, write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A running Pilotlight; `token_path` names the file that holds the token for control routes."""
+
+    url: str
+    pid: int
+    version: str
+    token_path: str
+
+
+def path() -> Path:
+    """Where the discovery file is."""
+    return runtime_folder() / "endpoint.json"
+
+
+def publish(endpoint: Endpoint) -> None:
+    """Write the discovery file, readable by this user alone, over whatever a dead one left."""
+    write_atomically(path(), json.dumps(asdict(endpoint)).encode(), mode=0o600)
+
+
+def withdraw() -> None:
+    """Take the discovery file away if it is this process's own."""
+    found = _read()
+    if found is not None and found.pid == os.getpid():
+        path().unlink(missing_ok=True)
+
+
+def find() -> Endpoint | None:
+    """Return the running Pilotlight, or None where there is none or the file is left from a dead one."""
+    found = _read()
+    return found if found is not None and psutil.pid_exists(found.pid) else None
+
+
+def _read() -> Endpoint | None:
+    try:
+        return Endpoint(**json.loads(path().read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

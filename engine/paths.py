@@ -1,0 +1,52 @@
+"""Where Pilotlight keeps its files, by the platform's own conventions."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+
+_APP: Final = "pilotlight"
+
+
+def settings_file() -> Path:
+    """The settings file in the user's configuration folder."""
+    return platformdirs.user_config_path(_APP, appauthor=False) / "settings.toml"
+
+
+def state_folder() -> Path:
+    """The folder for the token and the log."""
+    return platformdirs.user_state_path(_APP, appauthor=False)
+
+
+def runtime_folder() -> Path:
+    """The folder for what lives as long as the program: the discovery file and the instance lock.
+
+    `$XDG_RUNTIME_DIR/pilotlight` where that is set and there, else the state folder.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / _APP if runtime and Path(runtime).is_dir() else state_folder()
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Replace `path` whole or not at all, also when the disk is full or the power fails.
+
+    `mode` sets the permissions; None keeps those of the file that is replaced. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if mode is None:
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,241 @@
+"""A desktop of our own: a display, a session bus and, where asked, a window manager and a real panel.
+
+Nothing of it is shared with the desktop that the tests run on, and nothing of it is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from PIL import Image, ImageGrab
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TOOLS = {"Xvfb": "xvfb", "dbus-daemon": "dbus", "xdotool": "xdotool", "xfwm4": "xfwm4", "xfce4-panel": "xfce4-panel"}
+"""What the desktop tests run, and the Debian package that has it."""
+
+T = TypeVar("T")
+
+
+class MissingTools(RuntimeError):
+    """The desktop cannot be built here; says what to install."""
+
+
+def require_tools() -> None:
+    """Raise MissingTools with the line to run, unless everything is there."""
+    missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
+    if missing:
+        raise MissingTools(f"Install first: sudo apt-get install --no-install-recommends {' '.join(missing)}")
+
+
+def until(question: Callable[[], T], what: str, timeout: float = 15.0) -> T:
+    """Return the first true answer to `question`; fails with `what` was waited for."""
+    deadline = time.monotonic() + timeout
+    while not (answer := question()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout:g} s in vain for {what}")
+        time.sleep(0.05)
+    return answer
+
+
+def artifacts() -> Path:
+    """Where pictures of a test run are kept: tests/artifacts, or $PILOTLIGHT_ARTIFACTS."""
+    folder = Path(os.environ.get("PILOTLIGHT_ARTIFACTS") or ROOT / "tests" / "artifacts")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Desktop:
+    """A private desktop while its `with` lasts."""
+
+    def __init__(self, *, panel: bool, size: tuple[int, int] = (1000, 700), extra: Mapping[str, str] | None = None):
+        self._panel = panel
+        self._size = size
+        self._extra = dict(extra or {})
+        self._running: list[subprocess.Popen[Any]] = []
+        self._logs: list[IO[bytes]] = []
+        self.env: dict[str, str] = {}
+
+    def __enter__(self) -> Desktop:
+        require_tools()
+        self._folder = tempfile.TemporaryDirectory(prefix="desktop-", ignore_cleanup_errors=True)
+        self.home = Path(self._folder.name)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
+            "HOME": str(self.home),
+            "TMPDIR": str(self._made("tmp")),
+            "XDG_CONFIG_HOME": str(self._made("config")),
+            "XDG_STATE_HOME": str(self._made("state")),
+            "XDG_CACHE_HOME": str(self._made("cache")),
+            "XDG_DATA_HOME": str(self._made("data")),
+            "XDG_RUNTIME_DIR": str(self._made("runtime")),
+            "NO_AT_BRIDGE": "1",
+            "GIO_USE_VFS": "local",
+            "GSETTINGS_BACKEND": "memory",
+            "GDK_BACKEND": "x11",
+            **self._extra,
+        }
+        (self.home / "runtime").chmod(0o700)
+        self.env["DISPLAY"] = f":{self._start_display()}"
+        self.env["DBUS_SESSION_BUS_ADDRESS"] = self._start_bus()
+        if self._panel:
+            channel = self._made("config/xfce4/xfconf/xfce-perchannel-xml")
+            shutil.copy(HERE / "xfce4-panel.xml", channel)
+            self.start("xfwm4", "--compositor=off")
+            self.start("xfce4-panel", "--disable-wm-check")
+
+    def _made(self, name: str) -> Path:
+        folder = self.home / name
+        folder.mkdir(parents=True)
+        return folder
+
+    def _start_display(self) -> str:
+        width, height = self._size
+        reading, writing = os.pipe()
+        try:
+            self.start(
+                *("Xvfb", "-displayfd", str(writing), "-screen", "0", f"{width}x{height}x24", "-nolisten", "tcp"),
+                pass_fds=(writing,),
+            )
+        finally:
+            os.close(writing)
+        with os.fdopen(reading) as answer:
+            number = answer.readline().strip()
+        if not number:
+            raise AssertionError(f"Xvfb did not start: {self.log('Xvfb')}")
+        return number
+
+    def _start_bus(self) -> str:
+        config = ["--session"] if self._panel else [f"--config-file={HERE / 'bus.conf'}"]
+        reading, writing = os.pipe()
+        try:
+            self.start(
+                "dbus-daemon", *config, "--nofork", "--nopidfile", f"--print-address={writing}", pass_fds=(writing,)
+            )
+        finally:
+            os.close(writing)
+        with os.fdopen(reading) as answer:
+            return answer.readline().strip()
+
+    def start(
+        self, *command: str, env: Mapping[str, str] | None = None, pass_fds: tuple[int, ...] = ()
+    ) -> subprocess.Popen[Any]:
+        """Start a program on this desktop; its output goes to `log(name)`, and it ends with the desktop."""
+        log = (self.home / f"{Path(command[0]).name}.log").open("ab")
+        self._logs.append(log)
+        process = subprocess.Popen(
+            command,
+            env={**self.env, **(env or {})},
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # whatever it starts can be ended with it
+            pass_fds=pass_fds,
+        )
+        self._running.append(process)
+        return process
+
+    def run(self, *command: str, timeout: float = 10.0) -> str:
+        """Run a short program on this desktop and return what it prints."""
+        done = subprocess.run(
+            command, env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=True
+        )
+        return done.stdout
+
+    def log(self, name: str) -> str:
+        """Return what the program `name` has printed so far."""
+        return (self.home / f"{name}.log").read_text(errors="replace")
+
+    def screenshot(self) -> Image.Image:
+        """Return the whole screen as RGB."""
+        return ImageGrab.grab(xdisplay=self.env["DISPLAY"]).convert("RGB")
+
+    def point(self, x: int, y: int) -> None:
+        """Move the pointer there, and give the panel time to notice."""
+        self.run("xdotool", "mousemove", str(x), str(y), "sleep", "0.4")
+
+    def click(self, x: int, y: int) -> None:
+        """Click the left button there."""
+        self.run("xdotool", "mousemove", str(x), str(y), "sleep", "0.4", "click", "1")
+
+    def close(self) -> None:
+        """End everything that was started here, last first."""
+        for process in reversed(self._running):
+            _end(process)
+        for log in self._logs:
+            log.close()
+        self._folder.cleanup()
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    for number, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait(3.0)
+
+
+def place_of(colour: tuple[int, int, int], picture: Image.Image, near: int = 30) -> tuple[int, int] | None:
+    """Return the middle of the pixels of about this colour, or None where there are fewer than a handful."""
+    bands = [
+        band.point(lambda level, want=want: 255 if abs(level - want) <= near else 0)
+        for band, want in zip(picture.split(), colour, strict=True)
+    ]
+    mask = _all(bands)
+    if mask.histogram()[255] < 6 or (box := mask.getbbox()) is None:
+        return None
+    return (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
+
+
+def text_rows(menu: Image.Image) -> list[int]:
+    """Return the vertical middle of every line of text in a picture of a menu, from top to bottom."""
+    grey = menu.convert("L")
+    # Text starts after the column of checks, so a check or a separator's line is no row of its own.
+    inner = grey.crop((int(grey.width * 0.1), 2, int(grey.width * 0.9), grey.height - 2))
+    rows, start = [], None
+    for y in range(inner.height + 1):
+        low, high = inner.crop((0, y, inner.width, y + 1)).getextrema() if y < inner.height else (0, 0)
+        inked = y < inner.height and int(high) - int(low) > 40  # type: ignore[arg-type]
+        if inked and start is None:
+            start = y
+        elif not inked and start is not None:
+            if y - start >= 6:
+                rows.append((start + y) // 2 + 2)
+            start = None
+    return rows
+
+
+def _all(masks: list[Image.Image]) -> Image.Image:
+    from PIL import ImageChops
+
+    result = masks[0]
+    for mask in masks[1:]:
+        result = ImageChops.darker(result, mask)
+    return result

@@ -1,0 +1,88 @@
+"""The tray alone, over a made-up engine: prints what it is asked as lines of JSON, reads orders from stdin's lines.
+
+Orders: `awake`, `asleep`, `failed`, `two` (encoders), `stop`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+from dataclasses import replace
+from typing import Any
+
+from tray_fakes import MIB, FakeEngine, FakeSettings, a_view
+
+from engine.config import Config, Hardware
+from engine.errors import LoadFailed
+from engine.events import SettingsApplied, StateChanged
+from engine.state import ErrorView, State
+from tray.tray import Tray
+
+SLEEPING = a_view(name="mini_lm & friends")
+
+
+def say(**what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+class Settings(FakeSettings):
+    """Applies what it is told to the fake engine's settings."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def edit(self, changes: dict[tuple[str, ...], Any]) -> None:
+        hardware = self._engine.config.hardware
+        for path, value in changes.items():
+            hardware = replace(hardware, **{path[-1]: value})
+            say(edit=".".join(path), value=value)
+        self._engine.config = replace(self._engine.config, hardware=Hardware(**_fields(hardware)))
+        self._engine.events.publish(SettingsApplied())
+
+
+def _fields(hardware: Hardware) -> dict[str, Any]:
+    return {name: getattr(hardware, name) for name in Hardware.__dataclass_fields__}
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    engine = FakeEngine(config=Config(), encoders=(SLEEPING,))
+    tray = Tray(engine, Settings(engine), "http://127.0.0.1:7458", lambda: tray.stop())
+
+    def on_signal(number: int, _frame: Any) -> None:
+        say(signal=number)
+        tray.stop()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+
+    def obey() -> None:
+        for line in sys.stdin:
+            order = line.strip()
+            state = {"awake": State.ON_DEVICE, "failed": State.FAILED}.get(order, State.UNLOADED)
+            error = ErrorView("Load failed", "No <luck> & no joy.", None, None) if order == "failed" else None
+            view = replace(
+                SLEEPING,
+                state=state,
+                error=error,
+                bytes_on_device=87 * MIB if state is State.ON_DEVICE else 0,
+                last_used=engine.clock(),
+            )
+            engine.encoders = (view, a_view("second")) if order == "two" else (view,)
+            if order == "stop":
+                tray.stop()
+                return
+            failure = LoadFailed("No <luck> & no joy.") if order == "failed" else None
+            engine.events.publish(StateChanged(view.name, State.UNLOADED, state, error=failure))
+
+    threading.Thread(target=obey, name="orders", daemon=True).start()
+    tray.run(lambda: say(ready=threading.current_thread() is threading.main_thread()))
+    say(ended=sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("tray-")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The menu as a value: asserted on as text, with no desktop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tray_fakes import GIB, MIB, a_gpu, a_reading, a_view
+
+from engine.config import Config, Hardware
+from engine.state import ErrorView, State
+from tray.menu import (
+    SEPARATOR,
+    CopyEndpoint,
+    Item,
+    OffloadAll,
+    OpenSettings,
+    Quit,
+    SetIdleTimeout,
+    SetLazy,
+    Snapshot,
+    build,
+    headline,
+    shape,
+)
+
+NOW = 1000.0
+URL = "http://127.0.0.1:7458"
+AWAKE = a_view(state=State.ON_DEVICE, bytes_on_device=87 * MIB, last_used=NOW - 6)
+BROKEN = ErrorView("Load failed", "The weights are cut short.", None, NOW + 5)
+
+
+def a_snapshot(*views: Any, **changes: Any) -> Snapshot:
+    return replace(Snapshot(Config(), views or (a_view(),), a_reading(), NOW, URL), **changes)
+
+
+def texts(rows: tuple[Item, ...]) -> list[str]:
+    return ["---" if row is SEPARATOR else row.text for row in rows]
+
+
+def find(rows: tuple[Item, ...], text: str) -> Item:
+    return next(row for row in rows if row.text.startswith(text))
+
+
+def test_the_whole_menu_reads_from_the_headline_down_to_quit() -> None:
+    assert texts(build(a_snapshot(AWAKE))) == [
+        "Pilotlight · 1 of 1 awake",
+        "RSS 412 MiB",
+        "---",
+        "minilm · idle · 87 MiB · steps down in 24 s",
+        "---",
+        "Load on first use",
+        "Idle timeout",
+        "Offload all now",
+        "---",
+        "Copy endpoint address",
+        "Open settings file",
+        "---",
+        "Quit",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        ((State.UNLOADED,), "Pilotlight · 0 of 1 awake"),
+        ((State.ON_DEVICE, State.IN_RAM), "Pilotlight · 1 of 2 awake"),
+        ((State.LOADING, State.ON_DEVICE), "Pilotlight · loading one"),
+        ((State.LOADING, State.LOADING), "Pilotlight · loading 2 encoders"),
+        ((), "Pilotlight · 0 of 0 awake"),
+    ],
+)
+def test_the_headline_counts_the_awake_and_says_while_something_loads(states: tuple[State, ...], words: str) -> None:
+    names = ("one", "two")
+    assert headline(tuple(a_view(name, state) for name, state in zip(names, states, strict=False))) == words
+
+
+def test_a_gpu_has_a_row_in_gib() -> None:
+    rows = build(a_snapshot(reading=a_reading(412 * MIB, a_gpu(0, int(1.2 * GIB)))))
+    assert texts(rows)[1:3] == ["VRAM 1.2 / 8.0 GiB", "RSS 412 MiB"]
+
+
+def test_two_gpus_are_told_apart() -> None:
+    rows = build(a_snapshot(reading=a_reading(2 * GIB, a_gpu(0, GIB), a_gpu(1, None))))
+    assert texts(rows)[1:4] == ["GPU 0 VRAM 1.0 / 8.0 GiB", "GPU 1 VRAM unknown", "RSS 2.0 GiB"]
+
+
+def test_a_driver_that_does_not_say_is_unknown_and_not_zero() -> None:
+    assert texts(build(a_snapshot(reading=a_reading(MIB, a_gpu(0, None)))))[1] == "VRAM unknown"
+    assert texts(build(a_snapshot(reading=a_reading(MIB, a_gpu(0, MIB, None)))))[1] == "VRAM unknown"
+
+
+def test_a_gpu_that_falls_silent_keeps_its_row() -> None:
+    assert texts(build(a_snapshot(gpus=(0,))))[1:3] == ["VRAM unknown", "RSS 412 MiB"]
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (a_view(), "minilm · idle (not loaded)"),
+        (replace(AWAKE, in_flight=1), "minilm · running · 87 MiB"),
+        (replace(AWAKE, pinned=True), "minilm · idle · 87 MiB · pinned"),
+        (replace(AWAKE, idle_timeout_seconds=0.0), "minilm · idle · 87 MiB"),
+        (replace(AWAKE, last_used=NOW - 31), "minilm · idle · 87 MiB · steps down in 0 s"),
+        (a_view(state=State.LOADING), "minilm · loading"),
+        (a_view(state=State.STEPPING_DOWN, bytes_on_device=MIB), "minilm · stepping down · 1 MiB"),
+        (
+            a_view(state=State.IN_RAM, bytes_in_ram=87 * MIB, stepped_down_at=NOW),
+            "minilm · in RAM · 87 MiB · unloads in 15 min",
+        ),
+        (a_view(state=State.FAILED, error=BROKEN), "minilm · failed · The weights are cut short."),
+        (a_view(state=State.UNAVAILABLE), "minilm · unavailable"),
+    ],
+)
+def test_an_encoder_says_its_state_its_bytes_and_when_it_steps_down(view: Any, words: str) -> None:
+    assert find(build(a_snapshot(view)), "minilm").text == words
+
+
+def test_a_long_error_is_cut_to_one_short_line() -> None:
+    error = replace(BROKEN, message="first\nsecond " + "x" * 200)
+    text = find(build(a_snapshot(a_view(state=State.FAILED, error=error))), "minilm").text
+    assert text.startswith("minilm · failed · first second xxx")
+    assert text.endswith("…")
+    assert len(text) < 100
+
+
+def test_rows_that_inform_cannot_be_clicked() -> None:
+    for row in build(a_snapshot(AWAKE))[:4]:
+        assert row.command is None
+        assert not row.enabled
+
+
+def test_load_on_first_use_is_checked_while_lazy_and_a_click_asks_for_the_opposite() -> None:
+    lazy = find(build(a_snapshot()), "Load on first use")
+    eager = find(build(a_snapshot(config=Config(Hardware(lazy_encoders=False)))), "Load on first use")
+    assert (lazy.checked, lazy.command) == (True, SetLazy(False))
+    assert (eager.checked, eager.command) == (False, SetLazy(True))
+
+
+def test_the_idle_timeout_offers_six_choices_with_the_configured_one_chosen() -> None:
+    choices = find(build(a_snapshot()), "Idle timeout").children
+    assert texts(choices) == ["Never", "10 s", "30 s", "1 min", "5 min", "30 min"]
+    assert [choice.text for choice in choices if choice.checked] == ["30 s"]
+    assert all(choice.radio for choice in choices)
+    assert choices[0].command == SetIdleTimeout(0.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "place", "words"), [(45.0, 3, "45 s"), (2.5, 1, "2.5 s"), (120.0, 4, "2 min"), (7200.0, 6, "2 h")]
+)
+def test_an_odd_configured_timeout_stands_in_its_sorted_place(seconds: float, place: int, words: str) -> None:
+    rows = build(a_snapshot(config=Config(Hardware(idle_timeout_seconds=seconds))))
+    choices = find(rows, "Idle timeout").children
+    assert len(choices) == 7
+    assert (choices[place].text, choices[place].checked) == (words, True)
+
+
+def test_the_other_rows_carry_their_commands() -> None:
+    rows = build(a_snapshot(AWAKE))
+    assert find(rows, "Offload").command == OffloadAll()
+    assert find(rows, "Copy").command == CopyEndpoint(URL)
+    assert find(rows, "Open").command == OpenSettings()
+    assert find(rows, "Quit").command == Quit()
+
+
+def test_offload_all_is_greyed_while_nothing_is_awake() -> None:
+    assert find(build(a_snapshot(AWAKE)), "Offload").enabled
+    assert not find(build(a_snapshot()), "Offload").enabled
+
+
+def test_a_settings_file_with_an_error_says_so_where_it_is_opened() -> None:
+    assert find(build(a_snapshot(settings_problem=True)), "Open").text == "Open settings file (it has an error)"
+
+
+def test_no_encoders_leave_no_doubled_line() -> None:
+    rows = texts(build(replace(a_snapshot(), views=())))
+    assert "--- ---" not in " ".join(rows)
+
+
+def test_the_shape_stays_while_texts_checks_and_states_change() -> None:
+    one = a_snapshot(a_view())
+    other = a_snapshot(AWAKE, config=Config(Hardware(False, idle_timeout_seconds=10.0)), settings_problem=True)
+    assert build(one) != build(other)
+    assert shape(build(one)) == shape(build(other))
+
+
+def test_the_shape_changes_with_the_number_of_encoders_and_with_an_odd_timeout() -> None:
+    plain = shape(build(a_snapshot()))
+    assert shape(build(a_snapshot(a_view("one"), a_view("two")))) != plain
+    assert shape(build(a_snapshot(config=Config(Hardware(idle_timeout_seconds=45.0))))) != plain

@@ -1,0 +1,106 @@
+"""Small stand-ins for what the tray looks at and acts on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from engine.config import Config
+from engine.errors import PilotlightError, SettingsError
+from engine.events import Events
+from engine.memory import DeviceReading, Reading
+from engine.state import EncoderView, State
+
+MIB = 2**20
+GIB = 2**30
+
+
+def a_view(name: str = "minilm", state: State = State.UNLOADED, **changes: Any) -> EncoderView:
+    """An encoder at rest with the default timeouts; `changes` override any field."""
+    view = EncoderView(
+        name=name,
+        kind="dense",
+        model="builtin:all-MiniLM-L6-v2",
+        aliases=(),
+        state=state,
+        idle_timeout_seconds=30.0,
+        unload_timeout_seconds=900.0,
+    )
+    return replace(view, **changes)
+
+
+def a_gpu(index: int = 0, used: int | None = 0, total: int | None = 8 * GIB) -> DeviceReading:
+    """A GPU of 8 GiB."""
+    return DeviceReading(index, f"GPU {index}", total, used, None, None, None, None)
+
+
+def a_reading(rss: int = 412 * MIB, *devices: DeviceReading) -> Reading:
+    """A process of 412 MiB on a machine without a GPU."""
+    return Reading(at=0.0, rss=rss, ram_total=16 * GIB, ram_available=8 * GIB, devices=devices)
+
+
+@dataclass
+class FakeOutcome:
+    """What came of one offload."""
+
+    name: str
+    result: str = "done"
+
+
+@dataclass
+class FakeEngine:
+    """An engine that is what its fields say."""
+
+    config: Config = field(default_factory=Config)
+    encoders: tuple[EncoderView, ...] = (a_view(),)
+    reading: Reading = field(default_factory=a_reading)
+    clock: Any = time.monotonic
+    events: Events = field(default_factory=Events)
+    outcomes: tuple[FakeOutcome, ...] = ()
+    offloads: int = 0
+
+    def views(self) -> tuple[EncoderView, ...]:
+        return self.encoders
+
+    def read_memory(self) -> Reading:
+        return self.reading
+
+    def offload_all(self) -> tuple[FakeOutcome, ...]:
+        self.offloads += 1
+        return self.outcomes
+
+
+@dataclass
+class FakeSettings:
+    """A settings file that remembers its edits, or refuses them with `error`."""
+
+    path: Path = Path("/nowhere/settings.toml")
+    problem: SettingsError | None = None
+    error: Exception | None = None
+    edits: list[dict[tuple[str, ...], Any]] = field(default_factory=list)
+
+    def edit(self, changes: dict[tuple[str, ...], Any]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.edits.append(changes)
+
+
+@dataclass
+class FakeDesktop:
+    """A desktop that remembers what it was asked."""
+
+    copied: list[str] = field(default_factory=list)
+    opened: list[Path] = field(default_factory=list)
+    error: PilotlightError | None = None
+
+    def copy_text(self, text: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.copied.append(text)
+
+    def open_file(self, path: Path) -> None:
+        if self.error is not None:
+            raise self.error
+        self.opened.append(path)

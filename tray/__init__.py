@@ -1,0 +1,1 @@
+"""Pilotlight's desktop side: the tray icon, its menu and the command line."""

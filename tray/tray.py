@@ -1,0 +1,143 @@
+"""The tray as a whole: watches the engine, shows what it sees, passes clicks on."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from engine.config import Config
+from engine.errors import SettingsError
+from engine.events import Event, Events
+from engine.memory import Reading
+from engine.state import EncoderView
+from tray import commands, menu, notices, platform
+from tray.commands import Commands
+from tray.menu import Item, Snapshot
+from tray.notices import Notice
+from tray.picture import Flame
+from tray.render import Renderer
+
+_log = logging.getLogger(__name__)
+
+REFRESH_SECONDS: Final = 1.0
+
+
+class EngineLike(commands.EngineLike, Protocol):
+    """The engine, as far as the tray looks; none of it loads, wakes or resets a clock."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def clock(self) -> Callable[[], float]: ...
+    @property
+    def events(self) -> Events: ...
+    def views(self) -> tuple[EncoderView, ...]: ...
+    def read_memory(self) -> Reading: ...
+
+
+class SettingsLike(commands.SettingsLike, Protocol):
+    """The settings file, as far as the tray looks."""
+
+    @property
+    def problem(self) -> SettingsError | None: ...
+
+
+class Tray:
+    """The tray icon of one engine; `run` on the main thread, `stop` from any."""
+
+    def __init__(self, engine: EngineLike, settings: SettingsLike, url: str, on_quit: Callable[[], None]) -> None:
+        """Take what to show and whom to tell; `on_quit` must return at once (it may well call `stop`)."""
+        self._engine = engine
+        self._settings = settings
+        self._url = url
+        self._gpus: frozenset[int] = frozenset()
+        self._told: Notice | None = None
+        self._renderer: Renderer | None = None
+        self._stopping = threading.Event()
+        self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()  # an event, or None for "look again"
+        self._commands = Commands(
+            engine,
+            settings,
+            platform,
+            notify=self._notify,
+            on_done=lambda: self._inbox.put(None),
+            on_quit=on_quit,
+        )
+        self._refresher = threading.Thread(target=self._refresh_until_stopped, name="tray-refresh", daemon=True)
+
+    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Show the icon until `stop`; calls `on_ready` on this thread once the icon is up.
+
+        Raises TrayUnavailable. Ask `platform.tray_problem()` first.
+        """
+        platform.prepare()
+        self._renderer = Renderer(platform.BACKEND, self._commands.put, *self._look())
+        if self._stopping.is_set():
+            return
+        if words := platform.host_missing():
+            _log.warning("%s", words)
+        unsubscribe = self._engine.events.subscribe(self._inbox.put)
+        self._commands.start()
+        try:
+            self._renderer.run(lambda: self._begin(on_ready))
+        finally:
+            unsubscribe()
+            self._stopping.set()
+            self._inbox.put(None)
+            self._commands.close()
+            if self._refresher.ident is not None:
+                self._refresher.join(REFRESH_SECONDS)
+
+    def stop(self) -> None:
+        """Take the icon away and let `run` return."""
+        self._stopping.set()
+        if self._renderer is not None:
+            self._renderer.stop()
+
+    def _begin(self, on_ready: Callable[[], None]) -> None:
+        self._refresher.start()
+        if (problem := self._settings.problem) is not None:
+            self._notify(notices.of_error(problem))
+        on_ready()
+
+    def _refresh_until_stopped(self) -> None:
+        failing = False
+        while not self._stopping.is_set():
+            try:
+                event = self._inbox.get(timeout=REFRESH_SECONDS)
+            except queue.Empty:
+                event = None
+            try:
+                if event is not None and (notice := notices.notice_for(event)) is not None:
+                    self._notify(notice)
+                if self._inbox.empty() and self._renderer is not None and not self._stopping.is_set():
+                    self._renderer.show(*self._look())
+                failing = False
+            except Exception:  # noqa: BLE001 - a worker's tick: the next second may go better
+                if not failing:
+                    _log.exception("the tray could not be refreshed")
+                failing = True
+
+    def _look(self) -> tuple[tuple[Item, ...], Flame, str]:
+        """Return the menu, the flame and the tooltip of this moment."""
+        views, reading = self._engine.views(), self._engine.read_memory()
+        self._gpus |= {device.index for device in reading.devices}
+        snapshot = Snapshot(
+            config=self._engine.config,
+            views=views,
+            reading=reading,
+            now=self._engine.clock(),
+            url=self._url,
+            gpus=tuple(sorted(self._gpus)),
+            settings_problem=self._settings.problem is not None,
+        )
+        return menu.build(snapshot), Flame.of(views), menu.headline(views)
+
+    def _notify(self, notice: Notice) -> None:
+        """Show `notice`, unless it repeats the last one: a retry that fails again is no news."""
+        if notice != self._told and self._renderer is not None:
+            self._told = notice
+            self._renderer.notify(notice)
