@@ -197,12 +197,12 @@ def make_venv(profiles: list[str], gpu: str) -> None:
         create_venv()
     UNFINISHED.touch()
     write_stamp("not yet", profiles, gpu)
-    pip("pip and the build tools", "pip", "setuptools", "hatchling", "editables")
+    pip_pinned("pip and the build tools", "pip", "setuptools", "hatchling", "editables")
     install_torch(gpu)
     wanted = ["--no-build-isolation", "--editable", str(ROOT)]
     if "test" in profiles:
         wanted += test_requirements()
-    pip("the app and what it needs (about 150 MB)", *wanted)
+    pip_pinned("the app and what it needs (about 150 MB)", *wanted)
     check_weights()
     UNFINISHED.unlink()
     write_stamp(fingerprint(), profiles, gpu)
@@ -218,21 +218,21 @@ def create_venv() -> None:
         raise SetupError(f"could not make {VENV}: see above. Is a program from it still running?")
 
 
-def pip(what: str, *arguments: str, fatal: bool = True, options: tuple[str, ...] = ()) -> str | None:
-    """Install at the pinned versions; None when that went well, else the last line of pip's errors."""
+def pip(what: str, *arguments: str) -> str:
+    """Install; the answer is what pip said against it, empty when all went well."""
     say(f"installing {what}")
-    command = [str(VENV_PYTHON), "-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check", *options]
-    result = subprocess.run(
-        [*command, "--constraint", str(CONSTRAINTS), *arguments], stderr=subprocess.PIPE, text=True, check=False
-    )
-    if result.returncode == 0:
-        return None
-    if fatal:
-        sys.stderr.write(result.stderr)
-        if result.returncode > 0:
-            UNFINISHED.unlink(missing_ok=True)  # pip gave up by itself and took back what it had begun
-        raise SetupError(f"pip could not install {what}: see above. The next call goes on from here.")
-    return (result.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+    command = [str(VENV_PYTHON), "-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check"]
+    result = subprocess.run([*command, *arguments], stderr=subprocess.PIPE, text=True, check=False)
+    if result.returncode < 0:
+        raise SetupError("pip was killed; the next call begins anew")
+    return (result.stderr.strip() or f"pip ended with {result.returncode}") if result.returncode else ""
+
+
+def pip_pinned(what: str, *arguments: str) -> None:
+    complaint = pip(what, "--constraint", str(CONSTRAINTS), *arguments)
+    if complaint:
+        UNFINISHED.unlink(missing_ok=True)  # pip gave up by itself and took back what it had begun
+        raise SetupError(f"pip could not install {what}:\n{complaint}\nThe next call goes on from here.")
 
 
 def install_torch(gpu: str) -> None:
@@ -240,25 +240,22 @@ def install_torch(gpu: str) -> None:
 
     So on Linux the CPU build is asked for by its local version (+cpu), and the CUDA build by `===`, which +cpu fails.
     """
-    version = pinned("torch")
-    local = TORCH_CUDA if gpu == "cuda" else "cpu"
-    named = (f"torch=={version}+{local}", ["--index-url", TORCH_INDEX + local])
-    plain = f"torch==={version}" if gpu == "cuda" else f"torch=={version}+cpu"
-    if sys.platform != "linux":
-        plain = f"torch=={version}+{local}" if gpu == "cuda" else f"torch=={version}"
-    size = "about 600 MB, and 2 GB of CUDA after it" if gpu == "cuda" else "about 200 MB"
-    reasons = []
-    for requirement, source in ((plain, []), named):
-        where = source[-1] if source else "the usual index"
-        reason = pip(f"torch {version} for {gpu} from {where} ({size})", "--no-deps", *source, requirement, fatal=False)
-        if reason is None:
+    version, local = pinned("torch"), TORCH_CUDA if gpu == "cuda" else "cpu"
+    local_build = f"torch=={version}+{local}"
+    usual = f"torch==={version}" if (gpu == "cuda") == (sys.platform == "linux") else local_build
+    index = ["--index-url", TORCH_INDEX + local]
+    size = "600 MB, and 2 GB of CUDA after it" if gpu == "cuda" else "200 MB"
+    complaints = []
+    for where, arguments in (("the usual index", [usual]), (index[1], [*index, local_build])):
+        complaint = pip(f"torch {version} for {gpu} from {where} (about {size})", "--no-deps", *arguments)
+        if not complaint:
             return
-        reasons.append(f"  {where}: {reason}")
+        complaints.append(f"  {where}: {complaint.splitlines()[-1]}")
     UNFINISHED.unlink(missing_ok=True)
-    by_hand_line = f"{VENV_PYTHON} -m pip install --no-deps {named[0]} --index-url {TORCH_INDEX}{local}"
+    line = shlex.join([str(VENV_PYTHON), "-m", "pip", "install", "--no-deps", local_build, *index])
     raise SetupError(
-        f"no index offers torch {version} for {gpu}:\n" + "\n".join(reasons) + "\n"
-        f"Run this with an index or folder that has it, then call me again: {by_hand_line}"
+        "\n".join([f"no index that answers has torch {version} for {gpu}:", *complaints])
+        + f"\nRun this, with another index or with --find-links FOLDER if you need to, then call me again:\n  {line}"
     )
 
 
@@ -307,10 +304,11 @@ def install_desktop(profile: str) -> None:
         gi.unlink(missing_ok=True)  # a link to what has gone
         gi.symlink_to(DEBIAN_GI)
     elif not gi.exists() and not (profile == "run" and failed_before == ["PyGObject"]):
-        reason = pip("PyGObject, compiled here (half a minute)", f"PyGObject=={pinned('PyGObject')}", fatal=False)
-        if reason:
+        pins = [f"{name}=={pinned(name)}" for name in ("PyGObject", "pycairo")]
+        complaint = pip("PyGObject, compiled here (half a minute)", *pins)
+        if complaint:
             TRAY_FAILED.write_text("PyGObject")
-            say(f"no tray without PyGObject, so headless for now: {reason}")
+            say(f"no tray without PyGObject, so headless for now: {complaint.splitlines()[-1]}")
             return
     if gi.exists():
         TRAY_FAILED.unlink(missing_ok=True)

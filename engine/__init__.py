@@ -22,8 +22,7 @@ from engine.errors import (
     UnknownEncoder,
 )
 from engine.proxies import DenseProxy
-from engine.slot import Outcome
-from engine.state import EncoderView, State
+from engine.state import EncoderView, Outcome, State
 
 __all__ = [
     "Closed",

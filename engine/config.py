@@ -96,9 +96,7 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     _refuse_shared_names(encoders, problems)
     if problems:
         raise SettingsError("\n".join(str(problem) for problem in problems), problems=tuple(problems))
-    return Config(
-        Hardware(**hardware), Server(**server), encoders if "encoders" in mapping else (DEFAULT_ENCODER,)
-    )
+    return Config(Hardware(**hardware), Server(**server), encoders if "encoders" in mapping else (DEFAULT_ENCODER,))
 
 
 # One check per key: returns the value to keep, or raises ValueError with what would have been right.
@@ -107,7 +105,7 @@ Check = Callable[[Any], Any]
 
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("must be true or false")
+        raise ValueError("must be true or false")  # noqa: TRY004 - one kind of refusal for every check
     return value
 
 

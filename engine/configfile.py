@@ -162,7 +162,7 @@ class SettingsFile:
         while not self._stopping.wait(_WATCH_SECONDS):
             try:
                 self.check()
-            except Exception:
+            except Exception:  # noqa: BLE001 - a worker's tick
                 _log.exception("the settings could not be put in force")
 
 

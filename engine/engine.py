@@ -20,8 +20,8 @@ from engine.memory import Reader, Reading, SystemReader
 from engine.offloader import Offloader
 from engine.policy import Decision, Step
 from engine.proxies import DenseProxy
-from engine.slot import Outcome, Slot, Terms
-from engine.state import RESTING, EncoderView
+from engine.slot import Slot, Terms
+from engine.state import RESTING, EncoderView, Outcome
 from engine.worker import Worker
 
 _log = logging.getLogger(__name__)

@@ -69,7 +69,7 @@ class Offloader:
         while not self._stopping:
             try:
                 sleep = self.tick()
-            except Exception:
+            except Exception:  # noqa: BLE001 - a worker's tick
                 _log.exception("the offloader's tick failed")
                 sleep = _AFTER_ERROR_SECONDS
             self._wake.wait(sleep)

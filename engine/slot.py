@@ -13,7 +13,7 @@ from typing import Final
 from engine.adapters.protocol import Adapter, Footprint, Loaded
 from engine.errors import Closed, EncoderError, LoadFailed, MoveFailed, Unavailable
 from engine.events import Event, StateChanged
-from engine.state import RESTING, EncoderView, ErrorView, State
+from engine.state import RESTING, EncoderView, ErrorView, Outcome, State
 
 _log = logging.getLogger(__name__)
 
@@ -28,17 +28,6 @@ class Terms:
 
     idle_timeout_seconds: float
     unload_timeout_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a control verb ended: `done`, `busy` (in use or moving) or `refused` (pinned)."""
-
-    name: str
-    result: str
-    state: State
-    freed_bytes: int = 0
-    seconds: float = 0.0
 
 
 class Slot:
@@ -319,7 +308,7 @@ class Slot:
         try:
             self._adapter.offload()
             return target, self._adapter.footprint(), None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the adapter edge
             _log.exception("%s could not be moved to RAM, so it is unloaded", self.name)
             self._drop()
             return State.UNLOADED, _NOTHING, MoveFailed(f"{self.name} could not be moved to RAM: {error}")
@@ -327,7 +316,7 @@ class Slot:
     def _drop(self) -> None:
         try:
             self._adapter.unload()
-        except Exception:
+        except Exception:  # noqa: BLE001 - the adapter edge
             _log.exception("%s did not unload cleanly", self.name)
 
     def _drop_if_closing(self) -> None:

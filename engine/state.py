@@ -114,3 +114,14 @@ class EncoderView:
         if self.state is State.IN_RAM and self.unload_timeout_seconds > 0 and self.stepped_down_at is not None:
             return self.stepped_down_at + self.unload_timeout_seconds
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a control verb ended: `done`, `busy` (in use or moving) or `refused` (pinned)."""
+
+    name: str
+    result: str
+    state: State
+    freed_bytes: int = 0
+    seconds: float = 0.0

@@ -85,7 +85,7 @@ def _serve(future: Future[Any], call: Callable[[], Any]) -> None:
         return
     try:
         result = call()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
         future.set_exception(error)
     else:
         future.set_result(result)

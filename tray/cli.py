@@ -89,9 +89,10 @@ def _port(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from engine.service import Options
     from tray import app
 
-    return app.run(app.Options(options.headless, options.host, options.port, options.config))
+    return app.run(Options(options.host, options.port, options.config), headless=options.headless)
 
 
 def _running() -> Client | None:

@@ -48,7 +48,7 @@ class Renderer:
 
             make = {"appindicator": _appindicator_icon, "win32": _windows_icon}[backend]
             icon_class = make(pystray)
-        except Exception as error:  # noqa: BLE001 - an adapter edge: pystray raises Xlib's, gi's and its own
+        except Exception as error:
             _log.debug("pystray cannot start", exc_info=True)
             raise TrayUnavailable(f"The tray icon cannot be shown: {error}") from error
         self._pystray = pystray

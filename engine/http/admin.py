@@ -18,8 +18,7 @@ from engine.engine import Engine
 from engine.errors import SettingsError, SettingsForbidden
 from engine.http.answers import answer
 from engine.memory import Reading
-from engine.slot import Outcome
-from engine.state import EncoderView
+from engine.state import EncoderView, Outcome
 
 _VERBS: Final = ("load", "offload", "unload", "pin", "unpin", "retry")
 _PATCHABLE_ENCODER_KEYS: Final = ("idle_timeout_seconds", "unload_timeout_seconds", "device", "pin")
@@ -167,7 +166,7 @@ def _config(engine: Engine, settings: SettingsFile | None) -> dict[str, Any]:
 
 
 def _changes(body: Mapping[str, Any], engine: Engine) -> dict[Key, Any]:
-    """Flatten `{"hardware": {...}, "encoders": {name: {...}}}`; raises SettingsForbidden for what only a hand may edit."""
+    """Flatten the body of a PATCH; raises SettingsForbidden for what only a hand may edit."""
     changes: dict[Key, Any] = {}
     for section, table in body.items():
         if section not in ("hardware", "encoders"):

@@ -35,10 +35,10 @@ def create_app(
     app = FastAPI(title="Pilotlight", version=version, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.include_router(openai.router(engine))
     app.include_router(admin.router(engine, settings, version, on_quit))
-    app.add_exception_handler(PilotlightError, _pilotlight_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected_error)
+    app.exception_handler(PilotlightError)(_pilotlight_error)
+    app.exception_handler(RequestValidationError)(_validation_error)
+    app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(Exception)(_unexpected_error)
     return Guard(app, host=host, token=token, refuse=refuse)
 
 
@@ -54,16 +54,14 @@ def _speaks_openai(path: str) -> bool:
     return path.startswith(openai.PATHS)
 
 
-async def _pilotlight_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, PilotlightError)
+async def _pilotlight_error(request: Request, error: PilotlightError) -> Response:
     if _speaks_openai(request.url.path):
         return openai.error_answer(error)
     return native.error_answer(error)
 
 
-async def _validation_error(request: Request, error: Exception) -> Response:
+async def _validation_error(request: Request, error: RequestValidationError) -> Response:
     """Name the field and the rule; the input itself is never echoed."""
-    assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return refuse(request.url.path, 400, f"The body is not valid JSON: {first['ctx']['error']}.")
@@ -79,8 +77,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     return native.failure(422, message, "Input not accepted")
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+async def _http_error(request: Request, error: HTTPException) -> Response:
     return refuse(request.url.path, error.status_code, str(error.detail))
 
 

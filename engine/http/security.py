@@ -66,7 +66,10 @@ class Guard:
         if _needs_token(scope["method"], scope["path"]):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
-                return 401, "This route needs the bearer token; the discovery file endpoint.json names the file it is in."
+                return (
+                    401,
+                    "This route needs the bearer token; the discovery file endpoint.json names the file it is in.",
+                )
         length = headers.get("content-length", "0")
         if not length.isdecimal():
             return 400, "The Content-Length header is not a number."

@@ -15,12 +15,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from PIL import Image, ImageGrab
+from PIL import Image, ImageChops, ImageGrab
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TOOLS = {"Xvfb": "xvfb", "dbus-daemon": "dbus", "xdotool": "xdotool", "xfwm4": "xfwm4", "xfce4-panel": "xfce4-panel"}
 """What the desktop tests run, and the Debian package that has it."""
+
+PANEL_HEIGHT = 32
+"""Pixels, as xfce4-panel.xml says."""
 
 T = TypeVar("T")
 
@@ -214,6 +217,73 @@ def place_of(colour: tuple[int, int, int], picture: Image.Image, near: int = 30)
     return (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
 
 
+class OpenMenu:
+    """A menu that is on the screen: where it is and where its rows are."""
+
+    def __init__(self, box: tuple[int, int, int, int], screen: Image.Image) -> None:
+        self.box = box
+        self.screen = screen
+        self.picture = screen.crop(box)
+        self.rows = [box[1] + y for y in text_rows(self.picture)]
+
+    def still_open(self, desktop: Desktop) -> bool:
+        """Whether the menu stands where it stood, all its rows in their places."""
+        return [self.box[1] + y for y in text_rows(desktop.screenshot().crop(self.box))] == self.rows
+
+    def click(self, desktop: Desktop, labels: list[str], start: str) -> None:
+        """Click the row whose label starts with `start`; `labels` are those of this menu."""
+        desktop.click(self._middle(), self._row(labels, start))
+
+    def open_submenu(self, desktop: Desktop, labels: list[str], start: str) -> OpenMenu:
+        """Click a row that opens another menu, and return that."""
+        left, top, right, bottom = self.box
+
+        def beside() -> tuple[int, int, int, int] | None:
+            box = _changed(self.screen, desktop.screenshot(), hidden=(left + 4, top, right - 4, bottom))
+            return box if box is not None and box[3] - box[1] > 60 else None
+
+        desktop.click(self._middle(), self._row(labels, start))
+        return _settled(desktop, beside, "the submenu to open")
+
+    def _middle(self) -> int:
+        return (self.box[0] + self.box[2]) // 2
+
+    def _row(self, labels: list[str], start: str) -> int:
+        return self.rows[next(at for at, label in enumerate(labels) if label.startswith(start))]
+
+
+def open_menu(desktop: Desktop, icon: tuple[int, int]) -> OpenMenu:
+    """Click the icon and return the menu that opens above the panel."""
+    desktop.point(20, 20)
+    before = desktop.screenshot()
+    panel_top = icon[1] - PANEL_HEIGHT // 2 - 2  # the panel's own pixels change with its clock
+
+    def above() -> tuple[int, int, int, int] | None:
+        everything = (0, panel_top, before.width, before.height)
+        box = _changed(before, desktop.screenshot(), hidden=everything)
+        return box if box is not None and box[3] - box[1] > 100 else None
+
+    desktop.click(*icon)
+    return _settled(desktop, above, "the menu to open")
+
+
+def _settled(desktop: Desktop, find: Callable[[], tuple[int, int, int, int] | None], what: str) -> OpenMenu:
+    until(find, what)
+    time.sleep(0.3)  # it may still be fading in or growing
+    box = find()
+    assert box is not None, f"{what}: it closed again"
+    return OpenMenu(box, desktop.screenshot())
+
+
+def _changed(
+    before: Image.Image, after: Image.Image, hidden: tuple[int, int, int, int]
+) -> tuple[int, int, int, int] | None:
+    """Return the box of what differs outside `hidden`."""
+    difference = ImageChops.difference(before, after).convert("L")
+    difference.paste(0, hidden)
+    return difference.getbbox()
+
+
 def text_rows(menu: Image.Image) -> list[int]:
     """Return the vertical middle of every line of text in a picture of a menu, from top to bottom."""
     grey = menu.convert("L")
@@ -233,8 +303,6 @@ def text_rows(menu: Image.Image) -> list[int]:
 
 
 def _all(masks: list[Image.Image]) -> Image.Image:
-    from PIL import ImageChops
-
     result = masks[0]
     for mask in masks[1:]:
         result = ImageChops.darker(result, mask)

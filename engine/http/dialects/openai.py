@@ -92,7 +92,12 @@ def shape(embedded: operations.Embedded, model: str, encoding_format: str) -> di
 def error_answer(error: PilotlightError) -> Response:
     """Return `error` in OpenAI's error shape."""
     status, wait = operations.status_of(error)
-    kinds = {400: "invalid_request_error", 422: "invalid_request_error", 404: "not_found_error", 429: "overloaded_error"}
+    kinds = {
+        400: "invalid_request_error",
+        422: "invalid_request_error",
+        404: "not_found_error",
+        429: "overloaded_error",
+    }
     code = "model_not_found" if isinstance(error, UnknownEncoder) else None
     param = error.param if isinstance(error, InvalidInput) else None
     return failure(status, str(error), kinds.get(status, "api_error"), param, code, retry_after(wait))

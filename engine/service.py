@@ -1,0 +1,228 @@
+"""The program without its tray: settings, engine and endpoint, opened in order and closed in reverse."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import metadata
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, Final
+
+import filelock
+
+from engine import paths
+from engine.configfile import SettingsFile
+from engine.engine import Engine
+from engine.http import discovery
+from engine.http.app import create_app
+from engine.http.discovery import Endpoint
+from engine.http.security import token
+from engine.http.server import Server, bind
+
+_log = logging.getLogger(__name__)
+
+_CLOSE_SERVER_SECONDS: Final = 2.3
+_CLOSE_ENGINE_SECONDS: Final = 2.0
+_FIND_OTHER_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line may say over the settings."""
+
+    host: str | None = None
+    port: int | None = None
+    config: Path | None = None
+
+
+def run(options: Options, attend: Attend | None = None) -> int:
+    """Run Pilotlight until somebody quits it; returns the exit status.
+
+    `attend` may show it to the user: it is called on this thread once all is open, and returns at the end.
+    """
+    with ExitStack() as steps:
+        if not steps.enter_context(_only_one()):
+            return _point_to_the_other()
+        steps.enter_context(_logging())
+        clean = _serve(options, attend or _wait)
+    if not clean:
+        # A model that is still loading cannot be interrupted, and ending the interpreter under it would crash.
+        logging.shutdown()
+        os._exit(0)
+    return 0
+
+
+def version() -> str:
+    """The installed version."""
+    return metadata.version("pilotlight")
+
+
+def _serve(options: Options, attend: Attend) -> bool:
+    """Open everything, wait for the end, close everything; returns whether nothing was left at work."""
+    stop = Stop()
+    clean = True
+    with ExitStack() as steps:
+        steps.enter_context(stop.on_signals())
+        settings = SettingsFile(options.config or paths.settings_file())
+        config = settings.open()
+        engine = Engine(config)
+
+        def close_engine() -> None:
+            nonlocal clean
+            clean = engine.close(_CLOSE_ENGINE_SECONDS)
+
+        steps.callback(close_engine)
+        host = options.host or config.server.host
+        port = config.server.port if options.port is None else options.port
+        sockets = bind(host, port)
+        token_path = paths.state_folder() / "token"
+        app = create_app(
+            engine, host=host, token=token(token_path), version=version(), settings=settings, on_quit=stop.request
+        )
+        server = Server(app, sockets)
+        engine.start()
+        settings.watch(engine.apply, engine.events.publish)
+        steps.callback(settings.close)
+        server.start()
+        steps.callback(server.stop, _CLOSE_SERVER_SECONDS)
+        discovery.publish(Endpoint(server.url, os.getpid(), version(), str(token_path)))
+        steps.callback(discovery.withdraw)
+        if port and not server.url.endswith(f":{port}"):
+            _log.warning("port %d is busy, so the endpoint is at %s", port, server.url)
+        _log.info("Pilotlight %s serves at %s", version(), server.url)
+        attend(Service(engine, settings, server.url, stop))
+        _log.info("closing")
+    return clean
+
+
+class Stop:
+    """The wish to end, from a signal, the menu or the endpoint; a second signal ends at once."""
+
+    def __init__(self) -> None:
+        self._requested = threading.Event()
+        self._also: Callable[[], None] | None = None
+
+    def request(self) -> None:
+        """Ask for the end; returns at once, from any thread."""
+        self._requested.set()
+        if self._also is not None:
+            threading.Thread(target=self._also, name="tray-stop", daemon=True).start()
+
+    def wait(self) -> None:
+        """Wait until the end is requested."""
+        # Waiting with a limit lets signals through on Windows.
+        while not self._requested.wait(1.0):
+            pass
+
+    @contextlib.contextmanager
+    def also(self, call: Callable[[], None]) -> Iterator[None]:
+        """Make a request call `call` too, at once if it was made already."""
+        self._also = call
+        if self._requested.is_set():
+            self.request()
+        try:
+            yield
+        finally:
+            self._also = None
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Turn SIGINT and SIGTERM into requests."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.catch_signals()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def catch_signals(self) -> None:
+        """Install the handlers; once more after a GUI loop has put its own."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._requested.is_set():
+            os._exit(128 + number)
+        self.request()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What is open while the program runs."""
+
+    engine: Engine
+    settings: SettingsFile
+    url: str
+    stop: Stop
+
+
+Attend = Callable[[Service], None]
+
+
+def _wait(service: Service) -> None:
+    service.stop.wait()
+
+
+@contextlib.contextmanager
+def _only_one() -> Iterator[bool]:
+    """Hold the instance lock; yields False when another Pilotlight of this user has it."""
+    folder = paths.runtime_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / "instance.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _point_to_the_other() -> int:
+    """Say where the running Pilotlight is; it may still be starting."""
+    give_up = time.monotonic() + _FIND_OTHER_SECONDS
+    while (found := discovery.find()) is None and time.monotonic() < give_up:
+        time.sleep(0.1)
+    where = f" at {found.url}" if found else ""
+    print(f"Pilotlight is already running{where}.")  # noqa: T201 - the answer to a command
+    return 0
+
+
+@contextlib.contextmanager
+def _logging() -> Iterator[None]:
+    """Log to the terminal where there is one, and to a file that stays small."""
+    handlers: list[logging.Handler] = []
+    if sys.stderr is not None:
+        handlers.append(logging.StreamHandler())
+    path = paths.state_folder() / "pilotlight.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(RotatingFileHandler(path, maxBytes=1_000_000, backupCount=1, encoding="utf-8", delay=True))
+    except OSError as error:
+        sys.stderr.write(f"no log file: {error}\n")
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(threadName)s: %(message)s"))
+        root.addHandler(handler)
+    for chatty in ("sentence_transformers", "transformers", "httpx", "uvicorn", "filelock"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
