@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from desktop_session import Desktop, OpenMenu, artifacts, open_menu, place_of, until
 from status_notifier import Panel
 
-from tray.picture import PILOT_BLUE
+from tray.picture import EMBER, PILOT_BLUE
 
 COMMENT = "# My own remark, which has to survive every click."
 
@@ -45,12 +48,18 @@ def test_the_menu_changes_the_settings_shows_rss_and_quits(desktop: Desktop, pan
     menu = opened(desktop, panel, icon)
     assert panel.labels()[0] == "Pilotlight · 0 of 1 awake"
     assert rss_in_mib(panel) > 20
-    menu.picture.save(artifacts() / "menu.png")
 
-    # It stays open, and in place, while its texts change.
-    before = panel.rows()
-    until(lambda: panel.rows() != before, "a text to change while the menu is open", 60)
-    assert menu.still_open(desktop), "the menu closed or moved when a text changed"
+    # It stays open, and in place, while an encoder loads and its texts count down each second.
+    url = json.loads(endpoint.read_text())["url"]
+    with ThreadPoolExecutor(1) as app_in_use:
+        answer = app_in_use.submit(embed, url)
+        until(lambda: panel.labels()[0] == "Pilotlight · loading minilm", "the headline to say that it loads")
+        assert answer.result(120) == 384
+    until(lambda: panel.labels()[0] == "Pilotlight · 1 of 1 awake", "the headline to say that it is awake")
+    until(lambda: re.search(r"· \d+ MiB · steps down in 2\d s$", panel.row("minilm")["label"]), "the countdown")
+    until(lambda: place_of(EMBER, desktop.screenshot()), "the lit flame to show in the panel")
+    desktop.screenshot().save(artifacts() / "menu.png")
+    assert menu.still_open(desktop), "the menu closed or moved when its texts changed"
 
     # A click on the check reaches the file and what is in force, and the comments stay.
     menu.click(desktop, panel.labels(), "Load on first use")
@@ -60,7 +69,7 @@ def test_the_menu_changes_the_settings_shows_rss_and_quits(desktop: Desktop, pan
     # So does a choice in the submenu.
     menu = opened(desktop, panel, icon)
     submenu = menu.open_submenu(desktop, panel.labels(), "Idle timeout")
-    submenu.picture.save(artifacts() / "menu-idle-timeout.png")
+    desktop.screenshot().save(artifacts() / "menu-idle-timeout.png")
     submenu.click(desktop, [row["label"] for row in panel.row("Idle timeout")["children"]], "10 s")
     until(lambda: hardware(settings)["idle_timeout_seconds"] == 10, "the timeout in the settings file")
     until(lambda: panel.row("Idle timeout", "10 s").get("toggle-state") == 1, "the choice to move in the menu")
@@ -83,6 +92,14 @@ def opened(desktop: Desktop, panel: Panel, icon: tuple[int, int]) -> OpenMenu:
     menu = open_menu(desktop, icon)
     assert len(menu.rows) == len(panel.labels()), (menu.rows, panel.labels())
     return menu
+
+
+def embed(url: str) -> int:
+    """Ask for one embedding as any app would; returns its length."""
+    body = json.dumps({"model": "minilm", "input": "a small flame"}).encode()
+    request = urllib.request.Request(f"{url}/v1/embeddings", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return len(json.load(answer)["data"][0]["embedding"])
 
 
 def hardware(settings: Path) -> dict[str, object]:
