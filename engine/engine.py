@@ -312,6 +312,6 @@ def _warmed(slot: Slot) -> bool:
 
 
 def _retire(encoder: _Encoder) -> None:
-    """Close an encoder that the settings no longer name; what it has begun ends in its own time."""
-    encoder.worker.close(timeout=0.0)
-    encoder.slot.close(timeout=0.0)
+    """Close an encoder that the settings no longer name, after the requests that already wait for it."""
+    encoder.worker.submit(partial(encoder.slot.close, timeout=0.0))
+    encoder.worker.finish()

@@ -62,6 +62,7 @@ class Slot:
         self._error: ErrorView | None = None
         self._closing = False
         self._footprint = _NOTHING
+        self._bytes_total: int | None = None
         self._loaded: Loaded | None = None
         self._loads = 0
         self._last_used: float | None = None
@@ -151,7 +152,7 @@ class Slot:
                 device=loaded.device if loaded else None,
                 bytes_on_device=self._footprint.on_device,
                 bytes_in_ram=self._footprint.in_ram,
-                bytes_total=self._footprint.total or None,
+                bytes_total=self._bytes_total,
                 in_flight=self._leases,
                 queued=queued,
                 last_used=self._last_used,
@@ -239,6 +240,7 @@ class Slot:
             raise
         with self._turn():
             self._footprint = footprint
+            self._bytes_total = footprint.total
             self._error = None
             self._failures = 0
             self._last_used = self._clock()

@@ -50,6 +50,12 @@ class Worker:
             self._changed.notify()
         return future
 
+    def finish(self) -> None:
+        """Refuse new calls and end the thread once those that wait are done; returns at once."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+
     def close(self, timeout: float) -> bool:
         """Refuse what waits, let the running call end, and join for up to `timeout` seconds."""
         with self._changed:

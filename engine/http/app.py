@@ -69,7 +69,7 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     if field is None and first["loc"] == ("body",):
         message = "The body must be a JSON object, sent with Content-Type: application/json."
     elif field == "input":
-        message = "input must be a text, a list of texts, a list of token ids, or a list of such lists."
+        message = openai.INPUT_RULE
     else:
         message = f"{field or 'The body'}: {first['msg']}."
     if _speaks_openai(request.url.path):

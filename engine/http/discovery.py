@@ -6,10 +6,14 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import psutil
 
 from engine.paths import runtime_folder, write_atomically
+
+_CLOCK_SLACK_SECONDS: Final = 1.0
+"""The system's start times are rounded, and off by up to half a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,16 @@ def withdraw() -> None:
 def find() -> Endpoint | None:
     """Return the running Pilotlight, or None where there is none or the file is left from a dead one."""
     found = _read()
-    return found if found is not None and psutil.pid_exists(found.pid) else None
+    return found if found is not None and _is_alive(found.pid) else None
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether the process that wrote the file still runs; another one may have got its number since."""
+    try:
+        started = psutil.Process(pid).create_time()
+        return started <= path().stat().st_mtime + _CLOCK_SLACK_SECONDS
+    except (psutil.Error, OSError, ValueError):
+        return False
 
 
 def _read() -> Endpoint | None:

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictInt, StrictStr
 from starlette.responses import Response
 
 from engine.engine import Engine
@@ -29,24 +29,39 @@ PATHS: Final = ("/v1/embeddings", "/embeddings", "/v1/models")
 _STARTED: Final = int(time.time())
 
 
+INPUT_RULE: Final = "input must be a text, a list of texts, a list of token ids, or a list of such lists."
+
+
+def _checked_input(value: object) -> list[Any]:
+    """Return the input as a list of texts or a list of token lists; stops at the first item that does not fit."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        if all(isinstance(item, str) for item in value):
+            return value
+        if all(type(item) is int for item in value):
+            return [value]
+        if all(isinstance(item, list) and all(type(i) is int for i in item) for item in value):
+            return value
+    raise ValueError(INPUT_RULE)
+
+
+# Checked by hand: a union of lists would collect an error for each of millions of items.
+Input = Annotated[
+    list[Any], PlainValidator(_checked_input, json_schema_input_type=str | list[str] | list[int] | list[list[int]])
+]
+
+
 class EmbeddingsRequest(BaseModel):
     """The body of `POST /v1/embeddings`; fields that OpenAI may add later are let through."""
 
     model_config = ConfigDict(extra="ignore")
 
     model: StrictStr | None = None
-    input: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]]
-    encoding_format: Literal["float", "base64"] = "float"
+    input: Input
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[StrictInt, Field(ge=1)] | None = None
     user: StrictStr | None = None
-
-    def items(self) -> list[Any]:
-        """The input as a list of texts or a list of token lists."""
-        if isinstance(self.input, str):
-            return [self.input]
-        if self.input and isinstance(self.input[0], int):
-            return [self.input]
-        return list(self.input)
 
 
 def router(engine: Engine) -> APIRouter:
@@ -59,11 +74,11 @@ def router(engine: Engine) -> APIRouter:
         embedded = await operations.embed(
             engine,
             body.model,
-            body.items(),
+            body.input,
             dimensions=body.dimensions,
             used_by=request.headers.get("user-agent"),
         )
-        return answer(shape(embedded, body.model or embedded.encoder, body.encoding_format))
+        return answer(shape(embedded, body.model or embedded.encoder, body.encoding_format or "float"))
 
     @routes.get("/v1/models")
     async def models() -> Response:
