@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -110,7 +109,7 @@ def _boolean(value: Any) -> bool:
 
 
 def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise ValueError("must be a number of seconds, 0 or more (0 = never)")
     if value > _LONGEST:
         raise ValueError(f"must be at most {_LONGEST:g} seconds; 0 means never")
@@ -179,7 +178,7 @@ def _section(
     table = _table(mapping.get(path[-1], {}), path, problems)
     _refuse_unknown(table, tuple(checks), path, problems, what="key")
     values = {}
-    for key in checks.keys() & table.keys():
+    for key in (key for key in table if key in checks):
         try:
             values[key] = checks[key](table[key])
         except ValueError as error:

@@ -51,7 +51,7 @@ class SettingsFile:
         with self._lock:
             if not self.path.exists():
                 try:
-                    write_atomically(self.path, self._text.encode())
+                    write_atomically(self.path.resolve(), self._text.encode())
                 except OSError as error:
                     self.problem = SettingsError(f"{self.path} could not be written: {error.strerror}.")
                     _log.warning("%s", self.problem)
@@ -116,12 +116,16 @@ class SettingsFile:
                     next_step="Mend the file first.",
                 )
             document = tomlkit.parse(self._text)
-            for key, value in changes.items():
-                self._set(document, key, value)
-            text = tomlkit.dumps(document)
+            try:
+                for key, value in changes.items():
+                    self._set(document, key, value)
+                text = tomlkit.dumps(document)
+                data = text.encode()
+            except (TypeError, ValueError) as error:
+                raise SettingsError(f"A value cannot be written as TOML, so nothing was changed: {error}.") from error
             config = parse(tomllib.loads(text.replace("\r\n", "\n")))
             try:
-                write_atomically(self.path.resolve(), text.encode())
+                write_atomically(self.path.resolve(), data)
             except OSError as error:
                 raise SettingsError(
                     f"{self.path} could not be written, so nothing was changed: {error.strerror or error}.",
@@ -187,7 +191,8 @@ def _read(path: Path) -> tuple[str, Config]:
 def _parsed(text: str, path: Path) -> Config:
     try:
         return parse(tomllib.loads(text.replace("\r\n", "\n")))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Besides TOMLDecodeError: an integer of thousands of digits, brackets nested a thousand deep.
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
     except SettingsError as error:
         lines = [f"{_place(text, path, problem.path)}: {problem}" for problem in error.problems]
@@ -214,4 +219,5 @@ def _line_of(text: str, key: Key) -> int | None:
 
 
 def _split(dotted: str) -> Key:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+    """The parts of a dotted key, of which a quoted one may hold dots itself."""
+    return tuple(part.strip("\"'") for part in re.findall(r""""[^"]*"|'[^']*'|[^\s."']+""", dotted))

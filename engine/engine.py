@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from engine.adapters import adapter_class
 from engine.adapters.protocol import Adapter
@@ -25,6 +25,9 @@ from engine.state import RESTING, EncoderView, Outcome
 from engine.worker import Worker
 
 _log = logging.getLogger(__name__)
+
+_LONGEST_NAME_SHOWN: Final = 80
+"""Characters of an unknown name that an error repeats; a longer one is not a name."""
 
 T = TypeVar("T")
 AdapterFactory = Callable[[EncoderConfig, str], Adapter]
@@ -95,7 +98,7 @@ class Engine:
         self._running = True
         self._offloader.start()
         if not self._config.hardware.lazy_encoders:
-            self._load_all()
+            self._warm(self._encoders.values())
 
     def apply(self, config: Config) -> None:
         """Put new settings in force: encoders that stay themselves keep their weights, others are replaced."""
@@ -112,12 +115,10 @@ class Engine:
                 kept.slot.configure(_terms(encoder, config), pinned=pinned)
                 after[encoder.name] = _Encoder(encoder, device, kept.slot, kept.worker)
             self._config, self._encoders = config, after
-        kept_slots = {kept.slot for kept in after.values()}
-        gone = [replaced for replaced in before.values() if replaced.slot not in kept_slots]
-        for replaced in gone:
+        for replaced in _without(before.values(), after.values()):
             _retire(replaced)
-        if self._running and not config.hardware.lazy_encoders and (old.hardware.lazy_encoders or gone):
-            self._load_all()
+        if self._running and not config.hardware.lazy_encoders:
+            self._warm(after.values() if old.hardware.lazy_encoders else _without(after.values(), before.values()))
         self._offloader.wake()
         self.events.publish(SettingsApplied())
 
@@ -233,7 +234,7 @@ class Engine:
 
     def load_all(self) -> tuple[Outcome, ...]:
         """Bring every encoder to its device and wait; one that fails answers `refused`, its view says why."""
-        waits = self._load_all()
+        waits = self._warm(self._encoders.values())
         return tuple(
             Outcome(encoder.config.name, "done" if wait.result() else "refused", self._view(encoder).state)
             for encoder, wait in waits
@@ -249,9 +250,9 @@ class Engine:
 
     # Within
 
-    def _load_all(self) -> list[tuple[_Encoder, Future[bool]]]:
-        """Start to bring every encoder to its device, each on its own thread; failures are kept by their slots."""
-        return [(e, e.worker.submit(partial(_warmed, e.slot))) for e in self._encoders.values()]
+    def _warm(self, encoders: Iterable[_Encoder]) -> list[tuple[_Encoder, Future[bool]]]:
+        """Start to bring encoders to their devices, each on its own thread; failures are kept by their slots."""
+        return [(encoder, encoder.worker.submit(partial(_warmed, encoder.slot))) for encoder in encoders]
 
     def _find(self, name: str) -> _Encoder:
         encoders = self._encoders
@@ -261,7 +262,8 @@ class Engine:
             if name in encoder.config.aliases:
                 return encoder
         known = ", ".join(encoders) or "none"
-        raise UnknownEncoder(f"There is no encoder {name!r}.", next_step=f"Configured are: {known}.")
+        shown = repr(name) if len(name) <= _LONGEST_NAME_SHOWN else "of that name"
+        raise UnknownEncoder(f"There is no encoder {shown}.", next_step=f"Configured are: {known}.")
 
     def _view(self, encoder: _Encoder) -> EncoderView:
         config = encoder.config
@@ -311,7 +313,12 @@ def _warmed(slot: Slot) -> bool:
     return True
 
 
+def _without(encoders: Iterable[_Encoder], others: Iterable[_Encoder]) -> list[_Encoder]:
+    """The encoders whose slot none of the others has."""
+    slots = {other.slot for other in others}
+    return [encoder for encoder in encoders if encoder.slot not in slots]
+
+
 def _retire(encoder: _Encoder) -> None:
     """Close an encoder that the settings no longer name, after the requests that already wait for it."""
-    encoder.worker.submit(partial(encoder.slot.close, timeout=0.0))
-    encoder.worker.finish()
+    encoder.worker.finish(partial(encoder.slot.close, timeout=0.0))

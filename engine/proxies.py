@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from engine.errors import InvalidInput
-from engine.state import EncoderView
+from engine.state import EncoderView, Outcome
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,9 @@ class Caller(Protocol):
 
     def call(self, name: str, operation: Callable[[Any], T], used_by: str | None = None) -> T:
         """Run `operation` on the encoder's adapter under a lease and return its result."""
+
+    def load(self, name: str) -> Outcome:
+        """Bring an encoder to its device and wait for it."""
 
 
 class Proxy:
@@ -50,7 +53,7 @@ class Proxy:
 
     def warm(self) -> None:
         """Bring the encoder to its device now; raises LoadFailed or Unavailable."""
-        self._engine.call(self._name, lambda adapter: None)
+        self._engine.load(self._name)
 
 
 class DenseProxy(Proxy):

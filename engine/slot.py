@@ -102,7 +102,9 @@ class Slot:
 
         With `if_unused_since` a slot that was used after that instant answers `busy`.
         """
-        return self._step_down(frozenset({State.ON_DEVICE}), State.IN_RAM, if_unused_since, reason)
+        outcome = self._step_down(frozenset({State.ON_DEVICE}), State.IN_RAM, if_unused_since, reason)
+        self._drop_if_closing()
+        return outcome
 
     def unload(self, *, if_unused_since: float | None = None, reason: str | None = None) -> Outcome:
         """Drop weights, skeleton and tokenizer; `if_unused_since` as in `offload`."""
@@ -126,13 +128,17 @@ class Slot:
 
         Returns False when something was still in use; it is then dropped by whoever ends its use.
         """
+        ends = time.monotonic() + timeout
         with self._changed:
             self._closing = True
             self._changed.notify_all()
             idle = self._changed.wait_for(lambda: not self._leases and self._state in RESTING, timeout)
-        if idle:
-            self._drop_if_closing()
-        return idle
+        if not idle:
+            return False
+        self._drop_if_closing()
+        with self._changed:
+            # Whoever ended its use last may have begun the drop first.
+            return self._changed.wait_for(lambda: self._state in RESTING, max(0.0, ends - time.monotonic()))
 
     def view(self, *, kind: str, model: str, aliases: tuple[str, ...], is_default: bool, queued: int) -> EncoderView:
         """Return a snapshot; looking never loads, wakes or resets a clock."""
@@ -234,7 +240,8 @@ class Slot:
             raise
         except Exception as error:
             _log.exception("%s could not be brought to its device", self.name)
-            raise self._fall(State.FAILED, _translated(self.name, error)) from error
+            failure = self._fall(State.FAILED, _translated(self.name, error))
+            raise failure from (None if failure is error else error)
         except BaseException:
             self._fall(State.UNLOADED, None)
             raise
@@ -291,7 +298,11 @@ class Slot:
             before = self._footprint
             self._enter(State.STEPPING_DOWN, reason=reason)
         began = self._clock()
-        target, footprint, error = self._move_down(target)
+        try:
+            target, footprint, error = self._move_down(target)
+        except BaseException:
+            self._fall(State.UNLOADED, None)
+            raise
         with self._turn():
             seconds = self._clock() - began
             self._footprint = footprint

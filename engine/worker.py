@@ -50,11 +50,18 @@ class Worker:
             self._changed.notify()
         return future
 
-    def finish(self) -> None:
-        """Refuse new calls and end the thread once those that wait are done; returns at once."""
+    def finish(self, last: Callable[[], object]) -> None:
+        """Refuse new calls, and end the thread once those that wait, then `last`, are done; returns at once.
+
+        Where no call ever came there is no thread to end, and `last` runs here.
+        """
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            if self._thread is not None:
+                self._waiting.append((Future(), last))
+                self._changed.notify()
+                return
+        last()
 
     def close(self, timeout: float) -> bool:
         """Refuse what waits, let the running call end, and join for up to `timeout` seconds."""

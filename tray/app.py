@@ -24,8 +24,13 @@ def _show(running: Service) -> None:
         _log.warning("no tray icon: %s Running headless.", problem)
         running.stop.wait()
         return
+    from tray.render import TrayUnavailable
     from tray.tray import Tray
 
     tray = Tray(running.engine, running.settings, running.url, on_quit=running.stop.request)
-    with running.stop.also(tray.stop):
-        tray.run(on_ready=running.stop.catch_signals)
+    try:
+        with running.stop.also(tray.stop):
+            tray.run(on_ready=running.stop.catch_signals)
+    except TrayUnavailable as error:
+        _log.warning("%s Running headless.", error)
+        running.stop.wait()

@@ -16,6 +16,9 @@ GIB: Final = 2**30
 IDLE_TIMEOUTS: Final = (0.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 """Seconds that the menu offers for the idle timeout; 0 = never."""
 
+ENCODER_ROOM: Final = len(" · idle · 123 MiB · steps down in 59 s")
+"""Characters after an encoder's name that its ordinary states need."""
+
 LONGEST_ERROR: Final = 60
 """Characters of an encoder's error that its row shows; the notice and the log carry all of it."""
 
@@ -70,6 +73,8 @@ class Item:
     radio: bool = False
     enabled: bool = True
     children: tuple[Item, ...] = ()
+    room: int = 0
+    """Characters to keep free for longer texts, because a panel does not widen a menu that is open."""
 
 
 SEPARATOR: Final = Item("", enabled=False)
@@ -97,7 +102,7 @@ def build(snapshot: Snapshot) -> tuple[Item, ...]:
         _note(headline(snapshot.views)),
         *_memory(snapshot),
         SEPARATOR,
-        *(_note(_encoder(view, snapshot.now)) for view in snapshot.views),
+        *(_note(_encoder(view, snapshot.now), room=len(view.name) + ENCODER_ROOM) for view in snapshot.views),
         *((SEPARATOR,) if snapshot.views else ()),
         _lazy(snapshot.config.hardware.lazy_encoders),
         _idle_timeout(snapshot.config.hardware.idle_timeout_seconds),
@@ -130,8 +135,8 @@ def shape(rows: tuple[Item, ...]) -> tuple[object, ...]:
     )
 
 
-def _note(text: str) -> Item:
-    return Item(text, enabled=False)
+def _note(text: str, room: int = 0) -> Item:
+    return Item(text, enabled=False, room=room)
 
 
 def _memory(snapshot: Snapshot) -> tuple[Item, ...]:

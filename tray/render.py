@@ -53,7 +53,7 @@ class Renderer:
             raise TrayUnavailable(f"The tray icon cannot be shown: {error}") from error
         self._pystray = pystray
         self._on_click = on_click
-        self._ampersand = "&&" if backend == "win32" else "&"  # Windows underlines the letter after a single one
+        self._write = _WRITE[backend]
         self._cells: list[_Cell] = []
         self._rows: tuple[Item, ...] = ()
         self._flame = flame
@@ -124,7 +124,7 @@ class Renderer:
                 self._on_click(cell.item.command)
 
         return self._pystray.MenuItem(
-            lambda _: cell.item.text.replace("&", self._ampersand),
+            lambda _: self._write(cell.item),
             self._submenu(row.children) if row.children else click,
             checked=None if row.checked is None else lambda _: bool(cell.item.checked),
             radio=row.radio,
@@ -150,6 +150,18 @@ def _flat(rows: tuple[Item, ...]) -> Iterator[Item]:
         if row is not SEPARATOR:
             yield row
             yield from _flat(row.children)
+
+
+def _write_roomy(item: Item) -> str:
+    return item.text.ljust(item.room, _EN_SPACE)
+
+
+def _write_plain(item: Item) -> str:
+    return item.text.replace("&", "&&")  # Windows underlines the letter after a single one
+
+
+_EN_SPACE: Final = "\u2002"  # about as wide as a letter
+_WRITE: Final = {"appindicator": _write_roomy, "win32": _write_plain}
 
 
 def clipped(text: str, limit: int) -> str:

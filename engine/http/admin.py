@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 import uuid
@@ -58,7 +59,8 @@ def router(engine: Engine, settings: SettingsFile | None, version: str, on_quit:
     @routes.post("/admin/components/{name}/{verb}")
     async def control(name: str, verb: str) -> Response:
         if verb not in _VERBS:
-            return answer({"detail": f"Unknown verb; valid are: {', '.join(_VERBS)}.", "title": "Not found"}, 404)
+            detail = f"Unknown verb; valid are: {', '.join(_VERBS)}."
+            return answer({"detail": detail, "title": "Not found", "next_step": None}, 404)
         return answer(_outcome(await asyncio.to_thread(getattr(engine, verb), name)))
 
     @routes.post("/admin/load")
@@ -87,6 +89,7 @@ def router(engine: Engine, settings: SettingsFile | None, version: str, on_quit:
     async def patch_config(body: dict[str, Any] = Body()) -> Response:  # noqa: B008 - FastAPI reads the default
         if settings is None:
             raise SettingsForbidden("This engine runs without a settings file.")
+        _refuse_unwritable(body)
         await asyncio.to_thread(settings.edit, _changes(body, engine))
         return answer(_config(engine, settings))
 
@@ -163,6 +166,14 @@ def _config(engine: Engine, settings: SettingsFile | None) -> dict[str, Any]:
         "file": str(settings.path) if settings else None,
         "problem": str(problem) if problem else None,
     }
+
+
+def _refuse_unwritable(body: Mapping[str, Any]) -> None:
+    """Raise SettingsError for lone surrogates, which neither the file nor an answer that names them can hold."""
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError("The body holds text that cannot be written as UTF-8.") from error
 
 
 def _changes(body: Mapping[str, Any], engine: Engine) -> dict[Key, Any]:

@@ -78,7 +78,9 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    return refuse(request.url.path, error.status_code, str(error.detail))
+    response = refuse(request.url.path, error.status_code, str(error.detail))
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -59,10 +59,10 @@ def artifacts() -> Path:
 class Desktop:
     """A private desktop while its `with` lasts."""
 
-    def __init__(self, *, panel: bool, size: tuple[int, int] = (1000, 700), extra: Mapping[str, str] | None = None):
+    def __init__(self, *, panel: bool, size: tuple[int, int] = (1000, 700), scale: int = 1) -> None:
         self._panel = panel
         self._size = size
-        self._extra = dict(extra or {})
+        self.scale = scale
         self._running: list[subprocess.Popen[Any]] = []
         self._logs: list[IO[bytes]] = []
         self.env: dict[str, str] = {}
@@ -97,7 +97,7 @@ class Desktop:
             "GIO_USE_VFS": "local",
             "GSETTINGS_BACKEND": "memory",
             "GDK_BACKEND": "x11",
-            **self._extra,
+            "GDK_SCALE": str(self.scale),
         }
         (self.home / "runtime").chmod(0o700)
         self.env["DISPLAY"] = f":{self._start_display()}"
@@ -141,15 +141,13 @@ class Desktop:
         with os.fdopen(reading) as answer:
             return answer.readline().strip()
 
-    def start(
-        self, *command: str, env: Mapping[str, str] | None = None, pass_fds: tuple[int, ...] = ()
-    ) -> subprocess.Popen[Any]:
+    def start(self, *command: str, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[Any]:
         """Start a program on this desktop; its output goes to `log(name)`, and it ends with the desktop."""
         log = (self.home / f"{Path(command[0]).name}.log").open("ab")
         self._logs.append(log)
         process = subprocess.Popen(
             command,
-            env={**self.env, **(env or {})},
+            env=self.env,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -174,6 +172,18 @@ class Desktop:
     def screenshot(self) -> Image.Image:
         """Return the whole screen as RGB."""
         return ImageGrab.grab(xdisplay=self.env["DISPLAY"]).convert("RGB")
+
+    def paint(self, colour: tuple[int, int, int]) -> None:
+        """Give the bare screen a colour."""
+        from Xlib.display import Display
+
+        display = Display(self.env["DISPLAY"])
+        root = display.screen().root
+        red, green, blue = colour
+        root.change_attributes(background_pixel=red << 16 | green << 8 | blue)
+        root.clear_area()
+        display.sync()
+        display.close()
 
     def point(self, x: int, y: int) -> None:
         """Move the pointer there, and give the panel time to notice."""
@@ -228,7 +238,9 @@ class OpenMenu:
 
     def still_open(self, desktop: Desktop) -> bool:
         """Whether the menu stands where it stood, all its rows in their places."""
-        return [self.box[1] + y for y in text_rows(desktop.screenshot().crop(self.box))] == self.rows
+        rows = [self.box[1] + y for y in text_rows(desktop.screenshot().crop(self.box))]
+        # Other words have other ascenders, which moves a line's middle a little.
+        return len(rows) == len(self.rows) and all(abs(a - b) <= 4 for a, b in zip(rows, self.rows, strict=True))
 
     def click(self, desktop: Desktop, labels: list[str], start: str) -> None:
         """Click the row whose label starts with `start`; `labels` are those of this menu."""
@@ -239,7 +251,7 @@ class OpenMenu:
         left, top, right, bottom = self.box
 
         def beside() -> tuple[int, int, int, int] | None:
-            box = _changed(self.screen, desktop.screenshot(), hidden=(left + 4, top, right - 4, bottom))
+            box = _changed(self.screen, desktop.screenshot(), hidden=(left - 1, top - 1, right + 1, bottom + 1))
             return box if box is not None and box[3] - box[1] > 60 else None
 
         desktop.click(self._middle(), self._row(labels, start))
@@ -256,7 +268,7 @@ def open_menu(desktop: Desktop, icon: tuple[int, int]) -> OpenMenu:
     """Click the icon and return the menu that opens above the panel."""
     desktop.point(20, 20)
     before = desktop.screenshot()
-    panel_top = icon[1] - PANEL_HEIGHT // 2 - 2  # the panel's own pixels change with its clock
+    panel_top = icon[1] - PANEL_HEIGHT * desktop.scale // 2 - 2  # the panel's own pixels change with its clock
 
     def above() -> tuple[int, int, int, int] | None:
         everything = (0, panel_top, before.width, before.height)
@@ -264,7 +276,9 @@ def open_menu(desktop: Desktop, icon: tuple[int, int]) -> OpenMenu:
         return box if box is not None and box[3] - box[1] > 100 else None
 
     desktop.click(*icon)
-    return _settled(desktop, above, "the menu to open")
+    left, top, right, _bottom = until(above, "the menu to open")
+    desktop.point((left + right) // 2, top + 3)  # else the icon's tooltip covers the last rows
+    return _settled(desktop, above, "the menu to stay open")
 
 
 def _settled(desktop: Desktop, find: Callable[[], tuple[int, int, int, int] | None], what: str) -> OpenMenu:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from dbus_fast import Message, MessageType, PropertyAccess, Variant
+from dbus_fast import Message, MessageFlag, MessageType, PropertyAccess, Variant
 from dbus_fast.aio import MessageBus
 from dbus_fast.annotations import DBusBool, DBusInt32, DBusStr
 from dbus_fast.service import ServiceInterface, dbus_method, dbus_property
@@ -104,6 +104,22 @@ class Panel:
             self.owner, self.menu, MENU, "Event", "isvu", [self.row(*path)["id"], "clicked", Variant("s", ""), 0]
         )
 
+    def click_quit(self) -> None:
+        """Click `Quit` without waiting for the answer, which the program may not live to give."""
+        self._wait(
+            self._send(
+                Message(
+                    destination=self.owner,
+                    path=self.menu,
+                    interface=MENU,
+                    member="Event",
+                    signature="isvu",
+                    body=[self.row("Quit")["id"], "clicked", Variant("s", ""), 0],
+                    flags=MessageFlag.NO_REPLY_EXPECTED,
+                )
+            )
+        )
+
     def _owned(self) -> bool:
         return bool(self._call(BUS, "/org/freedesktop/DBus", BUS, "NameHasOwner", "s", [WATCHER])[0])
 
@@ -139,6 +155,9 @@ class Panel:
             )
         return bus
 
+    async def _send(self, message: Message) -> None:
+        await self._bus.send(message)
+
     async def _own(self) -> None:
         self._bus.export("/StatusNotifierWatcher", _Watcher())
         await self._bus.request_name(WATCHER)
@@ -159,8 +178,8 @@ class Panel:
 def _node(raw: list[Any]) -> Node:
     number, properties, children = raw
     node: Node = {"id": number, **{name: value.value for name, value in properties.items()}}
-    if "label" in node:  # a lone underscore marks a mnemonic, a doubled one is a letter
-        node["label"] = node["label"].replace("__", "\0").replace("_", "").replace("\0", "_")
+    if "label" in node:  # a lone underscore marks a mnemonic, a doubled one is a letter; spaces keep room
+        node["label"] = node["label"].replace("__", "\0").replace("_", "").replace("\0", "_").rstrip()
     if children:
         node["children"] = [_node(child.value) for child in children]
     return node

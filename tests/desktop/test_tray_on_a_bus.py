@@ -152,8 +152,8 @@ def test_another_encoder_adds_a_row(panel: Panel, tray: FakeTray) -> None:
 def test_a_failure_with_no_notification_service_hangs_nothing(panel: Panel, tray: FakeTray) -> None:
     tray.order("failed")
     until(lambda: "could not be shown" in tray.errors.read_text(), "the log to say that no notice was shown")
-    assert "No <luck> & no joy." in panel.row("mini_lm")["label"]
-    panel.click("Quit")
+    until(lambda: "No <luck> & no joy." in panel.row("mini_lm")["label"], "the row to say why")
+    panel.click_quit()
     assert tray.ended() == 0
     assert "Traceback" not in tray.errors.read_text()
 

@@ -1,0 +1,79 @@
+"""Real processes with the real weights; importing torch costs each of them seconds, so most tests share one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from running import ROOT, SETTINGS, Home, Running
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What sentence-transformers says about the same texts with the same weights."""
+
+    texts: list[str]
+    vectors: NDArray[np.float32]
+    ids: list[list[int]]
+    bare_ids: list[list[int]]
+    vocabulary: int
+    weights: str
+
+    def agrees(self, vectors: object, texts: list[str] | None = None) -> bool:
+        """Whether each vector's cosine to the reference's is at least 0.9999."""
+        rows = [self.texts.index(text) for text in texts or self.texts]
+        found, wanted = np.asarray(vectors, dtype=np.float64), self.vectors[rows].astype(np.float64)
+        if found.shape != wanted.shape:
+            return False
+        cosines = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
+        return bool((cosines >= 0.9999).all())
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    target = tmp_path_factory.mktemp("reference") / "found.json"
+    script = ROOT / "tests" / "real" / "reference.py"
+    subprocess.run([sys.executable, str(script), str(target)], cwd=ROOT, check=True, env=_importing_root())
+    found = json.loads(target.read_text(encoding="utf-8"))
+    return Reference(**found | {"vectors": np.asarray(found["vectors"], dtype=np.float32)})
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The shared Pilotlight: lazy, its idle timeout off; a test that changes more puts it back."""
+    running = Running(Home(tmp_path_factory.mktemp("app")))
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def start(home: Home) -> Iterator[Callable[..., Running]]:
+    """Starts a Pilotlight of the test's own, with the command line's arguments and a settings file."""
+    with ExitStack() as ends:
+
+        def begin(*arguments: str, settings: str = SETTINGS) -> Running:
+            home.settings.write_text(settings, encoding="utf-8")
+            running = Running(home, *arguments)
+            ends.callback(running.end)
+            return running
+
+        yield begin
+
+
+def _importing_root() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -1,0 +1,109 @@
+"""`pilotlight ...` as a person types it, with a running app and without one."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+
+import pytest
+from conftest import Reference
+from running import SETTINGS, Home, Running
+
+
+def test_the_version_is_the_installed_one(home: Home) -> None:
+    assert home.command("--version").stdout == f"pilotlight {metadata.version('pilotlight')}\n"
+
+
+def test_status_shows_what_runs(app: Running) -> None:
+    app.embed("x").raise_for_status()
+    shown = app.home.command("status")
+    assert shown.returncode == 0
+    assert f"at {app.url} (process {app.pid})" in shown.stdout
+    assert "RSS " in shown.stdout
+    assert "minilm (dense): idle" in shown.stdout
+    found = json.loads(app.home.command("status", "--json").stdout)
+    assert (found["running"], found["pid"], found["status"]) == (True, app.pid, "ok")
+    assert found["components"][0]["state"] == "on_device"
+    assert found["memory"]["process"]["rss"] > 0
+
+
+def test_without_a_running_app_status_fails_and_quit_has_nothing_to_do(home: Home) -> None:
+    status = home.command("status")
+    assert (status.returncode, status.stdout) == (1, "Pilotlight is not running.\n")
+    status = home.command("status", "--json")
+    assert (status.returncode, json.loads(status.stdout)) == (1, {"running": False})
+    quitted = home.command("quit")
+    assert (quitted.returncode, quitted.stdout) == (0, "Pilotlight is not running.\n")
+    load = home.command("load", "minilm")
+    assert load.returncode == 1
+    assert load.stderr == "pilotlight: Pilotlight is not running. Start it with: pilotlight\n"
+
+
+@pytest.fixture(params=["running", "in-process"])
+def user(request: pytest.FixtureRequest, home: Home) -> Home:
+    """Somebody whose Pilotlight runs, and somebody whose does not."""
+    if request.param == "running":
+        running: Running = request.getfixturevalue("app")
+        return running.home
+    return home
+
+
+def test_embed_prints_one_json_line_per_text(user: Home, reference: Reference) -> None:
+    texts = [text for text in reference.texts if text]
+    embedded = user.command("embed", "--encoder", "all-minilm", texts[0], "-", stdin="\n".join(texts[1:]) + "\n")
+    assert embedded.returncode == 0, embedded.stderr
+    lines = [json.loads(line) for line in embedded.stdout.splitlines()]
+    assert [line["text"] for line in lines] == texts
+    assert reference.agrees([line["embedding"] for line in lines], texts)
+    assert user.contacted() <= {"127.0.0.1", "::1", "localhost"}
+
+
+def test_embed_with_nothing_on_standard_input_prints_nothing(app: Running) -> None:
+    embedded = app.home.command("embed")
+    assert (embedded.returncode, embedded.stdout) == (0, "")
+
+
+def test_an_unknown_encoder_is_named_with_those_that_exist(user: Home) -> None:
+    refused = user.command("embed", "--encoder", "nobody", "x")
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert "nobody" in refused.stderr
+    assert "Configured are: minilm." in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("which", ["minilm", "--all"])
+def test_load_offload_and_unload_move_the_encoder_and_say_so(app: Running, which: str) -> None:
+    for verb, state in (("unload", "unloaded"), ("load", "on_device"), ("offload", "unloaded"), ("load", "on_device")):
+        moved = app.home.command(verb, which)
+        assert moved.returncode == 0, moved.stderr
+        assert moved.stdout.startswith(f"minilm: done, {state}, freed ")
+        assert app.component()["state"] == state
+
+
+def test_a_verb_for_an_unknown_encoder_fails_with_the_names_that_exist(app: Running) -> None:
+    refused = app.home.command("load", "nobody")
+    assert refused.returncode == 1
+    assert "Configured are: minilm." in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("load",), ("load", "minilm", "--all"), ("config",), ("dance",), ("run", "--port", "70000")]
+)
+def test_wrong_use_exits_2(home: Home, arguments: tuple[str, ...]) -> None:
+    refused = home.command(*arguments)
+    assert refused.returncode == 2
+    assert "usage: pilotlight" in refused.stderr
+
+
+def test_config_says_where_the_settings_are_and_what_they_say(home: Home) -> None:
+    assert home.command("config", "path").stdout == f"{home.settings}\n"
+    shown = home.command("config", "show").stdout
+    assert "idle_timeout_seconds = 0" in shown
+    assert "unload_timeout_seconds = 900" in shown
+    assert "[encoders.minilm]" in shown
+    home.settings.write_text(SETTINGS.replace("dense", "sparkling"), encoding="utf-8")
+    refused = home.command("config", "show")
+    assert refused.returncode == 1
+    assert f"{home.settings}, line 8" in refused.stderr
+    assert "dense" in refused.stderr

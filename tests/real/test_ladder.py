@@ -1,0 +1,117 @@
+"""One real process on its way up and down the ladder; the tests run in this order."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conftest import Reference
+from running import Home, Running
+
+
+@pytest.fixture(scope="module")
+def cold(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    running = Running(Home(tmp_path_factory.mktemp("cold")))
+    yield running
+    running.end()
+
+
+def test_no_torch_is_in_the_process_before_the_first_use(cold: Running) -> None:
+    for path in ("/health", "/ready", "/v1/models", "/v1/models/minilm", "/admin/components", "/admin/memory"):
+        assert cold.http.get(path).status_code == 200
+    assert cold.embed([]).json()["data"] == []
+    assert cold.maps("libtorch") == []
+    assert cold.component()["loads"] == 0
+    assert cold.component()["status"] == "idle (not loaded)"
+
+
+def test_32_concurrent_cold_requests_load_once(cold: Running, reference: Reference) -> None:
+    assert cold.component()["loads"] == 0
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(cold.embed, itertools.repeat(reference.texts[0], 32)))
+    assert [answer.status_code for answer in answers] == [200] * 32
+    assert all(reference.agrees([a.json()["data"][0]["embedding"]], reference.texts[:1]) for a in answers)
+    component = cold.component()
+    assert component["loads"] == 1
+    assert component["state"] == "on_device"
+    assert cold.maps("libtorch")
+    assert min(component["import_seconds"], component["load_seconds"], component["first_encode_seconds"]) > 0
+
+
+def test_20_polls_a_second_neither_delay_the_step_down_nor_wake_the_encoder(cold: Running) -> None:
+    cold.configure(idle_timeout_seconds=2)
+    cold.embed("x").raise_for_status()
+    used, down = time.monotonic(), None
+    loads = cold.component()["loads"]
+    for tick in range(100):
+        time.sleep(max(0.0, used + tick / 20 - time.monotonic()))
+        component = cold.component()
+        for path in ("/health", "/v1/models", "/admin/memory"):
+            cold.http.get(path)
+        if down is None and component["state"] == "unloaded":
+            down = time.monotonic() - used
+        assert down is None or component["state"] == "unloaded"
+    assert down is not None
+    assert 1.9 <= down <= 3.5  # the release of the memory itself takes part of a second
+    assert cold.component()["loads"] == loads
+
+
+def test_after_the_idle_timeout_the_weights_memory_is_back_with_the_system(cold: Running, reference: Reference) -> None:
+    cold.configure(idle_timeout_seconds=0)
+    cold.embed(reference.texts).raise_for_status()
+    before, held = cold.rss(), cold.resident(reference.weights)
+    assert held > 10_000_000
+    cold.configure(idle_timeout_seconds=0.5)
+    cold.wait_for("unloaded", seconds=10)
+    assert cold.maps(reference.weights) == []
+    fallen = before - cold.rss()
+    print(f"held {held / 2**20:.1f} MiB, RSS fell by {fallen / 2**20:.1f} MiB")
+    assert fallen >= 0.9 * held
+    assert cold.component()["bytes_on_device"] == cold.component()["bytes_in_ram"] == 0
+
+
+def test_eight_threads_with_common_pauses_around_the_idle_timeout_get_right_vectors(
+    cold: Running, reference: Reference
+) -> None:
+    cold.configure(idle_timeout_seconds=1)
+    loads = cold.component()["loads"]
+    ends = time.monotonic() + 20
+    pauses = itertools.cycle([0.0, 1.0, 2.0, 0.97, 3.0, 1.03, 0.4, 1.5])
+    together = threading.Barrier(8, action=lambda: _pause(next(pauses), ends))
+
+    def encode(thread: int) -> int:
+        chance, done = random.Random(thread), 0  # noqa: S311 - no secret
+        try:
+            while time.monotonic() < ends:
+                for _ in range(chance.randint(1, 4)):
+                    texts = chance.sample(reference.texts, chance.randint(1, 3))
+                    answer = cold.embed(texts)
+                    assert answer.status_code == 200, answer.text
+                    assert reference.agrees([item["embedding"] for item in answer.json()["data"]], texts)
+                    done += 1
+                together.wait(30)
+        except threading.BrokenBarrierError:
+            pass
+        finally:
+            together.abort()
+        return done
+
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(encode, range(8)))
+    assert min(done) > 0
+    assert cold.component()["loads"] - loads >= 4  # each after a step down
+
+
+def test_nobody_beyond_this_computer_was_contacted(cold: Running) -> None:
+    hosts = cold.home.contacted()
+    assert "127.0.0.1" in hosts, "the audit hook saw nothing, not even our own socket"
+    assert hosts <= {"127.0.0.1", "::1", "localhost"}
+
+
+def _pause(seconds: float, ends: float) -> None:
+    time.sleep(max(0.0, min(seconds, ends - time.monotonic())))

@@ -1,0 +1,243 @@
+"""Hand-written stand-ins for what the engine is built on: an adapter, a clock, a reader and a place to wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from engine.adapters.protocol import Footprint, Loaded
+from engine.config import Config, EncoderConfig, Hardware
+from engine.events import Event, StateChanged
+from engine.memory import Reading
+from engine.slot import Slot, Terms
+from engine.state import EncoderView, State
+
+LIMIT = 5.0
+"""Seconds after which a wait that should have ended counts as a hang."""
+SIZE = 100
+"""Bytes of a fake encoder's weights."""
+
+
+class FakeClock:
+    """Time that stands still until told, or jumps by `step` at every look."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self.now = 1000.0
+        self.step = step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+class Gate:
+    """Holds a call until opened, and says when the call is there."""
+
+    def __init__(self) -> None:
+        self._entered, self._opened = threading.Event(), threading.Event()
+
+    def reached(self) -> None:
+        assert self._entered.wait(LIMIT)
+
+    def open(self) -> None:
+        self._opened.set()
+
+    def passed(self) -> None:
+        self._entered.set()
+        assert self._opened.wait(LIMIT)
+
+
+class FakeEncoding:
+    def __init__(self, vectors: Any) -> None:
+        self.vectors = vectors
+        self.tokens = 0
+
+
+class FakeAdapter:
+    """Keeps `weights` as the set of places where they are, fails as scripted, and records every call."""
+
+    def __init__(self, config: EncoderConfig | None = None, device: str = "gpu") -> None:
+        self.config = config
+        self.device = device
+        self.rests_in_ram = True
+        self.dimension = 3
+        self.max_tokens = 256
+        self.weights: set[str] = set()
+        self.calls: list[str] = []
+        self.overlapped = False
+        self._busy = threading.Lock()
+        self._gates: dict[str, list[Gate]] = {}
+        self._failures: dict[str, list[BaseException]] = {}
+        self.during: Callable[[str], None] = lambda call: None
+
+    def hold(self, call: str) -> Gate:
+        """Make the next `call` wait at the gate that is returned."""
+        gate = Gate()
+        self._gates.setdefault(call, []).append(gate)
+        return gate
+
+    def fail(self, call: str, *errors: BaseException) -> None:
+        """Make the next calls of `call` raise, one error each, half-way through."""
+        self._failures.setdefault(call, []).extend(errors)
+
+    def probe(self) -> None:
+        self._run("probe", self.weights)
+
+    def load(self) -> Loaded:
+        self._run("load", {"device"})
+        return Loaded(device=self.device, revision="1", import_seconds=1.0, load_seconds=2.0)
+
+    def offload(self) -> None:
+        self._run("offload", {"ram"})
+
+    def resume(self) -> None:
+        self._run("resume", {"device"})
+
+    def unload(self) -> None:
+        self._run("unload", set())
+
+    def footprint(self) -> Footprint:
+        self._run("footprint", self.weights)
+        on_device, in_ram = (SIZE if place in self.weights else 0 for place in ("device", "ram"))
+        return Footprint(on_device, in_ram, on_device + in_ram)
+
+    def encode(self, inputs: list[str], *, dimensions: int | None = None) -> FakeEncoding:
+        self._run("encode", self.weights)
+        return FakeEncoding([[float(len(text))] for text in inputs])
+
+    @property
+    def moves(self) -> list[str]:
+        """The calls that move weights."""
+        return [call for call in self.calls if call in ("load", "offload", "resume", "unload")]
+
+    def _run(self, call: str, after: set[str]) -> None:
+        alone = self._busy.acquire(blocking=False)
+        self.overlapped |= not alone
+        try:
+            self.calls.append(call)
+            if gates := self._gates.get(call):
+                gates.pop(0).passed()
+            self.during(call)
+            if failures := self._failures.get(call):
+                # What a failed copy leaves: a part at either end.
+                self.weights |= after
+                raise failures.pop(0)
+            self.weights = set(after)
+        finally:
+            if alone:
+                self._busy.release()
+
+
+class WatchedCondition(threading.Condition):
+    """A condition that counts those who come to wait; one who is counted holds the lock until it waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._arrivals = threading.Semaphore(0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._arrivals.release()
+        return super().wait(timeout)
+
+    def expect(self, waiters: int) -> None:
+        """Return once `waiters` more threads wait."""
+        for _ in range(waiters):
+            assert self._arrivals.acquire(timeout=LIMIT)
+        with self:
+            pass
+
+
+class SlotBench:
+    """One slot over a fake adapter, with what it published."""
+
+    def __init__(self, *, idle: float = 30.0, unload: float = 900.0, pinned: bool = False, step: float = 0.0) -> None:
+        self.adapter = FakeAdapter()
+        self.clock = FakeClock(step)
+        self.events: list[Event] = []
+        self.slot = Slot(
+            "minilm",
+            self.adapter,
+            Terms(idle, unload),
+            pinned=pinned,
+            publish=lambda event: self.events.append(event),
+            clock=self.clock,
+        )
+        self.waiting = WatchedCondition()
+        self.slot._changed = self.waiting
+
+    def view(self) -> EncoderView:
+        return self.slot.view(kind="dense", model="m", aliases=(), is_default=False, queued=0)
+
+    def use(self) -> None:
+        with self.slot.lease():
+            pass
+
+    @property
+    def state(self) -> State:
+        return self.view().state
+
+    @property
+    def path(self) -> list[State]:
+        """Every state entered, in order."""
+        return [event.new for event in self.events if isinstance(event, StateChanged)]
+
+
+def started(call: Callable[[], Any]) -> Future[Any]:
+    """Run `call` on a thread of its own."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def failure(future: Future[Any]) -> BaseException | None:
+    """What the call on the other thread raised, once it has ended."""
+    return future.exception(LIMIT)
+
+
+class FakeReader:
+    """Reads the same figures every time."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.closes = 0
+
+    def read(self, *, detailed: bool = False) -> Reading:
+        self.reads += 1
+        return Reading(at=0.0, rss=1, ram_total=2, ram_available=1)
+
+    def close(self) -> None:
+        self.closes += 1
+
+
+class Shelf:
+    """Builds the adapters of an engine and keeps every one, by encoder name, newest last."""
+
+    def __init__(self) -> None:
+        self.built: dict[str, list[FakeAdapter]] = {}
+        self.prepare: Callable[[FakeAdapter], None] = lambda adapter: None
+
+    def __call__(self, config: EncoderConfig, device: str) -> FakeAdapter:
+        adapter = FakeAdapter(config, device)
+        self.prepare(adapter)
+        self.built.setdefault(config.name, []).append(adapter)
+        return adapter
+
+    def __getitem__(self, name: str) -> FakeAdapter:
+        return self.built[name][-1]
+
+
+def encoder(name: str, **settings: Any) -> EncoderConfig:
+    return EncoderConfig(**{"name": name, "kind": "dense", "model": f"org/{name}", **settings})
+
+
+def config(*encoders: EncoderConfig, **hardware: Any) -> Config:
+    return Config(hardware=Hardware(**hardware), encoders=encoders or (encoder("one"), encoder("two")))

@@ -1,0 +1,115 @@
+"""The thread that steps idle encoders down: what one tick does, and that it sleeps, wakes and ends."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import pytest
+from engine_fakes import LIMIT, FakeClock, Gate
+from test_state import view
+
+from engine.offloader import Offloader
+from engine.policy import Decision, Step
+from engine.state import EncoderView, State
+
+
+class FakeLadder:
+    """Shows the views it is given and counts who looks."""
+
+    def __init__(self, *views: EncoderView) -> None:
+        self.shown = views
+        self.decisions: list[Decision] = []
+        self.looked = threading.Semaphore(0)
+        self.applied = threading.Event()
+        self.on_apply: Callable[[], None] = lambda: None
+
+    def views(self) -> tuple[EncoderView, ...]:
+        self.looked.release()
+        return self.shown
+
+    def apply_decision(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+        self.on_apply()
+        self.applied.set()
+
+
+def test_a_tick_applies_what_is_due_and_says_how_long_nothing_else_is() -> None:
+    ladder = FakeLadder(view(State.ON_DEVICE, name="due", last_used=960.0), view(State.ON_DEVICE, last_used=990.0))
+    ladder.on_apply = lambda: setattr(ladder, "shown", ladder.shown[1:])
+    assert Offloader(ladder, FakeClock()).tick() == 20.0
+    assert ladder.decisions == [Decision("due", Step.OFFLOAD, 960.0, "idle for 30 s")]
+
+
+def test_a_tick_with_nothing_that_can_expire_sleeps_until_woken() -> None:
+    ladder = FakeLadder(view(State.UNLOADED), view(State.ON_DEVICE, last_used=1.0, pinned=True))
+    assert Offloader(ladder, FakeClock()).tick() is None
+    assert ladder.decisions == []
+
+
+def test_what_is_due_but_busy_is_not_asked_in_a_tight_loop() -> None:
+    ladder = FakeLadder(view(State.ON_DEVICE, last_used=1.0))
+    assert Offloader(ladder, FakeClock()).tick() == pytest.approx(0.05)
+
+
+def test_the_thread_starts_on_demand_and_once_and_stops() -> None:
+    before = set(threading.enumerate())
+    offloader = Offloader(FakeLadder(), FakeClock())
+    assert set(threading.enumerate()) == before
+    offloader.start()
+    offloader.start()
+    assert [thread.name for thread in set(threading.enumerate()) - before] == ["engine-offloader"]
+    offloader.stop(LIMIT)
+    assert set(threading.enumerate()) == before
+
+
+def test_stopping_without_a_start_does_nothing() -> None:
+    Offloader(FakeLadder(), FakeClock()).stop(LIMIT)
+
+
+def test_waking_makes_it_look_again() -> None:
+    ladder = FakeLadder()
+    offloader = Offloader(ladder, FakeClock())
+    offloader.start()
+    for _ in range(2):
+        assert ladder.looked.acquire(timeout=LIMIT)
+    ladder.shown = (view(State.ON_DEVICE, last_used=960.0),)
+    ladder.on_apply = lambda: setattr(ladder, "shown", ())
+    offloader.wake()
+    assert ladder.applied.wait(LIMIT)
+    offloader.stop(LIMIT)
+
+
+def test_a_tick_that_fails_is_logged_and_the_thread_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    ladder = FakeLadder(view(State.ON_DEVICE, last_used=1.0))
+    failed = threading.Event()
+
+    def fail_once() -> None:
+        if not failed.is_set():
+            failed.set()
+            raise ZeroDivisionError("ours")
+        ladder.shown = ()
+
+    ladder.on_apply = fail_once
+    offloader = Offloader(ladder, FakeClock())
+    with caplog.at_level(logging.ERROR):
+        offloader.start()
+        assert failed.wait(LIMIT)
+        offloader.wake()
+        assert ladder.applied.wait(LIMIT)
+        offloader.stop(LIMIT)
+    assert "ZeroDivisionError: ours" in caplog.text
+
+
+def test_a_stop_that_runs_out_of_time_names_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+    ladder, gate = FakeLadder(view(State.ON_DEVICE, last_used=1.0)), Gate()
+    ladder.on_apply = gate.passed
+    offloader = Offloader(ladder, FakeClock())
+    offloader.start()
+    gate.reached()
+    with caplog.at_level(logging.WARNING):
+        offloader.stop(0.0)
+    assert "engine-offloader is still at work" in caplog.text
+    gate.open()
+    offloader.stop(LIMIT)

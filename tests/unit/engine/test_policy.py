@@ -1,0 +1,71 @@
+"""What steps down when, decided from views alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_state import view
+
+from engine import policy
+from engine.policy import Decision, Step
+from engine.state import State
+
+ON_DEVICE, IN_RAM = State.ON_DEVICE, State.IN_RAM
+
+
+@pytest.mark.parametrize(
+    ("facts", "now", "step"),
+    [
+        ({"state": ON_DEVICE, "last_used": 100.0}, 129.9, None),
+        ({"state": ON_DEVICE, "last_used": 100.0}, 130.0, Step.OFFLOAD),
+        ({"state": ON_DEVICE, "last_used": 100.0}, 9999.0, Step.OFFLOAD),
+        ({"state": ON_DEVICE, "last_used": 100.0, "in_flight": 1}, 9999.0, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "queued": 1}, 9999.0, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "pinned": True}, 9999.0, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "idle_timeout_seconds": 0.0}, 9999.0, None),
+        ({"state": ON_DEVICE, "last_used": None}, 9999.0, None),
+        ({"state": IN_RAM, "last_used": 100.0, "stepped_down_at": 130.0}, 1029.9, None),
+        ({"state": IN_RAM, "last_used": 100.0, "stepped_down_at": 130.0}, 1030.0, Step.UNLOAD),
+        ({"state": IN_RAM, "last_used": 100.0, "stepped_down_at": 130.0, "queued": 1}, 9999.0, None),
+        ({"state": IN_RAM, "last_used": 100.0, "stepped_down_at": 130.0, "pinned": True}, 9999.0, None),
+        ({"state": IN_RAM, "stepped_down_at": 130.0, "unload_timeout_seconds": 0.0}, 9999.0, None),
+        ({"state": State.UNLOADED, "last_used": 100.0}, 9999.0, None),
+        ({"state": State.LOADING, "last_used": 100.0}, 9999.0, None),
+        ({"state": State.STEPPING_DOWN, "last_used": 100.0}, 9999.0, None),
+        ({"state": State.FAILED, "last_used": 100.0}, 9999.0, None),
+        ({"state": State.UNAVAILABLE, "last_used": 100.0}, 9999.0, None),
+    ],
+)
+def test_an_encoder_steps_down_one_rung_when_its_time_is_over(
+    facts: dict[str, Any], now: float, step: Step | None
+) -> None:
+    assert [decision.step for decision in policy.decide(now, [view(**facts)])] == ([step] if step else [])
+
+
+def test_a_decision_carries_its_evidence_and_its_reason_in_words() -> None:
+    up, rested = view(ON_DEVICE, last_used=1.0), view(IN_RAM, last_used=2.0, stepped_down_at=3.0, name="other")
+    assert policy.decide(10_000.0, [up, rested]) == [
+        Decision("minilm", Step.OFFLOAD, 1.0, "idle for 30 s"),
+        Decision("other", Step.UNLOAD, 2.0, "in RAM for 900 s without use"),
+    ]
+
+
+def test_the_longest_idle_steps_down_first() -> None:
+    views = [view(ON_DEVICE, name=name, last_used=used) for name, used in (("b", 20.0), ("a", 10.0), ("c", 30.0))]
+    assert [decision.name for decision in policy.decide(1000.0, views)] == ["a", "b", "c"]
+
+
+def test_the_next_deadline_is_the_earliest_of_all() -> None:
+    views = [view(ON_DEVICE, last_used=20.0), view(IN_RAM, stepped_down_at=0.0), view(State.UNLOADED)]
+    assert policy.next_deadline(30.0, views) == 50.0
+
+
+def test_nothing_that_can_expire_means_no_deadline() -> None:
+    assert policy.next_deadline(30.0, []) is None
+    assert policy.next_deadline(30.0, [view(State.UNLOADED), view(ON_DEVICE, last_used=1.0, pinned=True)]) is None
+
+
+def test_deciding_twice_from_the_same_views_gives_the_same() -> None:
+    views = (view(ON_DEVICE, last_used=1.0), view(IN_RAM, stepped_down_at=2.0))
+    assert policy.decide(5000.0, views) == policy.decide(5000.0, views)
