@@ -93,6 +93,7 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     found = [_encoder(name, table, problems) for name, table in tables.items()]
     encoders = tuple(encoder for encoder in found if encoder is not None)
     _refuse_shared_names(encoders, problems)
+    _refuse_two_defaults(encoders, problems)
     if problems:
         raise SettingsError("\n".join(str(problem) for problem in problems), problems=tuple(problems))
     return Config(Hardware(**hardware), Server(**server), encoders if "encoders" in mapping else (DEFAULT_ENCODER,))
@@ -222,6 +223,14 @@ def _refuse_shared_names(encoders: tuple[EncoderConfig, ...], problems: list[Pro
             first = owner.setdefault(name, encoder.name)
             if first != encoder.name:
                 problems.append(Problem(("encoders", encoder.name), f"the name {name!r} already belongs to {first}"))
+
+
+def _refuse_two_defaults(encoders: tuple[EncoderConfig, ...], problems: list[Problem]) -> None:
+    first: dict[str, str] = {}
+    for encoder in encoders:
+        if encoder.default and first.setdefault(encoder.kind, encoder.name) != encoder.name:
+            text = f"{first[encoder.kind]} is the default {encoder.kind} encoder already"
+            problems.append(Problem(("encoders", encoder.name, "default"), text))
 
 
 def _shown(value: Any) -> str:

@@ -70,6 +70,7 @@ class Engine:
         self._offloader = Offloader(self, clock)
         self._lock = threading.Lock()
         self._running = False
+        self._retired: list[_Encoder] = []
         self._config = config or Config()
         self._encoders = {encoder.name: self._build(encoder, self._config) for encoder in self._config.encoders}
         self.events.subscribe(self._on_event)
@@ -115,8 +116,10 @@ class Engine:
                 kept.slot.configure(_terms(encoder, config), pinned=pinned)
                 after[encoder.name] = _Encoder(encoder, device, kept.slot, kept.worker)
             self._config, self._encoders = config, after
-        for replaced in _without(before.values(), after.values()):
-            _retire(replaced)
+            gone = _without(before.values(), after.values())
+            self._retired = [leaving for leaving in (*self._retired, *gone) if leaving.worker.at_work]
+        for leaving in gone:
+            _retire(leaving)
         if self._running and not config.hardware.lazy_encoders:
             self._warm(after.values() if old.hardware.lazy_encoders else _without(after.values(), before.values()))
         self._offloader.wake()
@@ -131,9 +134,10 @@ class Engine:
         clean = True
         self._running = False
         self._offloader.stop(timeout)
-        for encoder in self._encoders.values():
+        encoders = (*self._encoders.values(), *self._retired)
+        for encoder in encoders:
             clean &= encoder.worker.close(max(0.0, ends - time.monotonic()))
-        for encoder in self._encoders.values():
+        for encoder in encoders:
             clean &= encoder.slot.close(max(0.0, ends - time.monotonic()))
         self._reader.close()
         return clean

@@ -238,7 +238,7 @@ class Slot:
         except Unavailable as error:
             self._fall(State.UNAVAILABLE, error)
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the adapter edge: logged, translated and raised
             _log.exception("%s could not be brought to its device", self.name)
             failure = self._fall(State.FAILED, _translated(self.name, error))
             raise failure from (None if failure is error else error)

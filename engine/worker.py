@@ -35,6 +35,11 @@ class Worker:
         """How many calls wait, the running one left out."""
         return len(self._waiting)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Queue `call` and return its future; raises QueueFull or Closed."""
         future: Future[T] = Future()

@@ -191,7 +191,7 @@ def started(call: Callable[[], Any]) -> Future[Any]:
     def run() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

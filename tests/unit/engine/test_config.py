@@ -172,3 +172,9 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file() -> None:
 def test_a_very_long_value_is_shown_in_part() -> None:
     [problem] = problems({"hardware": {"device": "x" * 10_000}})
     assert len(problem) < 200
+
+
+def test_two_defaults_of_one_kind_are_refused() -> None:
+    tables = {name: {"kind": "dense", "model": "builtin:all-MiniLM-L6-v2", "default": True} for name in ("a", "b")}
+    with pytest.raises(SettingsError, match=r"encoders\.b\.default: a is the default dense encoder already"):
+        parse({"encoders": tables})

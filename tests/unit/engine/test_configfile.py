@@ -329,7 +329,7 @@ def test_an_edit_of_a_broken_file_is_refused_and_nothing_is_lost(bench: Bench, c
     bench.write(broken)
     if checked:
         bench.settings.check()
-    with pytest.raises(SettingsError, match="has a mistake, so nothing was changed.*Mend the file first"):
+    with pytest.raises(SettingsError, match=r"has a mistake, so nothing was changed.*Mend the file first"):
         bench.settings.edit({("hardware", "lazy_encoders"): False})
     assert bench.text == broken
     assert bench.applied == []

@@ -172,6 +172,13 @@ def test_another_setting_wakes_no_encoder_that_sleeps_while_lazy_is_false() -> N
     bench.engine.close()
 
 
+def test_encoders_added_or_replaced_while_lazy_load_nothing(before: set[threading.Thread], bench: Bench) -> None:
+    bench.engine.start()
+    bench.engine.apply(config(encoder("one", model="org/better"), encoder("three")))
+    assert new_threads(before) == {"engine-offloader"}
+    assert set(bench.states.values()) == {State.UNLOADED}
+
+
 def test_an_encoder_added_while_lazy_is_false_is_loaded() -> None:
     bench = Bench(config(encoder("one"), lazy_encoders=False))
     bench.engine.start()
@@ -225,6 +232,17 @@ def test_a_replaced_encoder_still_answers_what_waited_for_it(bench: Bench) -> No
     assert old.weights == set()
 
 
+def test_closing_says_so_when_a_replaced_encoder_is_still_at_work(bench: Bench) -> None:
+    gate = bench.shelf["one"].hold("load")
+    waiting = bench.engine.submit("one", lambda adapter: adapter.config.model)
+    gate.reached()
+    bench.engine.apply(config(encoder("one", model="org/better")))
+    assert bench.engine.close(timeout=0.1) is False
+    gate.open()
+    assert waiting.exception(LIMIT) is not None
+    assert bench.engine.close(LIMIT) is True
+
+
 def test_new_timeouts_come_into_force_without_a_move(bench: Bench) -> None:
     bench.use("one")
     settings = config(encoder("one", idle_timeout_seconds=1.0), encoder("two"), idle_timeout_seconds=2.0)
@@ -268,7 +286,7 @@ def test_encoders_are_found_by_name_alias_and_default() -> None:
 
 def test_an_unknown_name_says_which_are_configured(bench: Bench) -> None:
     for ask in (bench.engine.view, bench.engine.load, bench.engine.dense, bench.engine.offload):
-        with pytest.raises(UnknownEncoder, match="There is no encoder 'three'.*one, two"):
+        with pytest.raises(UnknownEncoder, match=r"There is no encoder 'three'.*one, two"):
             ask("three")
 
 
