@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from engine.adapters import KINDS, references
+from engine.adapters import references
+from engine.adapters.table import KINDS
 from engine.errors import Problem, SettingsError
 
 BUILTIN: Final = "builtin:all-MiniLM-L6-v2"

@@ -154,7 +154,8 @@ class Stop:
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._requested.is_set():
             os._exit(128 + number)
-        self.request()
+        # On a thread, because this one may be inside `wait()` and hold the very lock that `set()` takes.
+        threading.Thread(target=self.request, name="engine-stop", daemon=True).start()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,16 @@ imports its library only when it loads.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from engine.adapters.table import ADAPTERS
 
 if TYPE_CHECKING:
     from engine.adapters.protocol import Adapter
 
-_ADAPTERS: Final = {"dense": "engine.adapters.dense:DenseAdapter"}
-
-KINDS: Final = tuple(_ADAPTERS)
-"""Every kind of encoder that can be configured."""
-
 
 def adapter_class(kind: str) -> type[Adapter]:
-    """Return the adapter class of a kind in `KINDS`."""
-    module, _, name = _ADAPTERS[kind].partition(":")
+    """Return the adapter class of a kind in `table.KINDS`."""
+    module, _, name = ADAPTERS[kind].partition(":")
     found: type[Adapter] = getattr(import_module(module), name)
     return found
