@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import logging
 import socket
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -60,9 +64,10 @@ class Server:
             lifespan="off",
             ws="none",
             server_header=False,
+            date_header=False,
             timeout_graceful_shutdown=2,
         )
-        self._uvicorn = uvicorn.Server(config)
+        self._uvicorn = _QuietServer(config)
         self._thread = threading.Thread(target=self._run, name="engine-http", daemon=True)
 
     @property
@@ -78,7 +83,7 @@ class Server:
 
     def stop(self, timeout: float) -> None:
         """Take no more connections, let running answers end, and join for up to `timeout` seconds."""
-        self._uvicorn.should_exit = True
+        self._uvicorn.exit_soon()
         self._thread.join(timeout)
         if self._thread.is_alive():
             _log.warning("engine-http is still at work after %.1f s", timeout)
@@ -87,6 +92,28 @@ class Server:
 
     def _run(self) -> None:
         self._uvicorn.run(sockets=self._sockets)
+
+
+class _QuietServer(uvicorn.Server):
+    """uvicorn without its ten wake-ups a second, which would be most of what an idle Pilotlight costs."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._wake: Callable[[], object] | None = None
+
+    async def main_loop(self) -> None:
+        """Sleep until the end is asked for; uvicorn's own looks for it every 0.1 s and renews the Date header."""
+        asked = asyncio.Event()
+        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, asked.set)
+        if not self.should_exit:
+            await asked.wait()
+
+    def exit_soon(self) -> None:
+        """Ask for the end, from any thread."""
+        self.should_exit = True
+        if self._wake is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                self._wake()
 
 
 def _bind_all(hosts: tuple[str, ...], port: int) -> list[socket.socket]:
