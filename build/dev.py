@@ -184,7 +184,10 @@ def one_at_a_time():
             import msvcrt
 
             mine.seek(1 << 30)  # past the end: a lock there stops nobody from reading the file
-            msvcrt.locking(mine.fileno(), msvcrt.LK_LOCK, 1)
+            while True:
+                with contextlib.suppress(OSError):  # it gives up after ten seconds
+                    msvcrt.locking(mine.fileno(), msvcrt.LK_LOCK, 1)
+                    break
         else:
             import fcntl
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
@@ -70,7 +71,7 @@ class Client:
                 return found
         except HTTPError as error:
             raise Refused(_words(error)) from error
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, OSError, HTTPException, ValueError) as error:
             raise Unreachable(
                 f"Pilotlight at {self._endpoint.url} does not answer: {getattr(error, 'reason', error)}."
             ) from error

@@ -38,6 +38,7 @@ class SettingsFile:
         self._config = Config()
         self._text = _template()
         self._stamp: tuple[int, ...] | None = None
+        self._emptied: tuple[int, ...] | None = None
         self._apply: Callable[[Config], None] = lambda config: None
         self._publish: Callable[[Event], None] = lambda event: None
         self._stopping = threading.Event()
@@ -89,6 +90,10 @@ class SettingsFile:
         with self._lock:
             stamp = self._read_stamp()
             if stamp is None or stamp == self._stamp:
+                return
+            if self.path.is_file() and not stamp[1] and stamp != self._emptied:
+                # Some editors empty a file before they write it; a file that is meant to be empty is so a second later.
+                self._emptied = stamp
                 return
             self._stamp = stamp
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any, Final, Self, TypeVar
 from engine.adapters import adapter_class
 from engine.adapters.protocol import Adapter
 from engine.config import Config, EncoderConfig
-from engine.errors import PilotlightError, UnknownEncoder
+from engine.errors import Closed, PilotlightError, QueueFull, UnknownEncoder
 from engine.events import Event, Events, SettingsApplied, StateChanged
 from engine.memory import Reader, Reading, SystemReader
 from engine.offloader import Offloader
@@ -168,13 +169,12 @@ class Engine:
 
         Raises UnknownEncoder, QueueFull or Closed; the future raises LoadFailed, Unavailable or what it met.
         """
-        encoder = self._find(name)
 
-        def run() -> T:
+        def run(encoder: _Encoder) -> T:
             with encoder.slot.lease(used_by) as adapter:
                 return operation(adapter)
 
-        return encoder.worker.submit(run)
+        return self._queue(name, run)
 
     def call(self, name: str, operation: Callable[[Any], T], used_by: str | None = None) -> T:
         """Like `submit`, and wait for the result."""
@@ -198,17 +198,21 @@ class Engine:
 
     def load(self, name: str) -> Outcome:
         """Bring an encoder to its device and wait for it; raises LoadFailed or Unavailable."""
-        encoder = self._find(name)
-        began = self.clock()
-        encoder.worker.submit(encoder.slot.warm).result()
-        return Outcome(encoder.config.name, "done", self._view(encoder).state, seconds=self.clock() - began)
+        return self.submit_load(name).result()
 
     def retry(self, name: str) -> Outcome:
         """Load again now, whatever delay a failed load has left; raises LoadFailed or Unavailable."""
-        encoder = self._find(name)
-        began = self.clock()
-        encoder.worker.submit(encoder.slot.retry).result()
-        return Outcome(encoder.config.name, "done", self._view(encoder).state, seconds=self.clock() - began)
+        return self.submit_load(name, retry=True).result()
+
+    def submit_load(self, name: str, *, retry: bool = False) -> Future[Outcome]:
+        """Queue a load, or a retry, and return its future; raises as `submit`."""
+
+        def run(encoder: _Encoder) -> Outcome:
+            began = self.clock()
+            (encoder.slot.retry if retry else encoder.slot.warm)()
+            return Outcome(encoder.config.name, "done", self._view(encoder).state, seconds=self.clock() - began)
+
+        return self._queue(name, run)
 
     def offload(self, name: str) -> Outcome:
         """Take an encoder off its device now, unless it is in use or pinned."""
@@ -255,8 +259,25 @@ class Engine:
     # Within
 
     def _warm(self, encoders: Iterable[_Encoder]) -> list[tuple[_Encoder, Future[bool]]]:
-        """Start to bring encoders to their devices, each on its own thread; failures are kept by their slots."""
-        return [(encoder, encoder.worker.submit(partial(_warmed, encoder.slot))) for encoder in encoders]
+        """Start to bring encoders to their devices, each on its own thread; failures are kept by their slots.
+
+        One whose queue is full is left out: what waits there brings it up anyway.
+        """
+        started = []
+        for encoder in encoders:
+            with contextlib.suppress(QueueFull, Closed):
+                started.append((encoder, encoder.worker.submit(partial(_warmed, encoder.slot))))
+        return started
+
+    def _queue(self, name: str, call: Callable[[_Encoder], T]) -> Future[T]:
+        """Queue `call` for an encoder; one that the settings replace at this very moment gives way to the new one."""
+        while True:
+            encoder = self._find(name)
+            try:
+                return encoder.worker.submit(partial(call, encoder))
+            except Closed:
+                if self._find(name).worker is encoder.worker:
+                    raise
 
     def _find(self, name: str) -> _Encoder:
         encoders = self._encoders

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,14 +60,17 @@ class SystemReader:
         self._clock = clock
         self._process: Any = None
         self._gpus: _Nvml | None = None
+        self._lock = threading.Lock()
 
     def read(self, *, detailed: bool = False) -> Reading:
         """Return a reading; the first one starts NVML where there is one."""
         import psutil
 
-        if self._process is None:
-            self._process = psutil.Process()
-            self._gpus = _Nvml.start()
+        with self._lock:
+            if self._process is None:
+                self._gpus = _Nvml.start()
+                self._process = psutil.Process()
+            gpus = self._gpus
         system = psutil.virtual_memory()
         private = swap = None
         if detailed:
@@ -79,14 +83,15 @@ class SystemReader:
             ram_available=system.available,
             private=private,
             swap=swap,
-            devices=self._gpus.read() if self._gpus else (),
+            devices=gpus.read() if gpus else (),
         )
 
     def close(self) -> None:
         """Shut NVML down."""
-        if self._gpus is not None:
-            self._gpus.stop()
-            self._gpus = None
+        with self._lock:
+            gpus, self._gpus = self._gpus, None
+        if gpus is not None:
+            gpus.stop()
 
 
 class _Nvml:

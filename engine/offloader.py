@@ -14,6 +14,8 @@ from engine.state import EncoderView
 _log = logging.getLogger(__name__)
 
 _AFTER_ERROR_SECONDS: Final = 5.0
+_LONGEST_SLEEP_SECONDS: Final = 86400.0
+"""Windows cannot wait for more than 49 days at once."""
 _SHORTEST_SLEEP_SECONDS: Final = 0.05
 """Between two ticks when what was due answered busy."""
 
@@ -72,5 +74,5 @@ class Offloader:
             except Exception:  # noqa: BLE001 - a worker's tick
                 _log.exception("the offloader's tick failed")
                 sleep = _AFTER_ERROR_SECONDS
-            self._wake.wait(sleep)
+            self._wake.wait(None if sleep is None else min(sleep, _LONGEST_SLEEP_SECONDS))
             self._wake.clear()

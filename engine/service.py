@@ -22,6 +22,7 @@ import filelock
 from engine import paths
 from engine.configfile import SettingsFile
 from engine.engine import Engine
+from engine.errors import PilotlightError
 from engine.http import discovery
 from engine.http.app import create_app
 from engine.http.discovery import Endpoint
@@ -30,9 +31,14 @@ from engine.http.server import Server, bind
 
 _log = logging.getLogger(__name__)
 
-_CLOSE_SERVER_SECONDS: Final = 2.3
-_CLOSE_ENGINE_SECONDS: Final = 2.0
+# With the tray's own limits they stay below 5 s together, also when every one of them is used up.
+_CLOSE_SERVER_SECONDS: Final = 1.5
+_CLOSE_SETTINGS_SECONDS: Final = 0.5
+_CLOSE_ENGINE_SECONDS: Final = 1.5
 _FIND_OTHER_SECONDS: Final = 5.0
+
+_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, a polite kill, and on POSIX the closing of the terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,11 @@ def run(options: Options, attend: Attend | None = None) -> int:
     `attend` may show it to the user: it is called on this thread once all is open, and returns at the end.
     """
     with ExitStack() as steps:
-        if not steps.enter_context(_only_one()):
-            return _point_to_the_other()
+        other = steps.enter_context(_only_one())
+        if other is not None:
+            where = f" at {other.url}" if other.url else ""
+            print(f"Pilotlight is already running{where}.")  # noqa: T201 - the answer to a command
+            return 0
         steps.enter_context(_logging())
         clean = _serve(options, attend or _wait)
     if not clean:
@@ -91,7 +100,7 @@ def _serve(options: Options, attend: Attend) -> bool:
         server = Server(app, sockets)
         engine.start()
         settings.watch(engine.apply, engine.events.publish)
-        steps.callback(settings.close)
+        steps.callback(settings.close, _CLOSE_SETTINGS_SECONDS)
         server.start()
         steps.callback(server.stop, _CLOSE_SERVER_SECONDS)
         discovery.publish(Endpoint(server.url, os.getpid(), version(), str(token_path)))
@@ -115,7 +124,7 @@ class Stop:
         """Ask for the end; returns at once, from any thread."""
         self._requested.set()
         if self._also is not None:
-            threading.Thread(target=self._also, name="tray-stop", daemon=True).start()
+            threading.Thread(target=self._also, name="engine-stop", daemon=True).start()
 
     def wait(self) -> None:
         """Wait until the end is requested."""
@@ -136,8 +145,8 @@ class Stop:
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into requests."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Turn the signals that mean the end into requests."""
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
         self.catch_signals()
         try:
             yield
@@ -148,7 +157,7 @@ class Stop:
     def catch_signals(self) -> None:
         """Install the handlers; once more after a GUI loop has put its own."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _SIGNALS:
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -176,30 +185,39 @@ def _wait(service: Service) -> None:
 
 
 @contextlib.contextmanager
-def _only_one() -> Iterator[bool]:
-    """Hold the instance lock; yields False when another Pilotlight of this user has it."""
+def _only_one() -> Iterator[Endpoint | None]:
+    """Hold the instance lock and yield None, or yield where the Pilotlight is that holds it.
+
+    The other may still be starting, then its discovery file is about to come; or closing, then its lock comes free.
+    """
     folder = paths.runtime_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / "instance.lock")
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        yield False
-        return
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / "instance.lock")
+        give_up = time.monotonic() + _FIND_OTHER_SECONDS
+        while not _acquired(lock):
+            found = discovery.find()
+            if found is not None or time.monotonic() > give_up:
+                yield found or Endpoint("", 0, "", "")
+                return
+    except OSError as error:
+        raise PilotlightError(
+            f"The folder {folder} cannot be used: {error.strerror or error}.",
+            title="Cannot start",
+            next_step="Mend its permissions, or let XDG_RUNTIME_DIR or XDG_STATE_HOME name another.",
+        ) from error
     try:
-        yield True
+        yield None
     finally:
         lock.release()
 
 
-def _point_to_the_other() -> int:
-    """Say where the running Pilotlight is; it may still be starting."""
-    give_up = time.monotonic() + _FIND_OTHER_SECONDS
-    while (found := discovery.find()) is None and time.monotonic() < give_up:
-        time.sleep(0.1)
-    where = f" at {found.url}" if found else ""
-    print(f"Pilotlight is already running{where}.")  # noqa: T201 - the answer to a command
-    return 0
+def _acquired(lock: filelock.BaseFileLock) -> bool:
+    try:
+        lock.acquire(timeout=0.1)
+    except filelock.Timeout:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -213,7 +231,8 @@ def _logging() -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(RotatingFileHandler(path, maxBytes=1_000_000, backupCount=1, encoding="utf-8", delay=True))
     except OSError as error:
-        sys.stderr.write(f"no log file: {error}\n")
+        if sys.stderr is not None:
+            sys.stderr.write(f"no log file: {error}\n")
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     for handler in handlers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from importlib import metadata
@@ -151,10 +152,15 @@ def _embed(options: argparse.Namespace) -> int:
         return 0
     from engine.engine import Engine
 
-    with Engine(_settings(options.config).read()) as engine:
+    engine = Engine(_settings(options.config).read())
+    try:
         encoder = engine.dense(options.encoder)
         for batch in _batched(texts):
             _print_vectors(batch, encoder.encode(batch).tolist())
+    finally:
+        if not engine.close(timeout=1.0):
+            # Ctrl-C during a load, which cannot be interrupted; ending the interpreter under it would crash.
+            os._exit(130)
     return 0
 
 

@@ -86,7 +86,7 @@ class Commands:
         else:
             self._clicks.put(command)
 
-    def close(self, timeout: float = 2.0) -> None:
+    def close(self, timeout: float = 0.5) -> None:
         """Drop what waits and let the command at work end, for at most `timeout` seconds."""
         self._closing.set()
         self._clicks.put(None)

@@ -89,7 +89,7 @@ class Tray:
             self._inbox.put(None)
             self._commands.close()
             if self._refresher.ident is not None:
-                self._refresher.join(REFRESH_SECONDS)
+                self._refresher.join(0.5)
 
     def stop(self) -> None:
         """Take the icon away and let `run` return."""

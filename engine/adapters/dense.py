@@ -89,7 +89,7 @@ class DenseAdapter:
         """Drop the model, whose last reference is here, and give its memory back to the system."""
         self._model = None
         release()
-        if self.rests_in_ram:
+        if self._device != "cpu":
             self._empty_device_cache()
 
     def footprint(self) -> Footprint:

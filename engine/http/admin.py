@@ -61,6 +61,9 @@ def router(engine: Engine, settings: SettingsFile | None, version: str, on_quit:
         if verb not in _VERBS:
             detail = f"Unknown verb; valid are: {', '.join(_VERBS)}."
             return answer({"detail": detail, "title": "Not found", "next_step": None}, 404)
+        if verb in ("load", "retry"):
+            # Waited for here and on no thread of a pool: a few slow loads must not hold up the other routes.
+            return answer(_outcome(await asyncio.wrap_future(engine.submit_load(name, retry=verb == "retry"))))
         return answer(_outcome(await asyncio.to_thread(getattr(engine, verb), name)))
 
     @routes.post("/admin/load")

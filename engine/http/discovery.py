@@ -12,8 +12,8 @@ import psutil
 
 from engine.paths import runtime_folder, write_atomically
 
-_CLOCK_SLACK_SECONDS: Final = 1.0
-"""The system's start times are rounded, and off by up to half a second."""
+_CLOCK_SLACK_SECONDS: Final = 86400.0
+"""Start times follow the wall clock, which may be set while we run, by hours where two systems share a computer."""
 
 
 @dataclass(frozen=True, slots=True)

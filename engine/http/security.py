@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.paths import write_atomically
 
+_log = logging.getLogger(__name__)
+
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 TOO_LARGE: Final = f"The body is larger than {MAX_BODY_BYTES // 1024 // 1024} MiB, the limit of one request."
 
@@ -25,12 +28,18 @@ Refuse = Callable[[str, int, str], Response]
 
 
 def token(path: Path) -> str:
-    """Return the control token kept in `path`, made new where there is none; readable by this user alone."""
-    if path.is_file() and (kept := path.read_text(encoding="ascii", errors="replace").strip()):
-        path.chmod(0o600)
-        return kept
+    """Return the control token kept in `path`, made new where there is none; readable by this user alone.
+
+    Where it can be neither read nor written the token is a new one that nobody else knows: control is closed then.
+    """
     made = secrets.token_urlsafe(32)
-    write_atomically(path, made.encode(), mode=0o600)
+    try:
+        if path.is_file() and (kept := path.read_text(encoding="ascii", errors="replace").strip()):
+            path.chmod(0o600)
+            return kept
+        write_atomically(path, made.encode(), mode=0o600)
+    except OSError as error:
+        _log.warning("control routes are closed, because %s cannot be used: %s", path, error)
     return made
 
 

@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 _PORTS_TRIED: Final = 10
 _BACKLOG: Final = 512
+# Windows says "access denied" for a port that another program holds for itself alone.
+_BUSY: Final = (errno.EADDRINUSE, errno.EACCES) if hasattr(socket, "SO_EXCLUSIVEADDRUSE") else (errno.EADDRINUSE,)
 
 
 class CannotListen(PilotlightError):
@@ -40,7 +42,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
         try:
             return _bind_all(hosts, candidate)
         except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            if error.errno not in _BUSY:
                 raise CannotListen(
                     f"Cannot listen on {host}:{candidate}: {error.strerror}.",
                     next_step="Mend host and port under [server] in the settings.",
@@ -65,7 +67,7 @@ class Server:
             ws="none",
             server_header=False,
             date_header=False,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=1,
         )
         self._uvicorn = _QuietServer(config)
         self._thread = threading.Thread(target=self._run, name="engine-http", daemon=True)

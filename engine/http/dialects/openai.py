@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PATHS: Final = ("/v1/embeddings", "/embeddings", "/v1/models")
+PATHS: Final = ("/v1/embeddings", "/embeddings", "/v1/models", "/models")
 """Where this dialect's shapes, errors included, are spoken."""
 
 _STARTED: Final = int(time.time())
@@ -81,10 +81,12 @@ def router(engine: Engine) -> APIRouter:
         return answer(shape(embedded, body.model or embedded.encoder, body.encoding_format or "float"))
 
     @routes.get("/v1/models")
+    @routes.get("/models", include_in_schema=False)
     async def models() -> Response:
         return answer({"object": "list", "data": [_model(view) for view in engine.views()]})
 
     @routes.get("/v1/models/{name:path}")
+    @routes.get("/models/{name:path}", include_in_schema=False)
     async def model(name: str) -> Response:
         return answer(_model(engine.view(name)))
 
