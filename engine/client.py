@@ -73,14 +73,15 @@ class Client:
             raise Refused(_words(error)) from error
         except (URLError, OSError, HTTPException, ValueError) as error:
             raise Unreachable(
-                f"Pilotlight at {self._endpoint.url} does not answer: {getattr(error, 'reason', error)}."
+                f"Pilotlight at {self._endpoint.url} does not answer: {getattr(error, 'reason', error)}.",
+                next_step=f"If it hangs, end process {self._endpoint.pid} and start it again.",
             ) from error
 
     def _token(self) -> str:
         try:
             return Path(self._endpoint.token_path).read_text(encoding="ascii").strip()
-        except OSError as error:
-            raise Refused(f"The token in {self._endpoint.token_path} cannot be read: {error.strerror}.") from error
+        except (OSError, ValueError) as error:
+            raise Refused(f"The token in {self._endpoint.token_path} cannot be read: {error}.") from error
 
 
 def _words(error: HTTPError) -> str:

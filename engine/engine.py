@@ -126,6 +126,16 @@ class Engine:
         self._offloader.wake()
         self.events.publish(SettingsApplied())
 
+    def refuse(self, timeout: float) -> None:
+        """Take no more requests, and let those who wait go with Closed: at once, or after `timeout` seconds."""
+        ends = time.monotonic() + timeout
+        self._running = False
+        encoders = (*self._encoders.values(), *self._retired)
+        for encoder in encoders:
+            encoder.worker.refuse()
+        for encoder in encoders:
+            encoder.worker.abandon(max(0.0, ends - time.monotonic()))
+
     def close(self, timeout: float = 5.0) -> bool:
         """Stop the offloader, refuse what waits, let what runs end for up to `timeout` seconds, drop all weights.
 

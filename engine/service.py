@@ -32,10 +32,12 @@ from engine.http.server import Server, bind
 _log = logging.getLogger(__name__)
 
 # With the tray's own limits they stay below 5 s together, also when every one of them is used up.
+_REFUSE_SECONDS: Final = 0.5
 _CLOSE_SERVER_SECONDS: Final = 1.5
 _CLOSE_SETTINGS_SECONDS: Final = 0.5
-_CLOSE_ENGINE_SECONDS: Final = 1.5
+_CLOSE_ENGINE_SECONDS: Final = 1.0
 _FIND_OTHER_SECONDS: Final = 5.0
+_REPEAT_SECONDS: Final = 0.3
 
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Ctrl-C, a polite kill, and on POSIX the closing of the terminal."""
@@ -103,7 +105,13 @@ def _serve(options: Options, attend: Attend) -> bool:
         steps.callback(settings.close, _CLOSE_SETTINGS_SECONDS)
         server.start()
         steps.callback(server.stop, _CLOSE_SERVER_SECONDS)
-        discovery.publish(Endpoint(server.url, os.getpid(), version(), str(token_path)))
+        steps.callback(engine.refuse, _REFUSE_SECONDS)
+        try:
+            discovery.publish(Endpoint(server.url, os.getpid(), version(), str(token_path)))
+        except OSError as error:
+            _log.warning(
+                "other programs cannot find the endpoint, because %s cannot be written: %s", error.filename, error
+            )
         steps.callback(discovery.withdraw)
         if port and not server.url.endswith(f":{port}"):
             _log.warning("port %d is busy, so the endpoint is at %s", port, server.url)
@@ -119,6 +127,7 @@ class Stop:
     def __init__(self) -> None:
         self._requested = threading.Event()
         self._also: Callable[[], None] | None = None
+        self._signalled_at: float | None = None
 
     def request(self) -> None:
         """Ask for the end; returns at once, from any thread."""
@@ -161,8 +170,14 @@ class Stop:
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._requested.is_set():
-            os._exit(128 + number)
+        now = time.monotonic()
+        if self._signalled_at is not None:
+            # A kill of a process and then of its group arrives twice; only a person repeats himself later.
+            if now - self._signalled_at > _REPEAT_SECONDS:
+                discovery.withdraw()
+                os._exit(128 + number)
+            return
+        self._signalled_at = now
         # On a thread, because this one may be inside `wait()` and hold the very lock that `set()` takes.
         threading.Thread(target=self.request, name="engine-stop", daemon=True).start()
 
@@ -229,7 +244,7 @@ def _logging() -> Iterator[None]:
     path = paths.state_folder() / "pilotlight.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(RotatingFileHandler(path, maxBytes=1_000_000, backupCount=1, encoding="utf-8", delay=True))
+        handlers.append(RotatingFileHandler(path, maxBytes=1_000_000, backupCount=1, encoding="utf-8"))
     except OSError as error:
         if sys.stderr is not None:
             sys.stderr.write(f"no log file: {error}\n")

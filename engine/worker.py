@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent import futures
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final, TypeVar
 
 from engine.errors import Closed, QueueFull
@@ -28,6 +30,7 @@ class Worker:
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._thread: threading.Thread | None = None
+        self._running: Future[Any] | None = None
         self._closing = False
 
     @property
@@ -68,16 +71,26 @@ class Worker:
                 return
         last()
 
-    def close(self, timeout: float) -> bool:
-        """Refuse what waits, let the running call end, and join for up to `timeout` seconds."""
+    def refuse(self) -> None:
+        """Refuse new calls and those that wait; the running one goes on."""
         with self._changed:
             self._closing = True
-            refused = list(self._waiting)
+            refused = [future for future, _ in self._waiting]
             self._waiting.clear()
             self._changed.notify()
-        for future, _ in refused:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(Closed(f"{self._name} is closing."))
+        for future in refused:
+            self._fail(future)
+
+    def abandon(self, timeout: float) -> None:
+        """Give the running call up to `timeout` seconds, then let whoever waits for it go; the call itself goes on."""
+        running = self._running
+        if running is not None:
+            futures.wait([running], timeout)
+            self._fail(running)
+
+    def close(self, timeout: float) -> bool:
+        """Refuse what waits, let the running call end, and join for up to `timeout` seconds."""
+        self.refuse()
         if self._thread is None:
             return True
         self._thread.join(timeout)
@@ -86,6 +99,10 @@ class Worker:
             return False
         return True
 
+    def _fail(self, future: Future[Any]) -> None:
+        with contextlib.suppress(InvalidStateError):  # it ended, or its caller left, at this very moment
+            future.set_exception(Closed(f"{self._name} is closing."))
+
     def _run(self) -> None:
         while True:
             with self._changed:
@@ -93,7 +110,9 @@ class Worker:
                 if not self._waiting:
                     return
                 future, call = self._waiting.popleft()
+            self._running = future
             _serve(future, call)
+            self._running = None
             # A request's texts and vectors go now, not when the next request comes.
             del future, call
 
@@ -104,6 +123,11 @@ def _serve(future: Future[Any], call: Callable[[], Any]) -> None:
     try:
         result = call()
     except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
-        future.set_exception(error)
+        _settle(future.set_exception, error)
     else:
-        future.set_result(result)
+        _settle(future.set_result, result)
+
+
+def _settle(settle: Callable[[Any], None], value: object) -> None:
+    with contextlib.suppress(InvalidStateError):  # abandoned meanwhile
+        settle(value)

@@ -33,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our output is gone, `| head` for one; that is no failure of ours.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"pilotlight: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return status
@@ -45,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="start Pilotlight (what happens without a command)")
     run.add_argument("--headless", action="store_true", help="no tray icon")
-    run.add_argument("--host", help="address to listen on, over the settings")
+    run.add_argument("--host", type=_host, help="address to listen on, over the settings")
     run.add_argument("--port", type=_port, help="port to listen on, over the settings; 0 = any free one")
     run.add_argument("--config", type=Path, metavar="FILE", help="settings file")
     run.set_defaults(run=_run)
@@ -83,8 +86,14 @@ def _with_command(arguments: list[str]) -> list[str]:
     return ["run", *arguments] if not first or (first.startswith("-") and not ours) else arguments
 
 
+def _host(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an address must not be empty")
+    return text
+
+
 def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
+    if not (text.isascii() and text.isdecimal()) or int(text) > 65535:
         raise argparse.ArgumentTypeError("a port is a whole number from 0 to 65535")
     return int(text)
 
@@ -168,7 +177,7 @@ def _texts(given: list[str]) -> Iterator[str]:
     """The texts of the command line, with standard input's lines where one of them is `-` or there is none."""
     for text in given or ["-"]:
         if text == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin)
+            yield from (line.rstrip("\r\n") for line in sys.stdin or ())
         else:
             yield text
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _BATCH_SIZE: Final = 32
 """Texts per forward; on a CPU larger batches are slower, because they pad more."""
+_PREFIX_CHARACTERS: Final = 32
+"""Characters a token, looked at first in a long text."""
 _PACKAGES: Final = ("torch", "transformers", "sentence_transformers")
 
 
@@ -127,7 +129,7 @@ class DenseAdapter:
             ids = [self._checked_ids(item, index) for index, item in enumerate(inputs)]
             vectors, tokens = self._encode_ids(ids), sum(map(len, ids))
         else:
-            texts = [_checked_text(item, index) for index, item in enumerate(inputs)]
+            texts = [self._shortened(_checked_text(item, index)) for index, item in enumerate(inputs)]
             vectors, tokens = self._encode_texts(texts), self._count_tokens(texts)
         if dimensions is not None:
             vectors = _truncated(vectors, dimensions)
@@ -172,6 +174,22 @@ class DenseAdapter:
         before, after = [t for t in (first,) if t is not None], [t for t in (last,) if t is not None]
         room = None if self.max_tokens is None else self.max_tokens - len(before) - len(after)
         return before + inner[:room] + after
+
+    def _shortened(self, text: str) -> str:
+        """A prefix of a very long text that holds more tokens than the model reads: the vector is the same.
+
+        Tokenizing megabytes of which the model reads 256 tokens would hold everybody else up for a minute.
+        """
+        limit = self.max_tokens
+        if limit is None:
+            return text
+        size = limit * _PREFIX_CHARACTERS
+        while size < len(text):
+            # Twice the limit, because the word at the cut may come out in other pieces.
+            if len(self._model.tokenizer(text[:size], verbose=False)["input_ids"]) > 2 * limit:
+                return text[:size]
+            size *= 8
+        return text
 
     def _count_tokens(self, texts: list[str]) -> int:
         if not texts:

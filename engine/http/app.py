@@ -78,7 +78,10 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    response = refuse(request.url.path, error.status_code, str(error.detail))
+    detail = str(error.detail)
+    if error.status_code == 400 and "parsing the body" in detail:
+        detail = "The body cannot be read as JSON: it is not UTF-8, nested too deep, or holds too long a number."
+    response = refuse(request.url.path, error.status_code, detail)
     response.headers.update(error.headers or {})
     return response
 

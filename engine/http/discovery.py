@@ -52,14 +52,19 @@ def find() -> Endpoint | None:
 def _is_alive(pid: int) -> bool:
     """Whether the process that wrote the file still runs; another one may have got its number since."""
     try:
-        started = psutil.Process(pid).create_time()
-        return started <= path().stat().st_mtime + _CLOCK_SLACK_SECONDS
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return process.create_time() <= path().stat().st_mtime + _CLOCK_SLACK_SECONDS
     except (psutil.Error, OSError, ValueError):
         return False
 
 
 def _read() -> Endpoint | None:
     try:
-        return Endpoint(**json.loads(path().read_text(encoding="utf-8")))
+        found = Endpoint(**json.loads(path().read_text(encoding="utf-8")))
+        texts = (found.url, found.version, found.token_path)
+        fits = type(found.pid) is int and found.pid > 0 and all(isinstance(text, str) for text in texts)
+        return found if fits and found.url.startswith("http://") else None
     except (OSError, ValueError, TypeError):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -34,13 +35,19 @@ def token(path: Path) -> str:
     """
     made = secrets.token_urlsafe(32)
     try:
-        if path.is_file() and (kept := path.read_text(encoding="ascii", errors="replace").strip()):
+        if path.is_file() and (kept := _kept(path)):
             path.chmod(0o600)
             return kept
         write_atomically(path, made.encode(), mode=0o600)
     except OSError as error:
         _log.warning("control routes are closed, because %s cannot be used: %s", path, error)
     return made
+
+
+def _kept(path: Path) -> str | None:
+    """What the file holds, if that can be a token."""
+    kept = path.read_bytes().decode("ascii", errors="replace").strip()
+    return kept if re.fullmatch(r"[\x21-\x7e]+", kept) else None
 
 
 class Guard:

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 _PORTS_TRIED: Final = 10
 _BACKLOG: Final = 512
+_MEND: Final = "Mend host and port, under [server] in the settings or on the command line."
 # Windows says "access denied" for a port that another program holds for itself alone.
 _BUSY: Final = (errno.EADDRINUSE, errno.EACCES) if hasattr(socket, "SO_EXCLUSIVEADDRUSE") else (errno.EADDRINUSE,)
 
@@ -41,11 +42,12 @@ def bind(host: str, port: int) -> list[socket.socket]:
     for candidate in (port,) if port == 0 else range(port, min(port + _PORTS_TRIED, 65536)):
         try:
             return _bind_all(hosts, candidate)
+        except UnicodeError as error:
+            raise CannotListen(f"{host} is no name of a computer.", next_step=_MEND) from error
         except OSError as error:
             if error.errno not in _BUSY:
                 raise CannotListen(
-                    f"Cannot listen on {host}:{candidate}: {error.strerror}.",
-                    next_step="Mend host and port under [server] in the settings.",
+                    f"Cannot listen on {host}:{candidate}: {error.strerror}.", next_step=_MEND
                 ) from error
             _log.warning("port %d is busy", candidate)
     raise CannotListen(
