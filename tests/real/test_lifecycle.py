@@ -7,9 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -60,16 +60,18 @@ def test_a_signal_during_a_load_ends_it_within_five_seconds(
     start: Start, home: Home, number: signal.Signals, into: float
 ) -> None:
     running = start()
-    caller = threading.Thread(target=_embed_whatever_comes, args=(running,))
-    caller.start()
-    running.wait_for("loading")
-    time.sleep(into)
-    began = time.monotonic()
-    status = running.signal(number)
-    took = time.monotonic() - began
-    caller.join()
+    with ThreadPoolExecutor(3) as callers:
+        answers = [callers.submit(running.embed, ["x"]) for _ in range(3)]
+        running.wait_for("loading")
+        time.sleep(into)
+        began = time.monotonic()
+        status = running.signal(number)
+        took = time.monotonic() - began
     assert status == 0, running.printed
     assert took < CLOSE_SECONDS
+    # Those who wait are told, the one whose load is under way included.
+    assert [answer.result().status_code for answer in answers] == [503] * 3
+    assert "Traceback" not in running.printed
     assert not home.discovery.exists()
 
 
@@ -186,12 +188,6 @@ def test_eager_encoders_load_at_start_and_when_switched_while_running(start: Sta
     running.configure(lazy_encoders=False)
     assert running.wait_for("on_device", seconds=10)["loads"] == 3
     assert f"{EAGER}  # and another one" in home.settings.read_text(encoding="utf-8")
-
-
-def _embed_whatever_comes(running: Running) -> None:
-    # The answer may be a 503 or a closed connection: it must only not hold up the end.
-    with contextlib.suppress(httpx.HTTPError):
-        running.embed("x")
 
 
 def _ten_in_a_row(held: contextlib.ExitStack) -> int:

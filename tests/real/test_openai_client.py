@@ -99,3 +99,10 @@ def test_lone_surrogates_are_a_bad_request(app: Running) -> None:
         answer = app.http.post("/v1/embeddings", content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == 400
         assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_very_long_text_has_the_vector_of_what_the_model_reads_of_it(app: Running, reference: Reference) -> None:
+    text = max(reference.texts, key=len)
+    answer = app.embed([text * 1000], encoding_format="float").json()
+    assert reference.agrees([answer["data"][0]["embedding"]], [text])
+    assert answer["usage"]["prompt_tokens"] == 256

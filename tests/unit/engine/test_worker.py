@@ -121,3 +121,17 @@ def test_finishing_an_unused_worker_makes_the_last_call_without_a_thread() -> No
     Worker("minilm").finish(lambda: ran.append(threading.current_thread()))
     assert ran == [threading.current_thread()]
     assert set(threading.enumerate()) == before
+
+
+def test_an_abandoned_call_lets_its_caller_go_and_ends_in_its_own_time(worker: Worker) -> None:
+    gate = Gate()
+    running, waiting = worker.submit(gate.passed), worker.submit(gate.passed)
+    gate.reached()
+    worker.refuse()
+    worker.abandon(0.0)
+    for future in (running, waiting):
+        with pytest.raises(Closed):
+            future.result(LIMIT)
+    assert worker.at_work
+    gate.open()
+    assert worker.close(LIMIT)
