@@ -110,7 +110,10 @@ class Worker:
                 if not self._waiting:
                     return
                 future, call = self._waiting.popleft()
-            self._running = future
+                if not future.set_running_or_notify_cancel():
+                    continue
+                # Under the lock, so that `refuse` and `abandon` together miss no call between waiting and running.
+                self._running = future
             _serve(future, call)
             self._running = None
             # A request's texts and vectors go now, not when the next request comes.
@@ -118,8 +121,6 @@ class Worker:
 
 
 def _serve(future: Future[Any], call: Callable[[], Any]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
     try:
         result = call()
     except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it

@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import filelock
 import httpx
 import pytest
 from running import ROOT, SETTINGS, Home, Running, wait_until
@@ -73,6 +75,16 @@ def test_a_signal_during_a_load_ends_it_within_five_seconds(
     assert [answer.result().status_code for answer in answers] == [503] * 3
     assert "Traceback" not in running.printed
     assert not home.discovery.exists()
+
+
+def test_a_start_beside_one_that_closes_waits_for_its_lock_and_serves(start: Start, home: Home) -> None:
+    home.discovery.parent.mkdir(parents=True, exist_ok=True)
+    closing = filelock.FileLock(home.discovery.with_name("instance.lock"), thread_local=False)
+    closing.acquire()
+    soon = threading.Timer(1.5, closing.release)
+    soon.start()
+    assert start().embed([]).status_code == 200
+    soon.join()
 
 
 def test_a_discovery_file_left_by_a_killed_one_is_replaced(start: Start, home: Home) -> None:

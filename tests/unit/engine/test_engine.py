@@ -232,6 +232,14 @@ def test_a_replaced_encoder_still_answers_what_waited_for_it(bench: Bench) -> No
     assert old.weights == set()
 
 
+def test_a_request_that_meets_a_replacement_half_way_goes_to_the_new_encoder(bench: Bench) -> None:
+    stale, find = [bench.engine._encoders["one"]], bench.engine._find
+    bench.engine.apply(config(encoder("one", model="org/better")))
+    bench.engine._find = lambda name: stale.pop() if stale else find(name)  # type: ignore[method-assign]
+    assert bench.engine.call("one", lambda adapter: adapter.config.model) == "org/better"
+    assert not stale
+
+
 def test_closing_says_so_when_a_replaced_encoder_is_still_at_work(bench: Bench) -> None:
     gate = bench.shelf["one"].hold("load")
     waiting = bench.engine.submit("one", lambda adapter: adapter.config.model)
