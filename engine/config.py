@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Final
 
 from engine.adapters import references
@@ -21,12 +22,16 @@ class Hardware:
 
     lazy_encoders: bool = True
     """Load each encoder on its first use; false brings every encoder to its device at start."""
+    eager_load: bool = False
+    """Read the weights into RAM at start and go up at the first use."""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N | mps."""
     idle_timeout_seconds: float = 30.0
     """Seconds without use after which an encoder leaves its device; 0 = never."""
     unload_timeout_seconds: float = 900.0
     """Seconds in RAM after which an encoder is dropped; 0 = never."""
+    max_keep_alive_seconds: float = 0.0
+    """The longest that a request's keep_alive may hold an encoder on its device; 0 = as long as it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """`[encoders.NAME]`: one encoder; what is None here comes from `[hardware]`."""
+    """`[encoders.NAME]`: one encoder; what is None here comes from the key of that name in `[hardware]`."""
 
     name: str
     kind: str
@@ -51,6 +56,8 @@ class EncoderConfig:
     """Other names that requests may use."""
     default: bool = False
     """Serve requests that name no model."""
+    lazy_encoders: bool | None = None
+    eager_load: bool | None = None
     device: str | None = None
     idle_timeout_seconds: float | None = None
     unload_timeout_seconds: float | None = None
@@ -110,11 +117,11 @@ def _boolean(value: Any) -> bool:
     return value
 
 
-def _seconds(value: Any) -> float:
+def _seconds(value: Any, zero: str = "never") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise ValueError("must be a number of seconds, 0 or more (0 = never)")
+        raise ValueError(f"must be a number of seconds, 0 or more (0 = {zero})")
     if value > _LONGEST:
-        raise ValueError(f"must be at most {_LONGEST:g} seconds; 0 means never")
+        raise ValueError(f"must be at most {_LONGEST:g} seconds; 0 means {zero}")
     return float(value)
 
 
@@ -157,9 +164,11 @@ def _names(value: Any) -> tuple[str, ...]:
 
 _HARDWARE: Final[dict[str, Check]] = {
     "lazy_encoders": _boolean,
+    "eager_load": _boolean,
     "device": _device,
     "idle_timeout_seconds": _seconds,
     "unload_timeout_seconds": _seconds,
+    "max_keep_alive_seconds": partial(_seconds, zero="no limit"),
 }
 _SERVER: Final[dict[str, Check]] = {"host": _text, "port": _port}
 _ENCODER: Final[dict[str, Check]] = {
@@ -167,6 +176,8 @@ _ENCODER: Final[dict[str, Check]] = {
     "model": _model,
     "aliases": _names,
     "default": _boolean,
+    "lazy_encoders": _boolean,
+    "eager_load": _boolean,
     "device": _device,
     "idle_timeout_seconds": _seconds,
     "unload_timeout_seconds": _seconds,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
@@ -16,7 +17,7 @@ from engine.adapters import adapter_class
 from engine.adapters.protocol import Adapter
 from engine.config import Config, EncoderConfig
 from engine.errors import Closed, PilotlightError, QueueFull, UnknownEncoder
-from engine.events import Event, Events, SettingsApplied, StateChanged
+from engine.events import Event, Events, SettingsApplied, StateChanged, TimerSet
 from engine.memory import Reader, Reading, SystemReader
 from engine.offloader import Offloader
 from engine.policy import Decision, Step
@@ -52,8 +53,8 @@ class _Encoder:
 class Engine:
     """Holds the encoders; building one loads nothing and starts no thread.
 
-    `start()` starts the offloader (and loads everything where `lazy_encoders` is false); without it encoders load
-    at first use and stay. `close()` ends it all; `with Engine() as engine:` does both.
+    `start()` starts the offloader and loads what is to be loaded eagerly; without it encoders load at first use and
+    stay. `close()` ends it all; `with Engine() as engine:` does both.
     """
 
     def __init__(
@@ -96,11 +97,11 @@ class Engine:
     # Life
 
     def start(self) -> None:
-        """Start the offloader; where `lazy_encoders` is false, start bringing every encoder to its device."""
+        """Start the offloader, and start bringing up the encoders that are not lazy: to their device or into RAM."""
         self._running = True
         self._offloader.start()
-        if not self._config.hardware.lazy_encoders:
-            self._warm(self._encoders.values())
+        for encoder in self._encoders.values():
+            self._bring_up(encoder, _eagerness(encoder.config, self._config))
 
     def apply(self, config: Config) -> None:
         """Put new settings in force: encoders that stay themselves keep their weights, others are replaced."""
@@ -121,8 +122,12 @@ class Engine:
             self._retired = [leaving for leaving in (*self._retired, *gone) if leaving.worker.at_work]
         for leaving in gone:
             _retire(leaving)
-        if self._running and not config.hardware.lazy_encoders:
-            self._warm(after.values() if old.hardware.lazy_encoders else _without(after.values(), before.values()))
+        if self._running:
+            new = _without(after.values(), before.values())
+            for name, now in after.items():
+                eagerness = _eagerness(now.config, config)
+                if now in new or eagerness is not _eagerness(before[name].config, old):
+                    self._bring_up(now, eagerness)
         self._offloader.wake()
         self.events.publish(SettingsApplied())
 
@@ -174,31 +179,49 @@ class Engine:
             raise UnknownEncoder(f"The encoder {found.name} is of kind {found.kind}, not {kind}.")
         return found.name
 
-    def submit(self, name: str, operation: Callable[[Any], T], used_by: str | None = None) -> Future[T]:
+    def submit(
+        self,
+        name: str,
+        operation: Callable[[Any], T],
+        used_by: str | None = None,
+        keep_alive: float | None = None,
+    ) -> Future[T]:
         """Queue `operation` for the encoder; it gets the adapter, under a lease, on the encoder's own thread.
 
+        `keep_alive` (seconds; 0 = unload afterwards, negative = stay) takes the place of the idle timeout until
+        another use names one or the encoder steps down; `max_keep_alive_seconds` bounds it.
         Raises UnknownEncoder, QueueFull or Closed; the future raises LoadFailed, Unavailable or what it met.
         """
 
         def run(encoder: _Encoder) -> T:
-            with encoder.slot.lease(used_by) as adapter:
+            with encoder.slot.lease(used_by, self._bounded(keep_alive)) as adapter:
                 return operation(adapter)
 
         return self._queue(name, run)
 
-    def call(self, name: str, operation: Callable[[Any], T], used_by: str | None = None) -> T:
+    def call(
+        self,
+        name: str,
+        operation: Callable[[Any], T],
+        used_by: str | None = None,
+        keep_alive: float | None = None,
+    ) -> T:
         """Like `submit`, and wait for the result."""
-        return self.submit(name, operation, used_by).result()
+        return self.submit(name, operation, used_by, keep_alive).result()
 
     # Looking
 
-    def view(self, name: str) -> EncoderView:
-        """Return a snapshot of one encoder by name or alias; raises UnknownEncoder."""
-        return self._view(self._find(name))
+    def view(self, name: str, *, measured: bool = False) -> EncoderView:
+        """Return a snapshot of one encoder by name or alias; raises UnknownEncoder.
 
-    def views(self) -> tuple[EncoderView, ...]:
-        """Return a snapshot of every encoder, in the order of the settings."""
-        return tuple(self._view(encoder) for encoder in self._encoders.values())
+        Its bytes are those after its last move; `measured` asks the system for those of this instant, which takes
+        some milliseconds for a large one.
+        """
+        return self._view(self._find(name), measured=measured)
+
+    def views(self, *, measured: bool = False) -> tuple[EncoderView, ...]:
+        """Return a snapshot of every encoder, in the order of the settings; `measured` as in `view`."""
+        return tuple(self._view(encoder, measured=measured) for encoder in self._encoders.values())
 
     def read_memory(self, *, detailed: bool = False) -> Reading:
         """Return what the process, the system and the GPUs use now."""
@@ -252,9 +275,9 @@ class Engine:
 
     def load_all(self) -> tuple[Outcome, ...]:
         """Bring every encoder to its device and wait; one that fails answers `refused`, its view says why."""
-        waits = self._warm(self._encoders.values())
+        waits = [(encoder, self._queue_quietly(encoder, Slot.warm)) for encoder in self._encoders.values()]
         return tuple(
-            Outcome(encoder.config.name, "done" if wait.result() else "refused", self._view(encoder).state)
+            Outcome(encoder.config.name, "done" if wait and wait.result() else "refused", self._view(encoder).state)
             for encoder, wait in waits
         )
 
@@ -268,16 +291,27 @@ class Engine:
 
     # Within
 
-    def _warm(self, encoders: Iterable[_Encoder]) -> list[tuple[_Encoder, Future[bool]]]:
-        """Start to bring encoders to their devices, each on its own thread; failures are kept by their slots.
+    def _bring_up(self, encoder: _Encoder, eagerness: _Eagerness) -> None:
+        """Start to bring an encoder as far up as its settings ask without a use, on its own thread."""
+        if eagerness is _Eagerness.TO_DEVICE:
+            self._queue_quietly(encoder, Slot.warm)
+        elif eagerness is _Eagerness.TO_RAM:
+            self._queue_quietly(encoder, Slot.preload)
 
-        One whose queue is full is left out: what waits there brings it up anyway.
+    def _queue_quietly(self, encoder: _Encoder, climb: Callable[[Slot], None]) -> Future[bool] | None:
+        """Queue a climb for nobody in particular: a failure is kept and shown by the slot, and stops nothing else.
+
+        Where the queue is full nothing is queued, because what waits there brings the encoder up anyway.
         """
-        started = []
-        for encoder in encoders:
-            with contextlib.suppress(QueueFull, Closed):
-                started.append((encoder, encoder.worker.submit(partial(_warmed, encoder.slot))))
-        return started
+        with contextlib.suppress(QueueFull, Closed):
+            return encoder.worker.submit(partial(_succeeds, climb, encoder.slot))
+        return None
+
+    def _bounded(self, keep_alive: float | None) -> float | None:
+        longest = self._config.hardware.max_keep_alive_seconds
+        if keep_alive is None or not longest:
+            return keep_alive
+        return longest if keep_alive < 0 else min(keep_alive, longest)
 
     def _queue(self, name: str, call: Callable[[_Encoder], T]) -> Future[T]:
         """Queue `call` for an encoder; one that the settings replace at this very moment gives way to the new one."""
@@ -300,7 +334,7 @@ class Engine:
         shown = repr(name) if len(name) <= _LONGEST_NAME_SHOWN else "of that name"
         raise UnknownEncoder(f"There is no encoder {shown}.", next_step=f"Configured are: {known}.")
 
-    def _view(self, encoder: _Encoder) -> EncoderView:
+    def _view(self, encoder: _Encoder, *, measured: bool = False) -> EncoderView:
         config = encoder.config
         return encoder.slot.view(
             kind=config.kind,
@@ -308,6 +342,7 @@ class Engine:
             aliases=config.aliases,
             is_default=config.default,
             queued=encoder.worker.queued,
+            measured=measured,
         )
 
     def _build(self, encoder: EncoderConfig, config: Config) -> _Encoder:
@@ -326,8 +361,8 @@ class Engine:
         if isinstance(event, StateChanged):
             because = f" ({event.reason})" if event.reason else ""
             _log.info("%s: %s -> %s%s", event.name, event.old, event.new, because)
-            if event.new in RESTING:
-                self._offloader.wake()
+        if isinstance(event, TimerSet) or (isinstance(event, StateChanged) and event.new in RESTING):
+            self._offloader.wake()
 
 
 def _terms(encoder: EncoderConfig, config: Config) -> Terms:
@@ -339,10 +374,25 @@ def _terms(encoder: EncoderConfig, config: Config) -> Terms:
     )
 
 
-def _warmed(slot: Slot) -> bool:
-    """Warm for nobody in particular: a failure is kept and shown by the slot, and stops nothing else."""
+class _Eagerness(Enum):
+    """How far up an encoder goes without being used."""
+
+    LAZY = auto()
+    TO_RAM = auto()
+    TO_DEVICE = auto()
+
+
+def _eagerness(encoder: EncoderConfig, config: Config) -> _Eagerness:
+    hardware = config.hardware
+    if not (hardware.lazy_encoders if encoder.lazy_encoders is None else encoder.lazy_encoders):
+        return _Eagerness.TO_DEVICE
+    eager = hardware.eager_load if encoder.eager_load is None else encoder.eager_load
+    return _Eagerness.TO_RAM if eager else _Eagerness.LAZY
+
+
+def _succeeds(climb: Callable[[Slot], None], slot: Slot) -> bool:
     try:
-        slot.warm()
+        climb(slot)
     except PilotlightError:
         return False
     return True

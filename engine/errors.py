@@ -10,6 +10,7 @@ PilotlightError
         LoadFailed       a load was tried and failed; it may be tried again later
         Unavailable      trying cannot help until something is installed or put in place
         MoveFailed       weights could not be moved between rungs
+            CannotRest       they would not survive in RAM, so they are dropped instead
     QueueFull            too many requests wait for this encoder
     Closed               the engine, or this encoder, is shutting down
 
@@ -120,6 +121,12 @@ class MoveFailed(EncoderError):
     """Weights could not be moved between two rungs; the encoder was unloaded instead."""
 
     title = "Move failed"
+
+
+class CannotRest(MoveFailed):
+    """The weights would not survive a stay in RAM; the encoder is unloaded instead, which is no failure."""
+
+    title = "Unloaded"
 
 
 class QueueFull(PilotlightError):

@@ -22,6 +22,13 @@ class StateChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class TimerSet:
+    """One encoder may step down at another time than its last change of state said."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class SettingsApplied:
     """New settings are in force."""
 
@@ -33,7 +40,7 @@ class SettingsRefused:
     error: PilotlightError
 
 
-Event = StateChanged | SettingsApplied | SettingsRefused
+Event = StateChanged | TimerSet | SettingsApplied | SettingsRefused
 Subscriber = Callable[[Event], None]
 
 

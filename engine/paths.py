@@ -22,6 +22,11 @@ def state_folder() -> Path:
     return platformdirs.user_state_path(_APP, appauthor=False)
 
 
+def cache_folder() -> Path:
+    """The folder for what can be made again: weights converted once."""
+    return platformdirs.user_cache_path(_APP, appauthor=False)
+
+
 def runtime_folder() -> Path:
     """The folder for what lives as long as the program: the discovery file and the instance lock.
 

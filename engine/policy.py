@@ -10,7 +10,7 @@ from engine.state import EncoderView, State
 
 
 class Step(StrEnum):
-    """One rung down."""
+    """A step down the ladder: one rung, or all the way."""
 
     OFFLOAD = "offload"
     UNLOAD = "unload"
@@ -45,4 +45,7 @@ def _decision(view: EncoderView) -> Decision:
     if view.state is State.IN_RAM:
         reason = f"in RAM for {view.unload_timeout_seconds:g} s without use"
         return Decision(view.name, Step.UNLOAD, view.last_used, reason)
-    return Decision(view.name, Step.OFFLOAD, view.last_used, f"idle for {view.idle_timeout_seconds:g} s")
+    if view.keep_alive_seconds == 0:
+        return Decision(view.name, Step.UNLOAD, view.last_used, "a request asked for it (keep_alive 0)")
+    idle = view.idle_timeout_seconds if view.keep_alive_seconds is None else view.keep_alive_seconds
+    return Decision(view.name, Step.OFFLOAD, view.last_used, f"idle for {idle:g} s")

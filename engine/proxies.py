@@ -24,7 +24,13 @@ class Caller(Protocol):
     def view(self, name: str) -> EncoderView:
         """Return a snapshot of one encoder."""
 
-    def call(self, name: str, operation: Callable[[Any], T], used_by: str | None = None) -> T:
+    def call(
+        self,
+        name: str,
+        operation: Callable[[Any], T],
+        used_by: str | None = None,
+        keep_alive: float | None = None,
+    ) -> T:
         """Run `operation` on the encoder's adapter under a lease and return its result."""
 
     def load(self, name: str) -> Outcome:
@@ -70,10 +76,13 @@ class DenseProxy(Proxy):
         limit: int | None = self._engine.call(self._name, lambda adapter: adapter.max_tokens)
         return limit
 
-    def encode(self, texts: Sequence[str], *, dimensions: int | None = None) -> NDArray[np.float32]:
+    def encode(
+        self, texts: Sequence[str], *, dimensions: int | None = None, keep_alive: float | None = None
+    ) -> NDArray[np.float32]:
         """Return the vectors of `texts`, float32 (n, d), normalised as the model says.
 
-        `dimensions` keeps the leading ones and normalises again (Matryoshka). No texts give shape (0, 0) and load
+        `dimensions` keeps the leading ones and normalises again (Matryoshka). `keep_alive` seconds take the place of
+        the idle timeout from now on: 0 unloads afterwards, negative stays. No texts give shape (0, 0) and load
         nothing. Raises InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
         """
         import numpy as np
@@ -84,7 +93,9 @@ class DenseProxy(Proxy):
             return np.empty((0, 0), dtype=np.float32)
         inputs = list(texts)
         vectors: NDArray[np.float32] = self._engine.call(
-            self._name, lambda adapter: adapter.encode(inputs, dimensions=dimensions).vectors
+            self._name,
+            lambda adapter: adapter.encode(inputs, dimensions=dimensions).vectors,
+            keep_alive=keep_alive,
         )
         return vectors
 

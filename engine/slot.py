@@ -7,19 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from engine.adapters.protocol import Adapter, Footprint, Loaded
-from engine.errors import Closed, EncoderError, LoadFailed, MoveFailed, Unavailable
-from engine.events import Event, StateChanged
-from engine.state import RESTING, EncoderView, ErrorView, Outcome, State
+from engine.adapters.protocol import Adapter, Loaded
+from engine.descent import descend, drop
+from engine.errors import Closed, EncoderError, LoadFailed, Unavailable
+from engine.events import Event, StateChanged, TimerSet
+from engine.setback import Setback
+from engine.state import RESTING, EncoderView, Outcome, State
+from engine.weights.footprint import Footprint
 
 _log = logging.getLogger(__name__)
 
 _NOTHING: Final = Footprint(0, 0, 0)
-_FIRST_RETRY_SECONDS: Final = 5.0
-_LONGEST_RETRY_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Terms:
 class Slot:
     """Moves one encoder up and down the ladder; while a lease is out, nothing moves.
 
-    Any thread may call any method. The lock is held for bookkeeping only; loads and moves run outside it, by one
-    thread at a time, behind the states LOADING and STEPPING_DOWN.
+    Any thread may call any method. The lock is held for bookkeeping only; loads, moves and looks at the system run
+    outside it, loads and moves by one thread at a time, behind the states LOADING and STEPPING_DOWN.
     """
 
     def __init__(
@@ -58,13 +59,14 @@ class Slot:
         self._state = State.UNLOADED
         self._leases = 0
         self._climbs = 0
-        self._failures = 0
-        self._error: ErrorView | None = None
+        self._setback = Setback()
         self._closing = False
         self._footprint = _NOTHING
         self._bytes_total: int | None = None
+        self._note: str | None = None
         self._loaded: Loaded | None = None
         self._loads = 0
+        self._keep_alive: float | None = None
         self._last_used: float | None = None
         self._last_used_by: str | None = None
         self._stepped_down_at: float | None = None
@@ -73,9 +75,11 @@ class Slot:
         self._offload_seconds: float | None = None
 
     @contextmanager
-    def lease(self, used_by: str | None = None) -> Iterator[Adapter]:
+    def lease(self, used_by: str | None = None, keep_alive: float | None = None) -> Iterator[Adapter]:
         """Bring the encoder to its device, hold it there, and give its adapter.
 
+        `keep_alive` seconds take the place of the idle timeout from the end of this use until another use names a
+        value or the encoder steps down; 0 unloads, negative lets it stay.
         Raises LoadFailed or Unavailable when it cannot be brought up, Closed when it is closing.
         """
         self._acquire()
@@ -83,12 +87,24 @@ class Slot:
         try:
             yield self._adapter
         finally:
-            self._release(used_by, self._clock() - began)
+            self._release(used_by, self._clock() - began, keep_alive)
 
     def warm(self) -> None:
         """Bring the encoder to its device without using it; its idle clock starts when a load ends."""
         self._acquire()
         self._release()
+
+    def preload(self) -> None:
+        """Read the weights into RAM, from where the first use goes up; one that is up already is left alone."""
+        with self._turn():
+            self._changed.wait_for(lambda: self._closing or self._state in RESTING)
+            if self._closing:
+                raise Closed(f"{self.name} is closing.")
+            if self._state in (State.ON_DEVICE, State.IN_RAM):
+                return
+            self._setback.refuse(self._state, self._clock(), waited=False)
+            origin = self._begin_climb()
+        self._climb(origin, State.IN_RAM)
 
     def retry(self) -> None:
         """Forget the delay after a failed load, then `warm`."""
@@ -98,7 +114,7 @@ class Slot:
         self.warm()
 
     def offload(self, *, if_unused_since: float | None = None, reason: str | None = None) -> Outcome:
-        """Take the weights off the device: to RAM, or all the way down where the adapter cannot rest there.
+        """Take the weights off the device: to RAM, or all the way down where they cannot rest there.
 
         With `if_unused_since` a slot that was used after that instant answers `busy`.
         """
@@ -140,11 +156,23 @@ class Slot:
             # Whoever ended its use last may have begun the drop first.
             return self._changed.wait_for(lambda: self._state in RESTING, max(0.0, ends - time.monotonic()))
 
-    def view(self, *, kind: str, model: str, aliases: tuple[str, ...], is_default: bool, queued: int) -> EncoderView:
-        """Return a snapshot; looking never loads, wakes or resets a clock."""
+    def view(
+        self,
+        *,
+        kind: str,
+        model: str,
+        aliases: tuple[str, ...],
+        is_default: bool,
+        queued: int,
+        measured: bool = False,
+    ) -> EncoderView:
+        """Return a snapshot; looking never loads, wakes or resets a clock.
+
+        The bytes are those after the last move; `measured` asks the system for those of this instant.
+        """
         with self._changed:
             loaded = self._loaded
-            return EncoderView(
+            view = EncoderView(
                 name=self.name,
                 kind=kind,
                 model=model,
@@ -153,6 +181,7 @@ class Slot:
                 state=self._state,
                 idle_timeout_seconds=self._terms.idle_timeout_seconds,
                 unload_timeout_seconds=self._terms.unload_timeout_seconds,
+                keep_alive_seconds=self._keep_alive,
                 pinned=self._pinned,
                 revision=loaded.revision if loaded else None,
                 device=loaded.device if loaded else None,
@@ -170,12 +199,25 @@ class Slot:
                 reload_seconds=self._reload_seconds,
                 offload_seconds=self._offload_seconds,
                 loads=self._loads,
-                error=self._error,
+                error=self._setback.error,
+                note=self._note,
             )
+        if not measured or view.state not in (State.ON_DEVICE, State.IN_RAM):
+            return view
+        footprint = self._adapter.footprint()
+        return replace(view, bytes_on_device=footprint.on_device, bytes_in_ram=footprint.in_ram)
 
     # Leases
 
     def _acquire(self) -> None:
+        while not self._take() and (changed := self._adapter.stale()):
+            # Its pages must not be touched: they may be gone, or another file's.
+            climb = self._climbs
+            self._release()
+            self._forget(changed, climb)
+
+    def _take(self) -> bool:
+        """Take a lease on the device, after a climb where one is needed; returns whether this thread climbed."""
         waited_for = 0
         with self._turn():
             while True:
@@ -183,64 +225,66 @@ class Slot:
                     raise Closed(f"{self.name} is closing.")
                 if self._state is State.ON_DEVICE:
                     self._leases += 1
-                    return
+                    return False
                 if self._state in RESTING:
-                    self._refuse_if_hopeless(waited_for)
-                    origin = self._state
-                    self._climbs += 1
-                    self._enter(State.LOADING)
+                    self._setback.refuse(self._state, self._clock(), waited=waited_for == self._climbs)
+                    origin = self._begin_climb()
                     break
                 if self._state is State.LOADING:
                     waited_for = self._climbs
                 self._changed.wait()
-        self._climb(origin)
+        self._climb(origin, State.ON_DEVICE)
+        return True
 
-    def _refuse_if_hopeless(self, waited_for: int) -> None:
-        """Raise the kept error to those who waited for the climb that failed, and while its delay lasts."""
-        if self._error is None:
-            return
-        if self._state is State.FAILED and self._error.retry_at is not None:
-            wait = max(0.0, self._error.retry_at - self._clock())
-            if wait > 0 or waited_for == self._climbs:
-                raise LoadFailed(
-                    self._error.message,
-                    title=self._error.title,
-                    next_step=self._error.next_step,
-                    retry_in_seconds=wait,
-                )
-        if self._state is State.UNAVAILABLE and waited_for == self._climbs:
-            raise Unavailable(self._error.message, title=self._error.title, next_step=self._error.next_step)
-
-    def _release(self, used_by: str | None = None, seconds: float | None = None) -> None:
-        with self._changed:
+    def _release(
+        self, used_by: str | None = None, seconds: float | None = None, keep_alive: float | None = None
+    ) -> None:
+        with self._turn():
             self._leases -= 1
             if seconds is not None:
                 self._last_used = self._clock()
                 self._last_used_by = used_by
                 if self._first_use_seconds is None:
                     self._first_use_seconds = seconds
+            if keep_alive is not None:
+                self._keep_alive = keep_alive
+            if keep_alive is not None or (self._keep_alive == 0 and not self._leases):
+                self._unpublished.append(TimerSet(self.name))
             self._changed.notify_all()
         self._drop_if_closing()
 
     # Up
 
-    def _climb(self, origin: State) -> None:
-        """Load or resume; at the end this thread holds a lease, or the error is kept and raised."""
+    def _begin_climb(self) -> State:
+        origin = self._state
+        self._climbs += 1
+        self._enter(State.LOADING)
+        return origin
+
+    def _climb(self, origin: State, target: State) -> None:
+        """Load or resume. On the device this thread holds a lease at the end; else the error is kept and raised."""
         began = self._clock()
         loaded = None
         try:
-            if origin is State.IN_RAM:
-                self._adapter.resume()
-            else:
+            if origin is State.IN_RAM and (changed := self._adapter.stale()):
+                _log.info("%s is loaded again: %s", self.name, changed)
+                drop(self.name, self._adapter)
+                origin = State.UNLOADED
+            if origin is not State.IN_RAM:
                 self._adapter.probe()
                 loaded = self._adapter.load()
+            if target is State.ON_DEVICE:
+                self._adapter.resume()
+            else:
+                self._adapter.fault_in()
             footprint = self._adapter.footprint()
         except Unavailable as error:
             self._fall(State.UNAVAILABLE, error)
             raise
         except Exception as error:  # noqa: BLE001 - the adapter edge: logged, translated and raised
-            _log.exception("%s could not be brought to its device", self.name)
-            failure = self._fall(State.FAILED, _translated(self.name, error))
+            _log.exception("%s could not be brought up", self.name)
+            failure = _translated(self.name, error)
+            self._fall(State.FAILED, failure)
             raise failure from (None if failure is error else error)
         except BaseException:
             self._fall(State.UNLOADED, None)
@@ -248,37 +292,33 @@ class Slot:
         with self._turn():
             self._footprint = footprint
             self._bytes_total = footprint.total
-            self._error = None
-            self._failures = 0
+            self._setback.overcome()
             self._last_used = self._clock()
+            self._stepped_down_at = None
+            self._first_use_seconds = None
             if loaded is None:
                 self._reload_seconds = self._last_used - began
             else:
                 self._loaded = loaded
                 self._loads += 1
-                self._first_use_seconds = None
-            self._enter(State.ON_DEVICE)
+                self._note = self._adapter.cannot_rest
+            self._enter(target)
             if not self._closing:
-                self._leases += 1
+                self._leases += target is State.ON_DEVICE
                 return
         self._drop_if_closing()
         raise Closed(f"{self.name} is closing.")
 
-    def _fall(self, state: State, error: EncoderError | None) -> EncoderError:
+    def _fall(self, state: State, error: EncoderError | None) -> None:
         """Leave nothing half-loaded behind, keep `error` for the waiters, and settle in `state`."""
-        self._drop()
-        retry_in = None
+        drop(self.name, self._adapter)
         with self._turn():
-            if state is State.FAILED:
-                self._failures += 1
-                retry_in = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 10))
-            retry_at = None if retry_in is None else self._clock() + retry_in
+            if error is None:
+                self._setback.forget()
+            else:
+                self._setback.record(error, self._clock())
             self._footprint = _NOTHING
-            self._error = None if error is None else ErrorView(error.title, error.message, error.next_step, retry_at)
             self._enter(state, error=error)
-        if isinstance(error, LoadFailed):
-            error.retry_in_seconds = retry_in
-        return error or EncoderError(f"{self.name} was interrupted.")
 
     # Down
 
@@ -292,45 +332,37 @@ class Slot:
             if self._leases or used_since:
                 return Outcome(self.name, "busy", self._state)
             if self._pinned and not self._closing:
-                return Outcome(self.name, "refused", self._state)
-            if target is State.IN_RAM and not self._adapter.rests_in_ram:
-                target = State.UNLOADED
-            before = self._footprint
+                return Outcome(self.name, "refused", self._state, reason=f"{self.name} is pinned.")
+            device = self._loaded.device if self._loaded else "cpu"
             self._enter(State.STEPPING_DOWN, reason=reason)
         began = self._clock()
         try:
-            target, footprint, error = self._move_down(target)
+            descent = descend(self.name, self._adapter, target, device=device)
         except BaseException:
             self._fall(State.UNLOADED, None)
             raise
         with self._turn():
-            seconds = self._clock() - began
-            self._footprint = footprint
+            self._offload_seconds = self._clock() - began
             self._stepped_down_at = self._clock()
-            self._offload_seconds = seconds
-            self._enter(target, reason=reason, error=error)
-            freed = before.on_device + before.in_ram - footprint.on_device - footprint.in_ram
-            if target is State.IN_RAM:
-                freed = before.on_device - footprint.on_device
-            return Outcome(self.name, "done", target, freed, seconds)
+            self._footprint = descent.after
+            self._keep_alive = None
+            self._note = descent.note
+            self._enter(descent.rung, reason=reason, error=descent.error)
+            result = "done" if descent.done else "refused"
+            return Outcome(self.name, result, descent.rung, descent.freed, self._offload_seconds, descent.note)
 
-    def _move_down(self, target: State) -> tuple[State, Footprint, EncoderError | None]:
-        if target is State.UNLOADED:
-            self._drop()
-            return target, _NOTHING, None
-        try:
-            self._adapter.offload()
-            return target, self._adapter.footprint(), None
-        except Exception as error:  # noqa: BLE001 - the adapter edge
-            _log.exception("%s could not be moved to RAM, so it is unloaded", self.name)
-            self._drop()
-            return State.UNLOADED, _NOTHING, MoveFailed(f"{self.name} could not be moved to RAM: {error}")
-
-    def _drop(self) -> None:
-        try:
-            self._adapter.unload()
-        except Exception:  # noqa: BLE001 - the adapter edge
-            _log.exception("%s did not unload cleanly", self.name)
+    def _forget(self, changed: str, climb: int) -> None:
+        """Drop what `climb` loaded from files that are no longer the same, once nobody uses it."""
+        reason = f"{changed} since it was loaded"
+        with self._turn():
+            self._changed.wait_for(lambda: not self._leases or self._climbs != climb or self._closing)
+            if self._state is not State.ON_DEVICE or self._climbs != climb or self._closing:
+                return
+            self._enter(State.STEPPING_DOWN, reason=reason)
+        drop(self.name, self._adapter)
+        with self._turn():
+            self._footprint = _NOTHING
+            self._enter(State.UNLOADED, reason=reason)
 
     def _drop_if_closing(self) -> None:
         """Called after anything ended: the last one out of a closing slot drops what is left."""

@@ -66,6 +66,8 @@ class EncoderView:
     """Device to RAM after this long without use; 0 = never."""
     unload_timeout_seconds: float
     """RAM to disk this long after stepping down; 0 = never."""
+    keep_alive_seconds: float | None = None
+    """What a request set over the idle timeout until the next step down: 0 = unload when it ends, negative = stay."""
     pinned: bool = False
     is_default: bool = False
     revision: str | None = None
@@ -86,6 +88,8 @@ class EncoderView:
     offload_seconds: float | None = None
     loads: int = 0
     error: ErrorView | None = None
+    note: str | None = None
+    """What a person should know although nothing failed: why it cannot rest in RAM, or what was not given back."""
     ignored_options: tuple[str, ...] = ()
 
     @property
@@ -104,24 +108,32 @@ class EncoderView:
         """When this encoder could step down next if nobody used it again, or None for never.
 
         One in use answers `now` plus its timeout: it cannot step down before that, so a sleeper that
-        wakes then misses nothing.
+        wakes then misses nothing. One that unloads when its requests end answers None until then.
         """
         if self.pinned:
             return None
-        if self.state is State.ON_DEVICE and self.idle_timeout_seconds > 0:
-            since = now if self.in_flight or self.last_used is None else self.last_used
-            return since + self.idle_timeout_seconds
+        if self.state is State.ON_DEVICE:
+            return self._idle_deadline(now)
         if self.state is State.IN_RAM and self.unload_timeout_seconds > 0 and self.stepped_down_at is not None:
             return self.stepped_down_at + self.unload_timeout_seconds
         return None
 
+    def _idle_deadline(self, now: float) -> float | None:
+        since = now if self.in_flight or self.last_used is None else self.last_used
+        if self.keep_alive_seconds is None:
+            return since + self.idle_timeout_seconds if self.idle_timeout_seconds > 0 else None
+        if self.keep_alive_seconds < 0 or (self.keep_alive_seconds == 0 and self.in_flight):
+            return None
+        return since + self.keep_alive_seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a control verb ended: `done`, `busy` (in use or moving) or `refused` (pinned)."""
+    """How a control verb ended: `done`, `busy` (in use or moving) or `refused`, and then `reason` says why."""
 
     name: str
     result: str
     state: State
     freed_bytes: int = 0
     seconds: float = 0.0
+    reason: str | None = None

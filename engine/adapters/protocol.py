@@ -6,15 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.config import EncoderConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """Where an encoder's weights are resident, in bytes; `total` is their nominal size."""
-
-    on_device: int
-    in_ram: int
-    total: int
+from engine.weights.footprint import Footprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +14,24 @@ class Loaded:
     """What a finished load reports; durations in seconds."""
 
     device: str
+    """Where `resume` will bring the weights."""
     revision: str | None
     import_seconds: float
     """Importing the model library; close to zero from the second load on."""
     load_seconds: float
-    """Reading the model and bringing it to its device."""
+    """Reading the model."""
 
 
 class Adapter(Protocol):
     """One model through its library; the slot calls one of these methods at a time, under no lock.
 
-    A kind adds its own operations (`encode` and so on), called only under a lease.
+    Two are pure looks and may be called at any time from any thread: `footprint` and `stale`. A kind adds its own
+    operations (`encode` and so on), called only under a lease.
     """
 
-    rests_in_ram: bool
-    """Whether `offload` can leave the weights in RAM on the device they were loaded to; read after `load`."""
+    @property
+    def cannot_rest(self) -> str | None:
+        """Why `offload` cannot leave the weights in RAM, in words for a person; None when it can. Read after `load`."""
 
     def __init__(self, config: EncoderConfig, device: str) -> None:
         """Keep the configuration; import and read nothing."""
@@ -45,16 +40,22 @@ class Adapter(Protocol):
         """Raise Unavailable when a package or file is missing; import nothing."""
 
     def load(self) -> Loaded:
-        """Bring the weights from disk to the device; on an error nothing stays behind."""
+        """Bring the weights from disk to RAM, pages only as they are needed; on an error nothing stays behind."""
 
-    def offload(self) -> None:
-        """Move the weights from the device to RAM."""
+    def fault_in(self) -> None:
+        """Read all the weights into RAM now."""
 
     def resume(self) -> None:
-        """Move the weights from RAM to the device."""
+        """Bring the weights from RAM to the device."""
+
+    def stale(self) -> str | None:
+        """Say what happened to the weights' files since they were loaded, None for nothing; touches no weight."""
+
+    def offload(self) -> None:
+        """Take the weights from the device to RAM; raises CannotRest when they would not survive there."""
 
     def unload(self) -> None:
         """Drop everything and give the memory back to the system; also after a failed move."""
 
     def footprint(self) -> Footprint:
-        """Return where the weights are now; all zero when unloaded."""
+        """Return where the weights are now; also what `unload` could not give back."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from dataclasses import dataclass
 from importlib import metadata
@@ -58,6 +60,23 @@ def locate(model: str) -> Reference:
             f"The folder {folder} does not exist.", next_step="Put the model there or mend `model` in the settings."
         )
     return Reference(str(folder), local=True)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that hold the weights of the model in `folder`: safetensors, else pickled ones.
+
+    Looked at are the folder itself and those that its `modules.json` (sentence-transformers) names; not its other
+    subfolders, where training leaves checkpoints and exporters leave other formats.
+    """
+    folders = [folder]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        folders += [folder / module["path"] for module in modules if module["path"]]
+    for pattern in ("*.safetensors", "*.bin"):
+        found = [file for place in folders for file in sorted(place.glob(pattern)) if file.name != "training_args.bin"]
+        if found:
+            return found
+    return []
 
 
 def _locate_builtin(builtin: _Builtin) -> Reference:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -22,7 +22,14 @@ from engine.memory import Reading
 from engine.state import EncoderView, Outcome
 
 _VERBS: Final = ("load", "offload", "unload", "pin", "unpin", "retry")
-_PATCHABLE_ENCODER_KEYS: Final = ("idle_timeout_seconds", "unload_timeout_seconds", "device", "pin")
+_PATCHABLE_ENCODER_KEYS: Final = (
+    "lazy_encoders",
+    "eager_load",
+    "idle_timeout_seconds",
+    "unload_timeout_seconds",
+    "device",
+    "pin",
+)
 
 
 def router(engine: Engine, settings: SettingsFile | None, version: str, on_quit: Callable[[], None]) -> APIRouter:
@@ -50,7 +57,8 @@ def router(engine: Engine, settings: SettingsFile | None, version: str, on_quit:
 
     @routes.get("/admin/components")
     async def components() -> Response:
-        return answer(_components(engine))
+        # Measuring asks the system, which may take some milliseconds.
+        return answer(_components(engine, await asyncio.to_thread(engine.views, measured=True)))
 
     @routes.get("/admin/memory")
     async def memory() -> Response:
@@ -99,9 +107,8 @@ def router(engine: Engine, settings: SettingsFile | None, version: str, on_quit:
     return routes
 
 
-def _components(engine: Engine) -> dict[str, Any]:
+def _components(engine: Engine, views: Sequence[EncoderView]) -> dict[str, Any]:
     now = engine.clock()
-    views = engine.views()
     used = [view.last_used for view in views if view.last_used is not None]
     return {
         "components": [_component(view, now) for view in views],
@@ -132,6 +139,7 @@ def _component(view: EncoderView, now: float) -> dict[str, Any]:
         "queued": view.queued,
         "last_used_seconds_ago": None if view.last_used is None else round(now - view.last_used, 3),
         "steps_down_in_seconds": None if deadline is None else round(max(0.0, deadline - now), 3),
+        "keep_alive_seconds": view.keep_alive_seconds,
         "pinned": view.pinned,
         "import_seconds": view.import_seconds,
         "load_seconds": view.load_seconds,
@@ -146,6 +154,7 @@ def _component(view: EncoderView, now: float) -> dict[str, Any]:
             "next_step": error.next_step,
             "retry_in_seconds": None if error.retry_at is None else round(max(0.0, error.retry_at - now), 3),
         },
+        "note": view.note,
         "ignored_options": view.ignored_options,
     }
 

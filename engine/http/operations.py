@@ -45,9 +45,13 @@ async def embed(
     inputs: Sequence[str] | Sequence[Sequence[int]],
     *,
     dimensions: int | None = None,
+    keep_alive: float | None = None,
     used_by: str | None = None,
 ) -> Embedded:
-    """Encode texts, or lists of the encoder's own token ids; an empty list loads nothing.
+    """Encode texts, or lists of the encoder's own token ids; an empty list loads nothing and sets no timer.
+
+    `keep_alive` is the seconds that the encoder stays afterwards: negative = the idle timer stops, 0 = unload when
+    the request ends, None = as it was.
 
     Raises UnknownEncoder, InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
     """
@@ -64,7 +68,7 @@ async def embed(
     def encode(adapter: Any) -> Any:
         return adapter.encode(inputs, dimensions=dimensions)
 
-    encoding = await asyncio.wrap_future(engine.submit(name, encode, used_by))
+    encoding = await asyncio.wrap_future(engine.submit(name, encode, used_by, keep_alive))
     return Embedded(encoding.vectors, encoding.tokens, name, engine.view(name).revision)
 
 

@@ -106,3 +106,10 @@ def test_a_very_long_text_has_the_vector_of_what_the_model_reads_of_it(app: Runn
     answer = app.embed([text * 1000], encoding_format="float").json()
     assert reference.agrees([answer["data"][0]["embedding"]], [text])
     assert answer["usage"]["prompt_tokens"] == 256
+
+
+def test_a_very_long_text_is_read_past_a_gap(app: Running, reference: Reference) -> None:
+    """A beginning with few tokens must not make the rest go unread."""
+    text = reference.texts[0]
+    answer = app.embed([text.replace(" ", " " * 20_000, 1)], encoding_format="float").json()
+    assert reference.agrees([answer["data"][0]["embedding"]], [text])

@@ -10,13 +10,14 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictInt, StrictStr
+from pydantic import ConfigDict, Field, PlainValidator, StrictInt, StrictStr
 from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.errors import InvalidInput, PilotlightError, UnknownEncoder
 from engine.http import operations
 from engine.http.answers import answer, retry_after
+from engine.http.keep_alive import KeepAlive
 from engine.state import EncoderView
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ Input = Annotated[
 ]
 
 
-class EmbeddingsRequest(BaseModel):
-    """The body of `POST /v1/embeddings`; fields that OpenAI may add later are let through."""
+class EmbeddingsRequest(KeepAlive):
+    """The body of `POST /v1/embeddings` and `keep_alive`; fields that OpenAI may add later are let through."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -76,6 +77,7 @@ def router(engine: Engine) -> APIRouter:
             body.model,
             body.input,
             dimensions=body.dimensions,
+            keep_alive=body.keep_alive_seconds,
             used_by=request.headers.get("user-agent"),
         )
         return answer(shape(embedded, body.model or embedded.encoder, body.encoding_format or "float"))

@@ -1,0 +1,49 @@
+"""Models by hub id: fetched into the hub's own cache before anything is constructed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from engine.errors import LoadFailed
+
+_OTHER_FORMATS: Final = (
+    "onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf", "*.tar.gz",
+)  # fmt: skip
+_PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def fetch(model: str) -> Path:
+    """Return the folder of the hub's cache that holds `model`, downloading what is missing.
+
+    Without a network, what the cache has must do. Pickled weights are fetched only where there are no safetensors.
+    Raises LoadFailed.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(model, ignore_patterns=[*_OTHER_FORMATS, *_PICKLED]))
+        if not any(folder.rglob("*.safetensors")):
+            folder = Path(snapshot_download(model, ignore_patterns=list(_OTHER_FORMATS)))
+    except LocalEntryNotFoundError as error:
+        raise LoadFailed(
+            f"{model} is not on this computer, and the model hub cannot be reached.",
+            title="Model not downloaded",
+            next_step="Connect to the network and try again, or set `model` to a folder.",
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise LoadFailed(
+            f"{model} could not be fetched from the model hub: {_first_line(error)}",
+            title="Model not downloaded",
+            next_step="Check `model` in the settings, the network and the free disk space.",
+        ) from error
+    return folder
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,56 @@
+"""What stands between a failed encoder and its next try: the error, the delay, and whom it was told."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from engine.errors import EncoderError, LoadFailed, Unavailable
+from engine.state import ErrorView, State
+
+_FIRST_RETRY_SECONDS: Final = 5.0
+_LONGEST_RETRY_SECONDS: Final = 300.0
+
+
+class Setback:
+    """The last failed climb of one slot; the slot's lock guards it."""
+
+    def __init__(self) -> None:
+        self.error: ErrorView | None = None
+        """What went wrong, for as long as it is the latest that is known."""
+        self._failures = 0
+
+    def overcome(self) -> None:
+        """A climb went well."""
+        self.error = None
+        self._failures = 0
+
+    def forget(self) -> None:
+        """Keep no error, after an end that was nobody's fault."""
+        self.error = None
+
+    def record(self, error: EncoderError, now: float) -> None:
+        """Keep `error`; unless it is hopeless, a retry is allowed after a delay that doubles up to 300 s."""
+        retry_at = None
+        if not isinstance(error, Unavailable):
+            self._failures += 1
+            wait = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 10))
+            retry_at = now + wait
+            if isinstance(error, LoadFailed):
+                error.retry_in_seconds = wait
+        self.error = ErrorView(error.title, error.message, error.next_step, retry_at)
+
+    def refuse(self, state: State, now: float, *, waited: bool) -> None:
+        """Raise the kept error while its delay lasts, and to those who `waited` for the climb that failed."""
+        if self.error is None:
+            return
+        if state is State.FAILED and self.error.retry_at is not None:
+            wait = max(0.0, self.error.retry_at - now)
+            if wait > 0 or waited:
+                raise LoadFailed(
+                    self.error.message,
+                    title=self.error.title,
+                    next_step=self.error.next_step,
+                    retry_in_seconds=wait,
+                )
+        if state is State.UNAVAILABLE and waited:
+            raise Unavailable(self.error.message, title=self.error.title, next_step=self.error.next_step)

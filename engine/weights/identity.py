@@ -1,0 +1,57 @@
+"""Which file it was: noticed by a stat, before one of its pages is touched."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A file as it was at one instant; a link counts as its target."""
+
+    path: Path
+    size: int
+    modified_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, path: Path) -> Identity:
+        """Look at the file at `path`; raises OSError."""
+        return cls._from(path, path.stat())
+
+    @classmethod
+    def of_open(cls, path: Path, descriptor: int) -> Identity:
+        """Look at the open file that was found at `path`."""
+        return cls._from(path, os.fstat(descriptor))
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What a conversion of this file may be found by again.
+
+        In a hub's cache the target's name is the hash of its content, which says more than its times.
+        """
+        target = self.path.resolve()
+        if target.parent.name == "blobs":
+            return (target.name, self.size)
+        return (str(target), self.size, self.modified_ns, self.inode)
+
+    def changed(self) -> str | None:
+        """Say what became of the file since, or None when it is the same."""
+        try:
+            now = Identity.of(self.path)
+        except FileNotFoundError:
+            return f"{self.path} was deleted"
+        except OSError as error:
+            return f"{self.path} cannot be looked at: {error.strerror}"
+        if now == self:
+            return None
+        if (now.inode, now.device) != (self.inode, self.device):
+            return f"{self.path} was replaced"
+        return f"{self.path} was changed"
+
+    @classmethod
+    def _from(cls, path: Path, found: os.stat_result) -> Identity:
+        return cls(path, found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)

@@ -1,0 +1,161 @@
+"""Linux: the page tables through one ioctl where the kernel has it (6.7), else through smaps."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import mmap
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from engine.weights.pages.usage import Usage
+
+_MADV_DONTNEED: Final = 4  # <asm-generic/mman-common.h>
+_PAGE_IS_FILE: Final = 1 << 2  # <linux/fs.h>, as the rest of the ioctl
+_PAGE_IS_PRESENT: Final = 1 << 3
+_PAGE_IS_SWAPPED: Final = 1 << 4
+_REGIONS: Final = 4096  # per call; 96 KiB
+_UNSUPPORTED: Final = (errno.ENOTTY, errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENOSYS)
+
+Way = Callable[[int, int], Usage]
+
+
+class _Scan(ctypes.Structure):
+    """`struct pm_scan_arg`."""
+
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "size",
+            "flags",
+            "start",
+            "end",
+            "walk_end",
+            "vec",
+            "vec_len",
+            "max_pages",
+            "category_inverted",
+            "category_mask",
+            "category_anyof_mask",
+            "return_mask",
+        )
+    ]
+
+
+class _Region(ctypes.Structure):
+    """`struct page_region`."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("start", "end", "categories")]
+
+
+_PAGEMAP_SCAN: Final = 3 << 30 | ctypes.sizeof(_Scan) << 16 | ord("f") << 8 | 16  # _IOWR('f', 16, struct pm_scan_arg)
+
+
+def usage(address: int, length: int) -> Usage:
+    """Say how many bytes of a range are resident and how many were written to.
+
+    The ioctl takes 0.3 ms for 1.5 GB cached in large folios; smaps takes 10 to 20 ms in a process with torch in it.
+    """
+    try:
+        return _way()(address, length)
+    except OSError:
+        return Usage(None, None)
+
+
+def give_back(address: int, length: int) -> None:
+    """Drop the pages of a range, what was written to them included; the next touch reads the file again.
+
+    `address` is the start of a page. Raises OSError, as for a range that is not mapped. Source: madvise(2).
+    """
+    if length and _libc().madvise(address, length, _MADV_DONTNEED):
+        raise _error("madvise")
+
+
+def scanned(address: int, length: int) -> Usage:
+    """Take the usage from the page tables; raises OSError where the kernel cannot. Source: PAGEMAP_SCAN(2const)."""
+    start, end = _whole_pages(address, length)
+    regions = (_Region * _REGIONS)()
+    resident = written = 0
+    descriptor = os.open("/proc/self/pagemap", os.O_RDONLY)
+    try:
+        while start < end:
+            scan = _Scan(size=ctypes.sizeof(_Scan), start=start, end=end, vec=ctypes.addressof(regions))
+            scan.vec_len = _REGIONS
+            scan.category_anyof_mask = _PAGE_IS_PRESENT | _PAGE_IS_SWAPPED
+            scan.return_mask = _PAGE_IS_FILE | _PAGE_IS_PRESENT | _PAGE_IS_SWAPPED
+            found = _libc().ioctl(descriptor, _PAGEMAP_SCAN, ctypes.byref(scan))
+            if found < 0:
+                raise _error("PAGEMAP_SCAN")
+            after = scan.walk_end
+            for region in regions[:found]:
+                size = region.end - region.start
+                resident += size if region.categories & _PAGE_IS_PRESENT else 0
+                # A page of the file that is being migrated counts as swapped and as the file's.
+                written += 0 if region.categories & _PAGE_IS_FILE else size
+                # Where the last region fills the vector at the end of the range, `walk_end` lies before that region.
+                after = max(after, region.end)
+            if after <= start:
+                raise OSError(errno.EIO, "PAGEMAP_SCAN did not advance")
+            start = after
+    finally:
+        os.close(descriptor)
+    return Usage(resident, written)
+
+
+def summed(address: int, length: int) -> Usage:
+    """Add up what smaps says about the mappings in a range; raises OSError. Source: proc_pid_smaps(5).
+
+    A mapping that is only partly in the range counts whole, up to that part's size: smaps does not say more.
+    `Private_Dirty` would also count what is only not on disk yet, so `Anonymous` and `Swap` tell what was written.
+    """
+    start, end = _whole_pages(address, length)
+    text = Path("/proc/self/smaps").read_bytes()
+    heads = list(re.finditer(rb"^([0-9a-f]+)-([0-9a-f]+) ", text, re.MULTILINE))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    resident = written = 0
+    for head, after in zip(heads, ends, strict=True):
+        inside = min(end, int(head[2], 16)) - max(start, int(head[1], 16))
+        if inside > 0:
+            figures = dict(re.findall(rb"^(Rss|Anonymous|Swap): +(\d+) kB", text[head.end() : after], re.MULTILINE))
+            kib = {name: int(figure) * 1024 for name, figure in figures.items()}
+            resident += min(inside, kib.get(b"Rss", 0))
+            written += min(inside, kib.get(b"Anonymous", 0) + kib.get(b"Swap", 0))
+    return Usage(resident, written)
+
+
+def first_that_works(fast: Way, sure: Way) -> Way:
+    """Return `fast` unless a look at an empty page shows that this kernel or sandbox lacks it; raises OSError."""
+    try:
+        fast(0, mmap.PAGESIZE)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return sure
+    return fast
+
+
+@functools.cache
+def _way() -> Way:
+    return first_that_works(scanned, summed)
+
+
+def _whole_pages(address: int, length: int) -> tuple[int, int]:
+    page = mmap.PAGESIZE
+    return (address // page * page, -(-(address + length) // page) * page) if length else (address, address)
+
+
+def _error(call: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{call}: {os.strerror(number)}")
+
+
+@functools.cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+    return libc

@@ -1,0 +1,244 @@
+"""The folder of weights files converted once, for models whose own files cannot be mapped as they are."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import string
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from engine.errors import LoadFailed
+from engine.weights import layout
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_GIB: Final = 1 << 30
+_MIB: Final = 1 << 20
+_SUFFIX: Final = ".safetensors"
+_PARTIAL: Final = ".partial"
+_STALE_NS: Final = 3600 * 10**9
+"""A partial file untouched for this long belongs to a process that was killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor to write; `data` is called once, right before its bytes are written, so one is in memory at a time.
+
+    The buffer is in C order and has exactly the bytes that `dtype` (safetensors' spelling) and `shape` ask for.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: Callable[[], ReadableBuffer]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    path: Path
+    size: int
+    used_ns: int
+
+
+class Store:
+    """Safetensors files by key, bounded in size, the least recently used removed first.
+
+    The key is a hex digest of all that the content depends on. `find` and `provide` count a use of the file that
+    they return: it is not removed until each is given back to `release`. Use shows in a file's access time alone, so
+    that its modification time tells whether anybody changed it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limit_bytes: int = 16 * _GIB,
+        reserve_bytes: int = 256 * _MIB,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Keep at most `limit_bytes` in `folder`, and leave `reserve_bytes` of its disk free; touches nothing yet."""
+        self._folder = folder
+        self._limit = limit_bytes
+        self._reserve = reserve_bytes
+        self._clock_ns = clock_ns
+        self._writing = threading.Lock()  # held for a whole file, so that one who wants the same file waits for it
+        self._lock = threading.Lock()  # guards `_uses`, and no longer than one system call
+        self._uses: Counter[Path] = Counter()
+
+    def find(self, key: str) -> Path | None:
+        """Return the whole file for `key` and count a use of it, or None; never waits for a write."""
+        path = self._path(key)
+        self._use(path)
+        if _is_whole(path):
+            self._mark_used(path)
+            return path
+        self.release(path)
+        return None
+
+    def provide(self, key: str, entries: Sequence[Entry]) -> Path:
+        """Return the file for `key`, written from `entries` where there is none yet, and count a use of it.
+
+        Raises OSError (ENOSPC, EFBIG, EIO, ...) when it does not fit or cannot be written, with nothing left behind,
+        and ValueError when an entry's data are not what it announced.
+        """
+        path = self._path(key)
+        # Widest elements first: after 64-byte alignment at the start, each tensor is then aligned to its element.
+        ordered = sorted(entries, key=lambda e: layout.ITEM_SIZES.get(e.dtype, 0), reverse=True)
+        head = layout.header([(e.name, e.dtype, e.shape) for e in ordered], {"format": "pt", "pilotlight": key})
+        self._use(path)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            if not _is_whole(path, head):
+                with self._writing:
+                    if not _is_whole(path, head):
+                        self._write(path, head, ordered)
+        except BaseException:
+            self.release(path)
+            raise
+        self._mark_used(path)
+        return path
+
+    def release(self, path: Path) -> None:
+        """Count one use less of a path from `find` or `provide`; raises ValueError when none is left."""
+        with self._lock:
+            if not self._uses[path]:
+                del self._uses[path]
+                raise ValueError(f"{path} is not in use")
+            self._uses[path] -= 1
+            if not self._uses[path]:
+                del self._uses[path]
+
+    def _path(self, key: str) -> Path:
+        if not key or not set(key) <= set(string.hexdigits):
+            raise ValueError(f"{key!r} is not a hex digest")
+        return self._folder / f"{key}{_SUFFIX}"
+
+    def _use(self, path: Path) -> None:
+        with self._lock:
+            self._uses[path] += 1
+
+    def _mark_used(self, path: Path) -> None:
+        try:
+            os.utime(path, ns=(self._clock_ns(), path.stat().st_mtime_ns))
+        except OSError:
+            pass  # only the order of removal suffers, as in a folder that we may not write
+
+    def _write(self, path: Path, head: bytes, entries: Sequence[Entry]) -> None:
+        _remove(path)  # what is there is broken
+        self._make_room(len(head) + sum(layout.size_of(e.dtype, e.shape) for e in entries))
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=_PARTIAL, dir=self._folder)
+        partial = Path(name)
+        try:
+            # Unbuffered and a tensor at a time: large writes make the kernel cache the file in large folios, which
+            # map with far fewer page faults.
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                _write_all(file.write, memoryview(head))
+                for entry in entries:
+                    _write_all(file.write, _bytes_of(entry))
+                os.fsync(file.fileno())
+            try:
+                partial.replace(path)
+            except PermissionError:
+                if not _is_whole(path, head):  # on Windows, a file that another process made and has mapped by now
+                    raise
+                partial.unlink()
+        except BaseException:
+            _remove(partial)
+            raise
+
+    def _make_room(self, wanted: int) -> None:
+        """Remove files until `wanted` bytes fit; raises OSError, and then removes none, when they cannot."""
+        if wanted > self._limit:
+            raise OSError(
+                errno.EFBIG, f"converted weights of {wanted} bytes exceed the cache's limit of {self._limit} bytes"
+            )
+        kept = _kept(self._folder)
+        with self._lock:
+            used = set(self._uses)
+        victims = _victims(kept, used, sum(file.size for file in kept) + wanted - self._limit)
+        if victims is None:
+            raise OSError(errno.ENOSPC, f"files in use fill the cache of converted weights ({self._limit} bytes)")
+        free = shutil.disk_usage(self._folder).free + sum(file.size for file in victims)
+        if free < wanted + self._reserve:
+            raise OSError(
+                errno.ENOSPC,
+                f"the disk has {free} bytes free; converted weights need {wanted}, and {self._reserve} stay free",
+                str(self._folder),
+            )
+        for file in victims:
+            with self._lock:  # a use counted since then keeps its file
+                if not self._uses.get(file.path):
+                    _remove(file.path)
+
+    def _sweep(self) -> None:
+        for partial in self._folder.glob(f".*{_PARTIAL}"):
+            try:
+                if self._clock_ns() - partial.stat().st_mtime_ns > _STALE_NS:
+                    partial.unlink()
+            except OSError:
+                pass  # gone by now, or still open in another process
+
+
+def _victims(kept: Sequence[_Kept], used: set[Path], excess: int) -> list[_Kept] | None:
+    """The least recently used files whose removal frees `excess` bytes; None when those in use leave too few."""
+    victims: list[_Kept] = []
+    for file in sorted((file for file in kept if file.path not in used), key=lambda file: file.used_ns):
+        if excess <= 0:
+            break
+        victims.append(file)
+        excess -= file.size
+    return victims if excess <= 0 else None
+
+
+def _kept(folder: Path) -> list[_Kept]:
+    kept = []
+    for path in folder.glob(f"*{_SUFFIX}"):
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # removed by another process
+        kept.append(_Kept(path, status.st_size, status.st_atime_ns))
+    return kept
+
+
+def _is_whole(path: Path, head: bytes | None = None) -> bool:
+    """Whether the file is there, as long as its header says and, where `head` is given, starts with that header."""
+    try:
+        places = layout.read(path)
+        size = path.stat().st_size
+        if head is not None:
+            with path.open("rb") as file:
+                if file.read(len(head)) != head:
+                    return False
+    except (LoadFailed, OSError):
+        return False
+    return size == max((place.begin + place.nbytes for place in places), default=size)
+
+
+def _bytes_of(entry: Entry) -> memoryview:
+    view, wanted = memoryview(entry.data()), layout.size_of(entry.dtype, entry.shape)
+    if view.nbytes != wanted:
+        raise ValueError(f"{entry.name!r} has {view.nbytes} bytes, and its dtype and shape ask for {wanted}")
+    return view.cast("B") if wanted else memoryview(b"")  # a view with a zero in its shape cannot be cast
+
+
+def _write_all(write: Callable[[memoryview], int | None], view: memoryview) -> None:
+    while view:  # one call writes no more than 2 GiB
+        view = view[write(view) or 0 :]
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:
+        pass  # mapped, on Windows: the next write tries again
