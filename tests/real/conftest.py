@@ -41,7 +41,7 @@ class Reference:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     target = tmp_path_factory.mktemp("reference") / "found.json"
     script = ROOT / "tests" / "real" / "reference.py"
-    subprocess.run([sys.executable, str(script), str(target)], cwd=ROOT, check=True, env=_importing_root())
+    subprocess.run([sys.executable, str(script), str(target)], cwd=ROOT, check=True, env=importing_root())
     found = json.loads(target.read_text(encoding="utf-8"))
     return Reference(**found | {"vectors": np.asarray(found["vectors"], dtype=np.float32)})
 
@@ -73,7 +73,8 @@ def start(home: Home) -> Iterator[Callable[..., Running]]:
         yield begin
 
 
-def _importing_root() -> dict[str, str]:
+def importing_root() -> dict[str, str]:
+    """The environment of a script that imports the checkout."""
     import os
 
     return {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -1,0 +1,159 @@
+"""What the kernel says about a real mapping of a real file, in both of its ways."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from engine.weights import pages
+from engine.weights.pages import Usage
+
+if sys.platform != "linux":
+    pytest.skip("the page tables are Linux'", allow_module_level=True)
+
+from engine.weights.pages import linux, other
+
+MIB = 1 << 20
+SIZE = 32 * MIB
+PAGE = mmap.PAGESIZE
+FOLIO = 2 * MIB
+"""The most that one touch may map beyond the page it touches."""
+
+
+class Mapped:
+    """A private mapping of a whole file, by its address."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.length = len(self.map)
+        whole = (ctypes.c_char * self.length).from_buffer(self.map)
+        self.address = ctypes.addressof(whole)
+
+    def touch(self, begin: int = 0, end: int | None = None) -> None:
+        assert sum(self.map[at] for at in range(begin, end or self.length, PAGE)) >= 0
+
+    def usage(self, begin: int = 0, end: int | None = None) -> Usage:
+        """The answer that all ways agree on."""
+        place = (self.address + begin, (end or self.length) - begin)
+        answer = pages.usage(*place)
+        assert linux.summed(*place) == answer
+        if linux.first_that_works(linux.scanned, linux.summed) is linux.scanned:  # not on a kernel before 6.7
+            assert linux.scanned(*place) == answer
+        return answer
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "weights"
+    with path.open("wb") as file:
+        file.write(os.urandom(MIB) * (SIZE // MIB) + b"tail")  # the last page is not full
+        os.fsync(file.fileno())
+    return path
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[Mapped]:
+    it = Mapped(path)
+    yield it
+    it.map.close()
+
+
+def whole(size: int) -> int:
+    return -(-size // PAGE) * PAGE
+
+
+def test_nothing_is_resident_before_the_first_touch(path: Path) -> None:
+    with mapped(path) as it:
+        assert it.usage() == Usage(0, 0)
+
+
+def test_all_is_resident_after_every_page_was_touched(path: Path) -> None:
+    with mapped(path) as it:
+        it.touch()
+        assert it.usage() == Usage(whole(it.length), 0)
+
+
+def test_half_is_resident_after_half_was_touched(path: Path) -> None:
+    with mapped(path) as it:
+        it.touch(0, SIZE // 2)
+        usage = it.usage()
+        assert usage.written == 0
+        assert SIZE // 2 <= (usage.resident or 0) <= SIZE // 2 + FOLIO
+
+
+def test_a_byte_written_counts_one_page_until_it_is_given_back(path: Path) -> None:
+    with mapped(path) as it:
+        it.touch()
+        it.map[5 * PAGE + 7] = (it.map[5 * PAGE + 7] + 1) % 256
+        it.touch()  # a write unmaps the rest of a large folio
+        assert it.usage() == Usage(whole(it.length), PAGE)
+        it.map[-1] = 0
+        it.touch()
+        assert it.usage() == Usage(whole(it.length), 2 * PAGE)
+        pages.give_back(it.address, it.length)
+        assert it.usage() == Usage(0, 0)
+        assert it.map[-4:] == b"tail"
+
+
+def test_pages_given_back_come_back_from_the_file(path: Path) -> None:
+    with mapped(path) as it:
+        before = it.map[:]
+        pages.give_back(it.address, it.length)
+        assert it.usage() == Usage(0, 0)
+        assert it.map[:] == before
+        assert it.usage() == Usage(whole(it.length), 0)
+
+
+def test_a_range_that_is_not_mapped_any_more_counts_nothing_and_cannot_be_given_back(path: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    reserved = libc.mmap(None, SIZE, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    assert libc.munmap(reserved, SIZE) == 0
+    assert pages.usage(reserved, PAGE) == linux.summed(reserved, PAGE) == Usage(0, 0)
+    with pytest.raises(OSError, match="madvise"):
+        pages.give_back(reserved, PAGE)
+
+
+def test_a_file_that_is_not_on_disk_yet_does_not_count_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "fresh"
+    path.write_bytes(os.urandom(MIB) * 4)
+    with mapped(path) as it:
+        it.touch()
+        assert it.usage() == Usage(4 * MIB, 0)
+
+
+def test_more_pieces_than_one_answer_holds_are_added_up(path: Path) -> None:
+    with mapped(path) as it:
+        it.touch()
+        for at in range(0, SIZE, 2 * PAGE):
+            it.map[at] = 1
+        it.touch()
+        assert it.usage() == Usage(whole(it.length), SIZE // 2)
+
+
+def test_looking_opens_nothing_for_good(path: Path) -> None:
+    with mapped(path) as it:
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counts the folder's own handle both times
+        for _ in range(10):
+            it.usage()
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_the_other_systems_advice_reaches_the_c_library(path: Path) -> None:
+    with mapped(path) as it:
+        it.touch()
+        other.give_back(it.address, it.length)
+        assert it.usage() == Usage(0, 0)
+        assert other.usage(it.address, it.length) == Usage(None, 0)
+    with pytest.raises(OSError, match="madvise"):
+        other.give_back(1, PAGE)
