@@ -1,4 +1,4 @@
-"""Make assets/menu.png, the README's picture: the real menu of the real program in a real panel.
+"""Make assets/menu.png, the README's picture: the real menu of the real program in a real panel, a submenu open.
 
 Run it with the development environment: .venv/bin/python build/screenshot.py
 """
@@ -27,7 +27,7 @@ MARGIN = 14 * SCALE
 
 def main() -> int:
     try:
-        with Desktop(panel=True, size=(1400, 1000), scale=SCALE) as desktop:
+        with Desktop(panel=True, size=(1900, 1300), scale=SCALE) as desktop:
             picture = take(desktop)
     except MissingTools as error:
         print(error, file=sys.stderr)
@@ -46,11 +46,13 @@ def take(desktop: Desktop) -> Image.Image:
     try:
         until(panel.find_icon, "the icon", 20)
         until(endpoint.exists, "the discovery file")
-        embed(json.loads(endpoint.read_text())["url"])
+        url = json.loads(endpoint.read_text())["url"]
+        embed(url)
+        step_down_and_back(panel, url)
         icon = until(lambda: place_of(EMBER, desktop.screenshot()), "the lit flame in the panel")
         menu = open_menu(desktop, icon)
-        desktop.point(20, 20)  # no row is highlighted then
-        return cropped(menu, desktop.screenshot())
+        submenu = menu.open_submenu(desktop, panel.labels(), "minilm")
+        return cropped(menu, submenu, desktop.screenshot())
     finally:
         panel.close()
 
@@ -63,9 +65,17 @@ def embed(url: str) -> None:
         answer.read()
 
 
-def cropped(menu: OpenMenu, screen: Image.Image) -> Image.Image:
-    """The menu with the panel's end below it and a little of the desktop around it."""
-    left, top, _right, _bottom = menu.box
+def step_down_and_back(panel: Panel, url: str) -> None:
+    """Take the encoder down and up once, so that every figure of its submenu is known."""
+    panel.click("minilm", "Step down to RAM")
+    until(lambda: "in RAM" in panel.row("minilm")["label"], "the step down")
+    embed(url)
+    until(lambda: "steps down" in panel.row("minilm")["label"], "the encoder to be back")
+
+
+def cropped(menu: OpenMenu, submenu: OpenMenu, screen: Image.Image) -> Image.Image:
+    """Both menus with the panel's end below them and a little of the desktop around them."""
+    left, top = (min(menu.box[side], submenu.box[side]) for side in (0, 1))
     return screen.crop((left - MARGIN, top - MARGIN, screen.width, screen.height))
 
 

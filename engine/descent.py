@@ -14,7 +14,7 @@ from engine.weights.footprint import Footprint
 _log = logging.getLogger(__name__)
 
 _ENOUGH: Final = 0.95
-"""Share of the resident bytes that a step must free to count as done."""
+"""Share of the expected bytes that a step must free to count as done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,17 @@ def descend(name: str, adapter: Adapter, target: State, *, device: str) -> Desce
     Raises nothing that an adapter may raise: a failed move to RAM ends in unloading.
     """
     before = adapter.footprint()
-    note = adapter.cannot_rest
+    note = adapter.cannot_rest if target is State.IN_RAM else None
     error = None
     if target is State.IN_RAM and note is None:
         try:
-            adapter.offload()
+            expected = adapter.offload()
             after = adapter.footprint()
             # What leaves a GPU may well stay in RAM; what leaves a CPU leaves RAM.
             freed = before.held - after.held if device == "cpu" else before.on_device - after.on_device
-            if freed >= _ENOUGH * before.on_device:
+            if freed >= _ENOUGH * expected:
                 return Descent(State.IN_RAM, after, freed)
-            note = f"The system took back only {_mib(freed)} of {_mib(before.on_device)}, so it was unloaded."
+            note = f"The system took back only {_mib(freed)} of {_mib(expected)}, so it was unloaded."
         except CannotRest as cannot:
             note = cannot.message
         except Exception as failure:  # noqa: BLE001 - the adapter edge

@@ -276,10 +276,7 @@ class Engine:
     def load_all(self) -> tuple[Outcome, ...]:
         """Bring every encoder to its device and wait; one that fails answers `refused`, its view says why."""
         waits = [(encoder, self._queue_quietly(encoder, Slot.warm)) for encoder in self._encoders.values()]
-        return tuple(
-            Outcome(encoder.config.name, "done" if wait and wait.result() else "refused", self._view(encoder).state)
-            for encoder, wait in waits
-        )
+        return tuple(self._came_up(encoder, wait is not None and wait.result()) for encoder, wait in waits)
 
     def apply_decision(self, decision: Decision) -> None:
         """Do what the policy decided, if its evidence still holds."""
@@ -306,6 +303,11 @@ class Engine:
         with contextlib.suppress(QueueFull, Closed):
             return encoder.worker.submit(partial(_succeeds, climb, encoder.slot))
         return None
+
+    def _came_up(self, encoder: _Encoder, succeeded: bool) -> Outcome:
+        view = self._view(encoder)
+        reason = view.error.message if view.error and not succeeded else None
+        return Outcome(view.name, "done" if succeeded else "refused", view.state, reason=reason)
 
     def _bounded(self, keep_alive: float | None) -> float | None:
         longest = self._config.hardware.max_keep_alive_seconds

@@ -22,6 +22,9 @@ FORBIDDEN = [
     ("tray", {"pystray"}, ("tray/render.py",)),
     ("tray", {"engine.slot", "engine.adapters", "engine.weights"}, ()),
     ("tray/menu.py", {"pystray", "PIL"}, ()),
+    ("tray/item.py", {"pystray", "PIL"}, ()),
+    ("tray/encoder_row.py", {"pystray", "PIL"}, ()),
+    ("tray/words.py", {"pystray", "PIL"}, ()),
     ("tray/notices.py", {"pystray", "PIL"}, ()),
     ("engine/http", {"engine.slot", "engine.adapters", "engine.weights"}, ()),
 ]

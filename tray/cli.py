@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import PilotlightError
+from tray import words
 
 if TYPE_CHECKING:
     from engine.client import Client
     from engine.configfile import SettingsFile
 
 _BATCH: Final = 256
+_TIMINGS: Final = {"load_seconds": "loaded in", "reload_seconds": "back in", "offload_seconds": "stepped down in"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("texts", nargs="*", metavar="TEXT", help="texts; - reads one per line from standard input")
     embed.set_defaults(run=_embed)
 
-    for verb, words in (("load", "to its device"), ("offload", "off its device"), ("unload", "out of memory")):
-        control = commands.add_parser(verb, help=f"bring an encoder {words}")
+    for verb, where in (("load", "to its device"), ("offload", "off its device"), ("unload", "out of memory")):
+        control = commands.add_parser(verb, help=f"bring an encoder {where}")
         which = control.add_mutually_exclusive_group(required=True)
         which.add_argument("name", nargs="?", metavar="NAME", help="the encoder")
         which.add_argument("--all", action="store_true", help="every encoder")
@@ -133,23 +135,45 @@ def _status(options: argparse.Namespace) -> int:
 
 def _status_lines(found: dict[str, Any], url: str) -> Iterator[str]:
     yield f"Pilotlight {found['version']} at {url} (process {found['pid']})"
-    yield f"RSS {_mib(found['memory']['process']['rss'])}"
+    yield f"RSS {_size(found['memory']['process']['rss'])}"
     for device in found["memory"]["devices"]:
-        yield f"VRAM of {device['name']}: {_mib(device['vram_used'])} of {_mib(device['vram_total'])}"
+        yield f"VRAM of {device['name']}: {_size(device['vram_used'])} of {_size(device['vram_total'])}"
     for component in found["components"]:
-        down = component["steps_down_in_seconds"]
-        parts = [component["status"]]
-        if component["bytes_on_device"]:
-            parts.append(f"{_mib(component['bytes_on_device'])} on {component['device']}")
-        if down is not None:
-            parts.append(f"steps down in {down:.0f} s")
-        if component["error"]:
-            parts.append(component["error"]["message"])
-        yield f"{component['name']} ({component['kind']}): {', '.join(parts)}"
+        yield f"{component['name']} ({component['kind']}): {', '.join(_facts(component))}"
 
 
-def _mib(size: int | None) -> str:
-    return "unknown" if size is None else f"{size / 2**20:.0f} MiB"
+def _facts(component: dict[str, Any]) -> Iterator[str]:
+    """What is known of one encoder, in words; what is unknown is left out."""
+    yield component["status"]
+    resident = component["bytes_on_device"] + component["bytes_in_ram"]
+    if resident or component["bytes_total"]:
+        where = f" on {component['device']}" if component["bytes_on_device"] else ""
+        yield words.share(resident, component["bytes_total"]) + where
+    for key, what in _TIMINGS.items():
+        if component[key] is not None:
+            yield f"{what} {words.duration(component[key])}"
+    kept, down = component["keep_alive_seconds"], component["steps_down_in_seconds"]
+    if component["pinned"]:
+        yield "pinned"
+    elif kept is not None:
+        yield _kept(kept)
+    if down is not None:
+        yield f"{'unloads' if component['state'] == 'in_ram' or kept == 0 else 'steps down'} in {words.countdown(down)}"
+    if component["error"]:
+        yield component["error"]["message"]
+    if component["note"]:
+        yield component["note"]
+
+
+def _kept(seconds: float) -> str:
+    """What the last `keep_alive` asked for."""
+    if seconds < 0:
+        return "keep_alive: stays"
+    return f"keep_alive {words.timeout(seconds)}" if seconds else "keep_alive 0: unloads after use"
+
+
+def _size(count: int | None) -> str:
+    return "unknown" if count is None else words.size(count)
 
 
 def _embed(options: argparse.Namespace) -> int:
@@ -200,7 +224,9 @@ def _control(options: argparse.Namespace) -> int:
     else:
         outcomes = [client.control(options.name, options.verb)]
     for outcome in outcomes:
-        print(f"{outcome['name']}: {outcome['result']}, {outcome['state']}, freed {_mib(outcome['freed_bytes'])}")
+        because = f": {outcome['reason']}" if outcome["reason"] else ""
+        freed = words.size(outcome["freed_bytes"])
+        print(f"{outcome['name']}: {outcome['result']}, {outcome['state']}, freed {freed}{because}")
     return 0 if all(outcome["result"] == "done" for outcome in outcomes) else 1
 
 

@@ -6,32 +6,48 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.errors import PilotlightError
+from engine.errors import Closed, LoadFailed, PilotlightError, Unavailable
+from engine.state import Outcome, State
 from tray import notices
-from tray.menu import Command, CopyEndpoint, OffloadAll, OpenSettings, Quit, SetIdleTimeout, SetLazy
+from tray.item import (
+    Command,
+    CopyEndpoint,
+    LoadEncoder,
+    OffloadAll,
+    OffloadEncoder,
+    OpenSettings,
+    PinEncoder,
+    Quit,
+    SetEagerLoad,
+    SetIdleTimeout,
+    SetLazy,
+    SetUnloadTimeout,
+    UnloadAll,
+    UnloadEncoder,
+)
 from tray.notices import Notice
 
 _log = logging.getLogger(__name__)
 
 
-class OutcomeLike(Protocol):
-    """What came of one encoder's offload."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def result(self) -> str: ...
-
-
 class EngineLike(Protocol):
-    """The engine, as far as a click reaches."""
+    """The engine, as far as a click reaches; a name that the settings no longer hold raises UnknownEncoder."""
 
-    def offload_all(self) -> tuple[OutcomeLike, ...]:
-        """Take every encoder that nobody uses off its device."""
+    def submit_load(self, name: str, *, retry: bool = False) -> Future[Outcome]:
+        """Queue a load, or with `retry` one that waits for no delay; raises QueueFull or Closed."""
         ...
+
+    def offload(self, name: str) -> Outcome: ...
+    def unload(self, name: str) -> Outcome: ...
+    def pin(self, name: str) -> Outcome: ...
+    def unpin(self, name: str) -> Outcome: ...
+    def offload_all(self) -> tuple[Outcome, ...]: ...
+    def unload_all(self) -> tuple[Outcome, ...]: ...
 
 
 class SettingsLike(Protocol):
@@ -104,27 +120,62 @@ class Commands:
     def _run(self, command: Command) -> None:
         try:
             self._do(command)
-        except PilotlightError as error:
-            _log.warning("%s: %s", command, error)
-            self._notify(notices.of_error(error))
-        except Exception:  # noqa: BLE001 - the tray command edge: the worker outlives one bad click
-            _log.exception("%s failed", command)
-            self._notify(Notice("That did not work", "Pilotlight met an error of its own; the log has the details."))
+        except Exception as error:  # noqa: BLE001 - the tray command edge: the worker outlives one bad click
+            self._tell_error(command, error)
 
     def _do(self, command: Command) -> None:
         match command:
             case SetLazy(lazy):
                 self._settings.edit({("hardware", "lazy_encoders"): lazy})
+            case SetEagerLoad(eager):
+                self._settings.edit({("hardware", "eager_load"): eager})
             case SetIdleTimeout(seconds):
-                value = int(seconds) if float(seconds).is_integer() else seconds
-                self._settings.edit({("hardware", "idle_timeout_seconds"): value})
+                self._settings.edit({("hardware", "idle_timeout_seconds"): _plain(seconds)})
+            case SetUnloadTimeout(seconds):
+                self._settings.edit({("hardware", "unload_timeout_seconds"): _plain(seconds)})
+            case LoadEncoder(name):
+                self._engine.submit_load(name, retry=True).add_done_callback(partial(self._loaded, command))
+            case OffloadEncoder(name):
+                self._tell((self._engine.offload(name),), State.IN_RAM)
+            case UnloadEncoder(name):
+                self._tell((self._engine.unload(name),), State.UNLOADED)
+            case PinEncoder(name, pinned):
+                self._settings.edit({("encoders", name, "pin"): pinned})
+                # An app may have pinned it past the file, which then has nothing new to say.
+                (self._engine.pin if pinned else self._engine.unpin)(name)
             case OffloadAll():
-                busy = [outcome.name for outcome in self._engine.offload_all() if outcome.result == "busy"]
-                if busy:
-                    self._notify(Notice("Still in use", f"{', '.join(busy)}: in use, so left where it is."))
+                self._tell(self._engine.offload_all(), State.IN_RAM)
+            case UnloadAll():
+                self._tell(self._engine.unload_all(), State.UNLOADED)
             case CopyEndpoint(url):
                 self._desktop.copy_text(url)
             case OpenSettings():
                 self._desktop.open_file(self._settings.path)
             case Quit():
                 self._on_quit()
+
+    def _loaded(self, command: Command, load: Future[Outcome]) -> None:
+        """Called on the encoder's own thread, some time after the click."""
+        if load.cancelled() or (error := load.exception()) is None or self._closing.is_set():
+            return
+        if isinstance(error, LoadFailed | Unavailable | Closed):  # the encoder's change of state is told already
+            _log.info("%s: %s", command, error)
+        else:
+            self._tell_error(command, error)
+
+    def _tell(self, outcomes: tuple[Outcome, ...], asked: State) -> None:
+        if (notice := notices.of_outcomes(outcomes, asked)) is not None:
+            self._notify(notice)
+
+    def _tell_error(self, command: Command, error: BaseException) -> None:
+        if isinstance(error, PilotlightError):
+            _log.warning("%s: %s", command, error)
+            self._notify(notices.of_error(error))
+        else:
+            _log.error("%s failed", command, exc_info=error)
+            self._notify(Notice("That did not work", "Pilotlight met an error of its own; the log has the details."))
+
+
+def _plain(seconds: float) -> float:
+    """Whole seconds as an integer, which is how a person writes them in the file."""
+    return int(seconds) if float(seconds).is_integer() else seconds

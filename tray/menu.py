@@ -2,83 +2,40 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from engine.config import Config
 from engine.memory import DeviceReading, Reading
 from engine.state import EncoderView, State
-
-MIB: Final = 2**20
-GIB: Final = 2**30
+from tray import words
+from tray.encoder_row import encoder_row
+from tray.item import (
+    SEPARATOR,
+    Command,
+    CopyEndpoint,
+    Item,
+    OffloadAll,
+    OpenSettings,
+    Quit,
+    SetEagerLoad,
+    SetIdleTimeout,
+    SetLazy,
+    SetUnloadTimeout,
+    UnloadAll,
+    note,
+)
 
 IDLE_TIMEOUTS: Final = (0.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 """Seconds that the menu offers for the idle timeout; 0 = never."""
 
-ENCODER_ROOM: Final = len(" · idle · 123 MiB · steps down in 59 s")
-"""Characters after an encoder's name that its ordinary states need."""
+UNLOAD_TIMEOUTS: Final = (0.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
+"""Seconds that the menu offers for the unload timeout; 0 = never."""
 
-LONGEST_ERROR: Final = 60
-"""Characters of an encoder's error that its row shows; the notice and the log carry all of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetLazy:
-    """Load encoders on first use (true), or bring all of them to their device now and at start (false)."""
-
-    lazy: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SetIdleTimeout:
-    """Let encoders leave their device after so many seconds without use; 0 = never."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class OffloadAll:
-    """Take every encoder that nobody uses off its device."""
-
-
-@dataclass(frozen=True, slots=True)
-class CopyEndpoint:
-    """Put the endpoint's address on the clipboard."""
-
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class OpenSettings:
-    """Open the settings file in the person's editor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quit:
-    """Close Pilotlight."""
-
-
-Command = SetLazy | SetIdleTimeout | OffloadAll | CopyEndpoint | OpenSettings | Quit
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One row; without a command and without children it only informs."""
-
-    text: str
-    command: Command | None = None
-    checked: bool | None = None
-    """None where a check makes no sense."""
-    radio: bool = False
-    enabled: bool = True
-    children: tuple[Item, ...] = ()
-    room: int = 0
-    """Characters to keep free for longer texts, because a panel does not widen a menu that is open."""
-
-
-SEPARATOR: Final = Item("", enabled=False)
-"""A line between two groups."""
+ON_A_CPU: Final = "Stepping down lowers RSS; pages stay as droppable file cache"
+ON_A_GPU: Final = "Stepping down frees VRAM; weights stay in RAM"
+"""What stepping down gives back; on a CPU the pages become file cache, which the system may drop at any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +55,20 @@ class Snapshot:
 
 def build(snapshot: Snapshot) -> tuple[Item, ...]:
     """Return the rows of the menu; their number changes only with the settings."""
+    hardware = snapshot.config.hardware
+    states = {view.state for view in snapshot.views}
     return (
-        _note(headline(snapshot.views)),
+        note(headline(snapshot.views)),
         *_memory(snapshot),
         SEPARATOR,
-        *(_note(_encoder(view, snapshot.now), room=len(view.name) + ENCODER_ROOM) for view in snapshot.views),
+        *(encoder_row(view, snapshot.now) for view in snapshot.views),
         *((SEPARATOR,) if snapshot.views else ()),
-        _lazy(snapshot.config.hardware.lazy_encoders),
-        _idle_timeout(snapshot.config.hardware.idle_timeout_seconds),
-        Item("Offload all now", OffloadAll(), enabled=any(view.state is State.ON_DEVICE for view in snapshot.views)),
+        Item("Load on first use", SetLazy(not hardware.lazy_encoders), checked=hardware.lazy_encoders),
+        Item("Read into RAM at start", SetEagerLoad(not hardware.eager_load), checked=hardware.eager_load),
+        _choices("Idle timeout", SetIdleTimeout, IDLE_TIMEOUTS, hardware.idle_timeout_seconds),
+        _choices("Unload timeout", SetUnloadTimeout, UNLOAD_TIMEOUTS, hardware.unload_timeout_seconds),
+        Item("Offload all now", OffloadAll(), enabled=State.ON_DEVICE in states),
+        Item("Unload all now", UnloadAll(), enabled=not states.isdisjoint({State.ON_DEVICE, State.IN_RAM})),
         SEPARATOR,
         Item("Copy endpoint address", CopyEndpoint(snapshot.url)),
         Item(
@@ -128,81 +90,27 @@ def headline(views: tuple[EncoderView, ...]) -> str:
     return f"Pilotlight · {sum(view.awake for view in views)} of {len(views)} awake"
 
 
-def shape(rows: tuple[Item, ...]) -> tuple[object, ...]:
-    """Return what a drawn menu cannot change in place: the rows' number, order, sort and nesting."""
-    return tuple(
-        None if row is SEPARATOR else (row.checked is not None, row.radio, shape(row.children)) for row in rows
-    )
-
-
-def _note(text: str, room: int = 0) -> Item:
-    return Item(text, enabled=False, room=room)
-
-
 def _memory(snapshot: Snapshot) -> tuple[Item, ...]:
     devices = {device.index: device for device in snapshot.reading.devices}
     indices = sorted({*devices, *snapshot.gpus})
     names = [f"GPU {index} VRAM" for index in indices] if len(indices) > 1 else ["VRAM"]
-    gpus = (_note(_vram(name, devices.get(index))) for name, index in zip(names, indices, strict=False))
-    return (*gpus, _note(f"RSS {_size(snapshot.reading.rss)}"))
+    gpus = (note(_vram(name, devices.get(index))) for name, index in zip(names, indices, strict=False))
+    on_a_cpu = not indices and all(view.device in (None, "cpu") for view in snapshot.views)
+    return (*gpus, note(f"RSS {words.size(snapshot.reading.rss)}"), note(ON_A_CPU if on_a_cpu else ON_A_GPU))
 
 
 def _vram(name: str, device: DeviceReading | None) -> str:
     if device is None or device.vram_used is None or device.vram_total is None:
         return f"{name} unknown"
-    return f"{name} {device.vram_used / GIB:.1f} / {device.vram_total / GIB:.1f} GiB"
+    return f"{name} {device.vram_used / words.GIB:.1f} / {device.vram_total / words.GIB:.1f} GiB"
 
 
-def _encoder(view: EncoderView, now: float) -> str:
-    parts = [view.name, view.status]
-    if view.error is not None and view.state in (State.FAILED, State.UNAVAILABLE):
-        parts.append(_clipped(view.error.message))
-    if held := view.bytes_on_device + view.bytes_in_ram:
-        parts.append(_size(held))
-    deadline = view.next_deadline(now)
-    if view.pinned:
-        parts.append("pinned")
-    elif deadline is not None and not view.in_flight:
-        verb = "unloads" if view.state is State.IN_RAM else "steps down"
-        parts.append(f"{verb} in {_countdown(deadline - now)}")
-    return " · ".join(parts)
-
-
-def _lazy(lazy: bool) -> Item:
-    return Item("Load on first use", SetLazy(not lazy), checked=lazy)
-
-
-def _idle_timeout(current: float) -> Item:
-    choices = sorted({*IDLE_TIMEOUTS, current})
+def _choices(text: str, command: Callable[[float], Command], offered: tuple[float, ...], current: float) -> Item:
+    """A submenu of timeouts: those offered, and the one in force where it is another."""
     return Item(
-        "Idle timeout",
+        text,
         children=tuple(
-            Item(_timeout(seconds), SetIdleTimeout(seconds), checked=seconds == current, radio=True)
-            for seconds in choices
+            Item(words.timeout(seconds), command(seconds), checked=seconds == current, radio=True)
+            for seconds in sorted({*offered, current})
         ),
     )
-
-
-def _timeout(seconds: float) -> str:
-    if seconds == 0:
-        return "Never"
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length and seconds % length == 0:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:g} s"
-
-
-def _countdown(seconds: float) -> str:
-    whole = max(0, math.ceil(seconds))
-    if whole < 120:
-        return f"{whole} s"
-    return f"{math.ceil(whole / 60)} min" if whole < 7200 else f"{math.ceil(whole / 3600)} h"
-
-
-def _size(size: int) -> str:
-    return f"{size / MIB:.0f} MiB" if size < GIB else f"{size / GIB:.1f} GiB"
-
-
-def _clipped(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST_ERROR else f"{line[: LONGEST_ERROR - 1]}…"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from engine.errors import PilotlightError
 from engine.events import Event, SettingsRefused, StateChanged
-from engine.state import State
+from engine.state import Outcome, State
+
+_WHY_NOT: Final = {"busy": "in use or on its way", "refused": "pinned"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +36,22 @@ def notice_for(event: Event) -> Notice | None:
 def of_error(error: PilotlightError) -> Notice:
     """Return an error as a notice: its title, what happened and what to do."""
     return Notice(error.title, str(error))
+
+
+def of_outcomes(outcomes: Iterable[Outcome], asked: State) -> Notice | None:
+    """Return which encoders did not reach the rung that a click `asked` of them, and why; None when all of them did."""
+    found = [(title, outcome) for outcome in outcomes if (title := _shortfall(outcome, asked)) is not None]
+    if not found:
+        return None
+    reasons = ((outcome.name, outcome.reason or _WHY_NOT.get(outcome.result, outcome.result)) for _, outcome in found)
+    titles = {title for title, _ in found}
+    return Notice(
+        titles.pop() if len(titles) == 1 else "Not all as you asked",
+        "\n".join(f"{name}: {reason.rstrip('.')}." for name, reason in reasons),
+    )
+
+
+def _shortfall(outcome: Outcome, asked: State) -> str | None:
+    if outcome.result != "done":
+        return "Memory not given back" if outcome.state is State.UNLOADED else "Left in place"
+    return "Unloaded instead" if outcome.reason and outcome.state is not asked else None

@@ -18,7 +18,7 @@ from typing import Any, Final
 from PIL import Image
 
 from engine.errors import PilotlightError
-from tray.menu import SEPARATOR, Command, Item, shape
+from tray.item import SEPARATOR, Command, Item, shape
 from tray.notices import Notice
 from tray.picture import Flame, draw
 

@@ -10,12 +10,13 @@ from typing import Final, Protocol
 
 from engine.config import Config
 from engine.errors import SettingsError
-from engine.events import Event, Events
+from engine.events import Event, Events, TimerSet
 from engine.memory import Reading
 from engine.state import EncoderView
 from tray import commands, menu, notices, platform
 from tray.commands import Commands
-from tray.menu import Item, Snapshot
+from tray.item import Command, Item
+from tray.menu import Snapshot
 from tray.notices import Notice
 from tray.picture import Flame
 from tray.render import Renderer
@@ -34,7 +35,7 @@ class EngineLike(commands.EngineLike, Protocol):
     def clock(self) -> Callable[[], float]: ...
     @property
     def events(self) -> Events: ...
-    def views(self) -> tuple[EncoderView, ...]: ...
+    def views(self, *, measured: bool = False) -> tuple[EncoderView, ...]: ...
     def read_memory(self) -> Reading: ...
 
 
@@ -74,12 +75,12 @@ class Tray:
         Raises TrayUnavailable. Ask `platform.tray_problem()` first.
         """
         platform.prepare()
-        self._renderer = Renderer(platform.BACKEND, self._commands.put, *self._look())
+        self._renderer = Renderer(platform.BACKEND, self._click, *self._look())
         if self._stopping.is_set():
             return
         if words := platform.host_missing():
             _log.warning("%s", words)
-        unsubscribe = self._engine.events.subscribe(self._inbox.put)
+        unsubscribe = self._engine.events.subscribe(self._hear)
         self._commands.start()
         try:
             self._renderer.run(lambda: self._begin(on_ready))
@@ -103,6 +104,15 @@ class Tray:
             self._notify(notices.of_error(problem))
         on_ready()
 
+    def _click(self, command: Command) -> None:
+        self._told = None  # somebody waits for an answer now, so one that repeats the last is news
+        self._commands.put(command)
+
+    def _hear(self, event: Event) -> None:
+        # Every request may set a timer; the next second's look shows it early enough.
+        if not isinstance(event, TimerSet):
+            self._inbox.put(event)
+
     def _refresh_until_stopped(self) -> None:
         failing = False
         while not self._stopping.is_set():
@@ -123,7 +133,7 @@ class Tray:
 
     def _look(self) -> tuple[tuple[Item, ...], Flame, str]:
         """Return the menu, the flame and the tooltip of this moment."""
-        views, reading = self._engine.views(), self._engine.read_memory()
+        views, reading = self._engine.views(measured=True), self._engine.read_memory()
         self._gpus |= {device.index for device in reading.devices}
         snapshot = Snapshot(
             config=self._engine.config,
@@ -137,7 +147,7 @@ class Tray:
         return menu.build(snapshot), Flame.of(views), menu.headline(views)
 
     def _notify(self, notice: Notice) -> None:
-        """Show `notice`, unless it repeats the last one: a retry that fails again is no news."""
+        """Show `notice`, unless it repeats the last one and nobody clicked since: a retry may fail again."""
         if notice != self._told and self._renderer is not None:
             self._told = notice
             self._renderer.notify(notice)

@@ -51,8 +51,11 @@ class Adapter(Protocol):
     def stale(self) -> str | None:
         """Say what happened to the weights' files since they were loaded, None for nothing; touches no weight."""
 
-    def offload(self) -> None:
-        """Take the weights from the device to RAM; raises CannotRest when they would not survive there."""
+    def offload(self) -> int:
+        """Take the weights from the device to RAM and return how many bytes that should free.
+
+        Raises CannotRest when they would not survive there.
+        """
 
     def unload(self) -> None:
         """Drop everything and give the memory back to the system; also after a failed move."""

@@ -127,14 +127,17 @@ class TorchAdapter(ABC):
         return self._home.stale() if self._home else None
 
     @final
-    def offload(self) -> None:
-        """Give the weights' memory back and keep skeleton and tokenizer; raises CannotRest."""
+    def offload(self) -> int:
+        """Give the weights' memory back, keep skeleton and tokenizer, and return the bytes that should come free.
+
+        Raises CannotRest.
+        """
         if self._device == "cpu":
-            self._at_home.lower()
-            return
+            return self._at_home.lower()
         with CONSTRUCTION:
-            self._at_home.lower()
+            expected = self._at_home.lower()
         self._empty_device_cache()
+        return expected
 
     @final
     def unload(self) -> None:

@@ -132,27 +132,29 @@ class Home:
             self._give_back()
         self._lifted = True
 
-    def lower(self) -> None:
+    def lower(self) -> int:
         """Take the weights off their device and give the pages back, which the next use takes from the file again.
 
-        Raises CannotRest when they are not all in files (on a CPU), or when the module has written into them; OSError
-        when the system refuses.
+        Returns how many bytes that should free. Raises CannotRest when they are not all in files (on a CPU), or when
+        the module has written into them; OSError when the system refuses.
         """
+        expected = self.footprint().on_device - (self._plain if self._on_cpu else 0)
         if not self._on_cpu:
             for stretch in self._stretches:
                 stretch.look_at(stretch.flat)
             for tensor in self._loose:
                 tensor.data = tensor.to("cpu")
-        if self.cannot_rest is None and self._written():
-            self.cannot_rest = "It writes into its own weights, so when idle it is unloaded; what it wrote is kept."
+        if self.cannot_rest is None:
+            self.cannot_rest = self._would_lose()
         if self.cannot_rest is not None:
             raise CannotRest(self.cannot_rest)
         self._give_back()
         self._lifted = False
+        return expected
 
     def writes(self) -> dict[str, torch.Tensor]:
         """Return copies of what the module has written into: stretch -> its elements, (n,); empty for most."""
-        if not self._written() or self.stale():
+        if self._would_lose() is None or self.stale():
             return {}
         files = {mapping.identity.path: Mapping(mapping.identity.path) for mapping in self._mappings}
         written = {}
@@ -197,9 +199,14 @@ class Home:
         for mapping in self._mappings:
             mapping.give_back()
 
-    def _written(self) -> bool:
-        """Whether pages hold what no file does; a system that does not say counts as yes."""
-        return any(mapping.usage().written != 0 for mapping in self._mappings)
+    def _would_lose(self) -> str | None:
+        """Say why giving the pages back would lose something that is in no file, None when it would not."""
+        written = [mapping.usage().written for mapping in self._mappings]
+        if any(written):
+            return "It writes into its own weights, so when idle it is unloaded; what it wrote is kept."
+        if None in written:
+            return "The system does not say whether it writes into its own weights, so when idle it is unloaded."
+        return None
 
     def _move_in(self, known: Found) -> list[Stretch]:
         """Settle every stretch that a file holds as it is; return the others."""

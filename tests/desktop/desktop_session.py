@@ -251,7 +251,9 @@ class OpenMenu:
         left, top, right, bottom = self.box
 
         def beside() -> tuple[int, int, int, int] | None:
-            box = _changed(self.screen, desktop.screenshot(), hidden=(left - 1, top - 1, right + 1, bottom + 1))
+            here = (left - 1, top - 1, right + 1, bottom + 1)
+            panel = (0, bottom, self.screen.width, self.screen.height)  # its clock may move on
+            box = _changed(self.screen, desktop.screenshot(), here, panel)
             return box if box is not None and box[3] - box[1] > 60 else None
 
         desktop.click(self._middle(), self._row(labels, start))
@@ -272,7 +274,7 @@ def open_menu(desktop: Desktop, icon: tuple[int, int]) -> OpenMenu:
 
     def above() -> tuple[int, int, int, int] | None:
         everything = (0, panel_top, before.width, before.height)
-        box = _changed(before, desktop.screenshot(), hidden=everything)
+        box = _changed(before, desktop.screenshot(), everything)
         return box if box is not None and box[3] - box[1] > 100 else None
 
     desktop.click(*icon)
@@ -290,11 +292,12 @@ def _settled(desktop: Desktop, find: Callable[[], tuple[int, int, int, int] | No
 
 
 def _changed(
-    before: Image.Image, after: Image.Image, hidden: tuple[int, int, int, int]
+    before: Image.Image, after: Image.Image, *hidden: tuple[int, int, int, int]
 ) -> tuple[int, int, int, int] | None:
     """Return the box of what differs outside `hidden`."""
     difference = ImageChops.difference(before, after).convert("L")
-    difference.paste(0, hidden)
+    for box in hidden:
+        difference.paste(0, box)
     return difference.getbbox()
 
 

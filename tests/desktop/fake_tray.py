@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import threading
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from tray_fakes import MIB, FakeEngine, FakeSettings, a_view
 from engine.config import Config, Hardware
 from engine.errors import LoadFailed
 from engine.events import SettingsApplied, StateChanged
-from engine.state import ErrorView, State
+from engine.state import ErrorView, Outcome, State
 from tray.tray import Tray
 
 SLEEPING = a_view(name="mini_lm & friends")
@@ -38,10 +39,29 @@ class Settings(FakeSettings):
     def edit(self, changes: dict[tuple[str, ...], Any]) -> None:
         hardware = self._engine.config.hardware
         for path, value in changes.items():
-            hardware = replace(hardware, **{path[-1]: value})
+            if path[0] == "hardware":
+                hardware = replace(hardware, **{path[-1]: value})
             say(edit=".".join(path), value=value)
         self._engine.config = replace(self._engine.config, hardware=Hardware(**_fields(hardware)))
         self._engine.events.publish(SettingsApplied())
+
+
+class SpokenEngine(FakeEngine):
+    """Says what it is asked, and pins its encoder when told so."""
+
+    def submit_load(self, name: str, *, retry: bool = False) -> Future[Outcome]:
+        say(asked="load", name=name)
+        return super().submit_load(name, retry=retry)
+
+    def _one(self, verb: str, name: str) -> Outcome:
+        say(asked=verb, name=name)
+        if verb in ("pin", "unpin"):
+            self.encoders = tuple(replace(view, pinned=verb == "pin") for view in self.encoders)
+        return super()._one(verb, name)
+
+    def unload_all(self) -> tuple[Outcome, ...]:
+        say(asked="unload_all")
+        return super().unload_all()
 
 
 def _fields(hardware: Hardware) -> dict[str, Any]:
@@ -50,7 +70,7 @@ def _fields(hardware: Hardware) -> dict[str, Any]:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    engine = FakeEngine(config=Config(), encoders=(SLEEPING,))
+    engine = SpokenEngine(config=Config(), encoders=(SLEEPING,))
     tray = Tray(engine, Settings(engine), "http://127.0.0.1:7458", lambda: tray.stop())
 
     def on_signal(number: int, _frame: Any) -> None:
@@ -69,7 +89,8 @@ def main() -> None:
                 SLEEPING,
                 state=state,
                 error=error,
-                bytes_on_device=87 * MIB if state is State.ON_DEVICE else 0,
+                bytes_on_device=61 * MIB if state is State.ON_DEVICE else 0,
+                bytes_total=87 * MIB,
                 last_used=engine.clock(),
             )
             engine.encoders = (view, a_view("second")) if order == "two" else (view,)

@@ -90,11 +90,12 @@ class Panel:
         return [row["label"] for row in self.rows() if "label" in row]
 
     def row(self, *path: str) -> Node:
-        """Return the row whose label starts with the last of `path`, below the rows before it."""
+        """Return the row whose label is, else starts with, the last of `path`, below the rows before it."""
         rows = self.rows()
         found: Node = {}
         for start in path:
-            found = next(row for row in rows if row.get("label", "").startswith(start))
+            likely = [row for row in rows if row.get("label", "").startswith(start)]
+            found = next((row for row in likely if row["label"] == start), likely[0])
             rows = found.get("children", [])
         return found
 

@@ -56,12 +56,24 @@ def test_the_menu_changes_the_settings_shows_rss_and_quits(desktop: Desktop, pan
         until(lambda: panel.labels()[0] == "Pilotlight · loading minilm", "the headline to say that it loads")
         assert answer.result(120) == 384
     until(lambda: panel.labels()[0] == "Pilotlight · 1 of 1 awake", "the headline to say that it is awake")
-    until(lambda: re.search(r"· \d+ MiB · steps down in 2\d s$", panel.row("minilm")["label"]), "the countdown")
+    until(lambda: re.search(r"· \d+ / 87 MiB · steps down in 2\d s$", panel.row("minilm")["label"]), "the countdown")
     until(lambda: place_of(EMBER, desktop.screenshot()), "the lit flame to show in the panel")
     desktop.screenshot().save(artifacts() / "menu.png")
     assert menu.still_open(desktop), "the menu closed or moved when its texts changed"
 
+    # So does an encoder's submenu, while its own texts count down.
+    inside = menu.open_submenu(desktop, panel.labels(), "minilm")
+    assert len(inside.rows) == len([row for row in panel.row("minilm")["children"] if "label" in row])
+    counted = panel.row("minilm", "Steps down in")["label"]
+    until(lambda: panel.row("minilm", "Steps down in")["label"] != counted, "the submenu to count down")
+    desktop.screenshot().save(artifacts() / "menu-encoder.png")
+    assert menu.still_open(desktop), "the menu closed when its submenu's texts changed"
+    assert inside.still_open(desktop), "the submenu closed or moved when its texts changed"
+    inside.click(desktop, [row["label"] for row in panel.row("minilm")["children"] if "label" in row], "Step down")
+    until(lambda: "· in RAM ·" in panel.row("minilm")["label"], "the encoder to step down")
+
     # A click on the check reaches the file and what is in force, and the comments stay.
+    menu = opened(desktop, panel, icon)
     menu.click(desktop, panel.labels(), "Load on first use")
     until(lambda: hardware(settings)["lazy_encoders"] is False, "the check in the settings file")
     until(lambda: panel.row("Load on").get("toggle-state") == 0, "the check to go from the menu")

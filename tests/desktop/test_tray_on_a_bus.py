@@ -16,6 +16,16 @@ import pytest
 from desktop_session import HERE, ROOT, Desktop, until
 from status_notifier import Panel
 
+from tray.menu import ON_A_CPU
+
+NAME = "mini_lm & friends"
+
+
+def ids(panel: Panel) -> list[int]:
+    """Every row's number on the bus, those in submenus too; a row that is made anew gets another."""
+    rows = panel.rows()
+    return [row["id"] for row in rows] + [child["id"] for row in rows for child in row.get("children", [])]
+
 
 class FakeTray:
     """tests/desktop/fake_tray.py as a process."""
@@ -94,10 +104,14 @@ def test_the_menu_arrives_as_built_with_its_checks_and_radios(panel: Panel, tray
     assert panel.labels() == [
         "Pilotlight · 0 of 1 awake",
         "RSS 412 MiB",
+        ON_A_CPU,
         "mini_lm & friends · idle (not loaded)",
         "Load on first use",
+        "Read into RAM at start",
         "Idle timeout",
+        "Unload timeout",
         "Offload all now",
+        "Unload all now",
         "Copy endpoint address",
         "Open settings file",
         "Quit",
@@ -107,10 +121,29 @@ def test_the_menu_arrives_as_built_with_its_checks_and_radios(panel: Panel, tray
     choices = {row["label"]: row.get("toggle-state") for row in panel.row("Idle timeout")["children"]}
     assert choices == {"Never": 0, "10 s": 0, "30 s": 1, "1 min": 0, "5 min": 0, "30 min": 0}
     assert panel.property("Title") == "Pilotlight · 0 of 1 awake"
+    encoder = panel.row("mini_lm")
+    assert encoder.get("enabled", True) is True
+    assert [
+        (row.get("label", "---"), row.get("enabled", True), row.get("toggle-state")) for row in encoder["children"]
+    ] == [
+        ("builtin:all-MiniLM-L6-v2 · no device yet", False, None),
+        ("Nothing resident", False, None),
+        ("Loaded: not yet", False, None),
+        ("Back: not yet", False, None),
+        ("First use after coming up: not yet", False, None),
+        ("Stepped down: not yet", False, None),
+        ("Loads at its next use", False, None),
+        ("No problems", False, None),
+        ("---", True, None),
+        ("Load now", True, None),
+        ("Step down to RAM", False, None),
+        ("Unload", False, None),
+        ("Pinned", True, 0),
+    ]
 
 
 def test_texts_change_in_place_so_that_an_open_menu_stays(panel: Panel, tray: FakeTray) -> None:
-    before = [row["id"] for row in panel.rows()]
+    before = ids(panel)
     icon = panel.property("IconName")
     panel.signals.clear()
     tray.order("awake")
@@ -118,7 +151,12 @@ def test_texts_change_in_place_so_that_an_open_menu_stays(panel: Panel, tray: Fa
     first = until(lambda: panel.row("mini_lm")["label"], "the encoder's row")
     assert "steps down in" in first
     until(lambda: panel.row("mini_lm")["label"] != first, "the countdown to count")
-    assert [row["id"] for row in panel.rows()] == before
+    inside = panel.row("mini_lm", "Steps down in")["label"]
+    until(lambda: panel.row("mini_lm", "Steps down in")["label"] != inside, "the countdown in the submenu to count")
+    assert panel.row("mini_lm", "61 of 87 MiB resident")
+    assert panel.row("mini_lm", "Step down to RAM").get("enabled", True) is True
+    assert panel.row("mini_lm", "Load now").get("enabled") is False
+    assert ids(panel) == before
     assert not [body for name, body in panel.signals if name == "LayoutUpdated"]
     until(lambda: panel.property("IconName") != icon, "the lit icon")
     lit = panel.property("IconName")
@@ -139,7 +177,34 @@ def test_clicks_reach_the_settings_and_the_checks_follow(panel: Panel, tray: Fak
     until(lambda: tray.heard(edit="hardware.idle_timeout_seconds", value=10), "the timeout")
     until(lambda: panel.row("Idle timeout", "10 s").get("toggle-state") == 1, "the radio to move")
     assert panel.row("Idle timeout", "30 s").get("toggle-state") == 0
-    assert len([said for said in tray.said if "edit" in said]) == 3
+    panel.click("Unload timeout", "1 h")
+    until(lambda: tray.heard(edit="hardware.unload_timeout_seconds", value=3600), "the other timeout")
+    until(lambda: panel.row("Unload timeout", "1 h").get("toggle-state") == 1, "its radio to move")
+    panel.click("Read into RAM at start")
+    until(lambda: tray.heard(edit="hardware.eager_load", value=True), "the other check")
+    assert len([said for said in tray.said if "edit" in said]) == 5
+
+
+def test_clicks_in_an_encoders_submenu_reach_that_encoder(panel: Panel, tray: FakeTray) -> None:
+    panel.click("mini_lm", "Load now")
+    until(lambda: tray.heard(asked="load", name=NAME), "the load")
+    tray.order("awake")  # the load that was asked for has no end yet, and holds up nothing
+    until(lambda: panel.row("mini_lm", "Step down").get("enabled", True), "the encoder to be awake")
+    panel.click("mini_lm", "Step down to RAM")
+    until(lambda: tray.heard(asked="offload", name=NAME), "the step down")
+    panel.click("mini_lm", "Unload")
+    until(lambda: tray.heard(asked="unload", name=NAME), "the unload")
+    panel.click("mini_lm", "Pinned")
+    until(lambda: tray.heard(edit=f"encoders.{NAME}.pin", value=True), "the pin in the settings")
+    until(lambda: panel.row("mini_lm", "Pinned").get("toggle-state") == 1, "the check")
+    panel.click("mini_lm", "Pinned")
+    until(lambda: tray.heard(edit=f"encoders.{NAME}.pin", value=False), "the pin to go from the settings")
+    until(lambda: panel.row("mini_lm", "Pinned").get("toggle-state") == 0, "the check to go")
+    panel.click("Unload all now")
+    until(lambda: tray.heard(asked="unload_all"), "the click on all")
+    assert [said["asked"] for said in tray.said if "asked" in said] == [
+        *("load", "offload", "unload", "pin", "unpin", "unload_all")
+    ]
 
 
 def test_another_encoder_adds_a_row(panel: Panel, tray: FakeTray) -> None:

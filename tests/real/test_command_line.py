@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import metadata
 
 import pytest
 from conftest import Reference
 from running import SETTINGS, Home, Running
+
+from tray import cli
 
 
 def test_the_version_is_the_installed_one(home: Home) -> None:
@@ -25,6 +28,52 @@ def test_status_shows_what_runs(app: Running) -> None:
     assert (found["running"], found["pid"], found["status"]) == (True, app.pid, "ok")
     assert found["components"][0]["state"] == "on_device"
     assert found["memory"]["process"]["rss"] > 0
+
+
+def test_status_shows_memory_times_and_keep_alive_of_each_encoder(app: Running) -> None:
+    app.embed("x", keep_alive="10m").raise_for_status()
+    app.control("components/minilm/offload").raise_for_status()
+    down = app.home.command("status").stdout
+    app.embed("x", keep_alive="10m").raise_for_status()
+    up = app.home.command("status").stdout
+    app.embed("x", keep_alive=-1).raise_for_status()
+    stays = app.home.command("status").stdout
+    app.control("components/minilm/unload").raise_for_status()
+    time = r"\d[\d.]* m?s"
+    past = rf"loaded in {time}, back in {time}, stepped down in {time}"
+    little = r"[\d.]+( KiB)? / 87 MiB"
+    held = "keep_alive 10 min, steps down in 10 min"
+    assert re.search(rf"^minilm \(dense\): in RAM, {little}, loaded in {time}, .*unloads in 15 min$", down, re.M), down
+    assert re.search(rf"^minilm \(dense\): idle, \d+ / 87 MiB on cpu, {past}, {held}$", up, re.M), up
+    assert re.search(r"^minilm \(dense\): idle, .*, keep_alive: stays$", stays, re.M), stays
+
+
+def test_status_says_what_it_knows_and_leaves_out_the_rest() -> None:
+    nothing = dict.fromkeys(("load_seconds", "reload_seconds", "offload_seconds", "keep_alive_seconds", "note"))
+    nothing |= dict.fromkeys(("steps_down_in_seconds", "error", "bytes_total", "device"))
+    nothing |= {"status": "idle", "state": "on_device", "pinned": False, "bytes_on_device": 0, "bytes_in_ram": 0}
+    assert list(cli._facts(nothing)) == ["idle"]
+    assert list(cli._facts(nothing | {"pinned": True, "keep_alive_seconds": 0.0})) == ["idle", "pinned"]
+    mib = 2**20
+    some: dict[str, object] = {"bytes_in_ram": 12 * mib, "bytes_total": 87 * mib, "offload_seconds": 0.0012}
+    assert list(cli._facts(nothing | some)) == ["idle", "12 / 87 MiB", "stepped down in 1.2 ms"]
+    some = {"keep_alive_seconds": 0.0, "load_seconds": 2.346, "reload_seconds": 0.0164, "note": "It writes."}
+    assert list(cli._facts(nothing | some)) == [
+        "idle", "loaded in 2.35 s", "back in 16 ms", "keep_alive 0: unloads after use", "It writes.",
+    ]  # fmt: skip
+    some = {"keep_alive_seconds": 9000.0, "steps_down_in_seconds": 45.2, "error": {"message": "No disk."}}
+    assert list(cli._facts(nothing | some)) == ["idle", "keep_alive 150 min", "steps down in 46 s", "No disk."]
+
+
+def test_a_verb_that_did_nothing_says_why_and_fails(app: Running) -> None:
+    app.control("components/minilm/load").raise_for_status()
+    app.control("components/minilm/pin").raise_for_status()
+    try:
+        refused = app.home.command("unload", "minilm")
+    finally:
+        app.control("components/minilm/unpin").raise_for_status()
+    assert refused.returncode == 1
+    assert re.fullmatch(r"minilm: refused, on_device, freed 0 MiB: .*\bpinned\b.*\n", refused.stdout)
 
 
 def test_without_a_running_app_status_fails_and_quit_has_nothing_to_do(home: Home) -> None:
@@ -74,7 +123,7 @@ def test_an_unknown_encoder_is_named_with_those_that_exist(user: Home) -> None:
 
 @pytest.mark.parametrize("which", ["minilm", "--all"])
 def test_load_offload_and_unload_move_the_encoder_and_say_so(app: Running, which: str) -> None:
-    for verb, state in (("unload", "unloaded"), ("load", "on_device"), ("offload", "unloaded"), ("load", "on_device")):
+    for verb, state in (("unload", "unloaded"), ("load", "on_device"), ("offload", "in_ram"), ("load", "on_device")):
         moved = app.home.command(verb, which)
         assert moved.returncode == 0, moved.stderr
         assert moved.stdout.startswith(f"minilm: done, {state}, freed ")

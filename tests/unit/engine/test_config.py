@@ -24,7 +24,12 @@ def test_no_settings_are_the_defaults() -> None:
     settings = parse({})
     assert settings == Config()
     assert settings.hardware == Hardware(
-        lazy_encoders=True, device="auto", idle_timeout_seconds=30.0, unload_timeout_seconds=900.0
+        lazy_encoders=True,
+        eager_load=False,
+        device="auto",
+        idle_timeout_seconds=30.0,
+        unload_timeout_seconds=900.0,
+        max_keep_alive_seconds=0.0,
     )
     assert settings.server == Server("127.0.0.1", 7458)
     assert [(encoder.name, encoder.model) for encoder in settings.encoders] == [("minilm", BUILTIN)]
@@ -38,9 +43,12 @@ def test_settings_are_frozen() -> None:
 def test_settings_survive_the_way_to_plain_data_and_back() -> None:
     settings = parse(
         {
-            "hardware": {"lazy_encoders": False, "device": "cuda:1", "idle_timeout_seconds": 1},
+            "hardware": {"lazy_encoders": False, "device": "cuda:1", "eager_load": True, "max_keep_alive_seconds": 60},
             "server": {"host": "::1", "port": 0},
-            "encoders": {"a": {**MODEL, "aliases": ["b"], "pin": True, "unload_timeout_seconds": 0}, "c.d-e_f": MODEL},
+            "encoders": {
+                "a": {**MODEL, "aliases": ["b"], "pin": True, "unload_timeout_seconds": 0, "lazy_encoders": True},
+                "c.d-e_f": {**MODEL, "eager_load": False},
+            },
         }
     )
     assert parse(settings.as_mapping()) == settings
@@ -64,6 +72,27 @@ def test_a_timeout_is_a_number_of_seconds_from_zero(key: str, value: Any, path: 
     assert "0" in problem
 
 
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), True, "30", 10**400])
+def test_the_bound_of_keep_alive_is_a_number_of_seconds_whose_0_means_no_limit(value: Any) -> None:
+    [problem] = problems({"hardware": {"max_keep_alive_seconds": value}})
+    assert problem.startswith("hardware.max_keep_alive_seconds: ")
+    assert "seconds" in problem
+    assert "no limit" in problem
+    assert "never" not in problem
+
+
+def test_the_bound_of_keep_alive_is_the_computers_and_no_encoders() -> None:
+    [problem] = problems({"encoders": {"a": {**MODEL, "max_keep_alive_seconds": 60}}})
+    assert "unknown key" in problem
+
+
+def test_an_encoders_eagerness_is_its_own_only_where_it_says_so() -> None:
+    tables = {"a": MODEL, "b": {**MODEL, "lazy_encoders": False, "eager_load": True}}
+    silent, said = parse({"hardware": {"eager_load": True}, "encoders": tables}).encoders
+    assert (silent.lazy_encoders, silent.eager_load) == (None, None)
+    assert (said.lazy_encoders, said.eager_load) == (False, True)
+
+
 @pytest.mark.parametrize("value", [0, 0.5, 30, 365 * 86400])
 def test_a_timeout_may_be_whole_or_not(value: float) -> None:
     assert parse({"hardware": {"idle_timeout_seconds": value}}).hardware.idle_timeout_seconds == value
@@ -74,6 +103,7 @@ def test_a_timeout_may_be_whole_or_not(value: float) -> None:
     [
         ("hardware", "lazy_encoders", 1, "true or false"),
         ("hardware", "lazy_encoders", "yes", "true or false"),
+        ("hardware", "eager_load", 0, "true or false"),
         ("hardware", "device", "gpu", "auto, cpu, cuda, cuda:N, mps"),
         ("hardware", "device", "cuda:x", "auto, cpu, cuda, cuda:N, mps"),
         ("hardware", "device", 0, "auto, cpu, cuda, cuda:N, mps"),
@@ -107,6 +137,8 @@ def test_a_wrong_value_is_shown_with_its_key_and_the_choices(section: str, key: 
         ("aliases", [""], "a list of texts"),
         ("default", "yes", "true or false"),
         ("pin", 1, "true or false"),
+        ("lazy_encoders", "no", "true or false"),
+        ("eager_load", 1, "true or false"),
         ("device", "tpu", "auto, cpu, cuda, cuda:N, mps"),
     ],
 )

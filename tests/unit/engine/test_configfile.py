@@ -6,7 +6,9 @@ import errno
 import os
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from engine_fakes import LIMIT
 
 from engine import configfile
-from engine.config import Config
+from engine.config import Config, EncoderConfig
 from engine.configfile import SettingsFile
 from engine.errors import SettingsError
 from engine.events import Event, SettingsRefused
@@ -75,6 +77,23 @@ def test_a_missing_file_is_written_with_commented_defaults(bench: Bench) -> None
     assert bench.settings.problem is None
     assert "# true: an encoder loads when it is first used." in bench.text
     assert bench.settings.read() == Config()
+
+
+@pytest.mark.parametrize("section", ["hardware", "server"])
+def test_the_commented_defaults_name_every_key_with_its_default_and_explain_it(bench: Bench, section: str) -> None:
+    bench.open()
+    assert tomllib.loads(bench.text)[section] == Config().as_mapping()[section]
+    above, lines = "", bench.text.partition(f"[{section}]")[2].partition("\n\n")[0].splitlines()
+    for line in filter(None, lines):
+        assert line.startswith(("#", "port")) or above.startswith("#"), line
+        above = line
+
+
+def test_the_commented_defaults_name_every_key_that_an_encoder_may_have(bench: Bench) -> None:
+    bench.open()
+    table = bench.text.partition("[encoders.minilm]")[2]
+    for field in fields(EncoderConfig):
+        assert field.name in ("name", "default") or field.name in table
 
 
 def test_reading_a_missing_file_writes_none(bench: Bench) -> None:

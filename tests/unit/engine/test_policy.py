@@ -12,6 +12,7 @@ from engine.policy import Decision, Step
 from engine.state import State
 
 ON_DEVICE, IN_RAM = State.ON_DEVICE, State.IN_RAM
+NO_TIMEOUT = {"idle_timeout_seconds": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,23 @@ ON_DEVICE, IN_RAM = State.ON_DEVICE, State.IN_RAM
         ({"state": ON_DEVICE, "last_used": 100.0, "pinned": True}, 9999.0, None),
         ({"state": ON_DEVICE, "last_used": 100.0, "idle_timeout_seconds": 0.0}, 9999.0, None),
         ({"state": ON_DEVICE, "last_used": None}, 9999.0, None),
+        # What a request asked for stands over the idle timeout, longer or shorter, until it steps down.
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 5.0}, 104.9, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 5.0}, 105.0, Step.OFFLOAD),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 60.0}, 159.9, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 60.0}, 160.0, Step.OFFLOAD),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 5.0, **NO_TIMEOUT}, 105.0, Step.OFFLOAD),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 5.0, "in_flight": 1}, 9999.0, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 5.0, "queued": 1}, 9999.0, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 5.0, "pinned": True}, 9999.0, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 0.0}, 100.0, Step.UNLOAD),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 0.0, **NO_TIMEOUT}, 100.0, Step.UNLOAD),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 0.0, "in_flight": 1}, 9999.0, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 0.0, "queued": 1}, 9999.0, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": 0.0, "pinned": True}, 9999.0, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": -1.0}, 9e9, None),
+        ({"state": ON_DEVICE, "last_used": 100.0, "keep_alive_seconds": -1.0, **NO_TIMEOUT}, 9e9, None),
+        ({"state": IN_RAM, "stepped_down_at": 130.0, "keep_alive_seconds": -1.0}, 1030.0, Step.UNLOAD),
         ({"state": IN_RAM, "last_used": 100.0, "stepped_down_at": 130.0}, 1029.9, None),
         ({"state": IN_RAM, "last_used": 100.0, "stepped_down_at": 130.0}, 1030.0, Step.UNLOAD),
         ({"state": IN_RAM, "last_used": 100.0, "stepped_down_at": 130.0, "queued": 1}, 9999.0, None),
@@ -37,7 +55,7 @@ ON_DEVICE, IN_RAM = State.ON_DEVICE, State.IN_RAM
         ({"state": State.UNAVAILABLE, "last_used": 100.0}, 9999.0, None),
     ],
 )
-def test_an_encoder_steps_down_one_rung_when_its_time_is_over(
+def test_an_encoder_steps_down_when_its_time_is_over_and_no_one_uses_or_waits_for_it(
     facts: dict[str, Any], now: float, step: Step | None
 ) -> None:
     assert [decision.step for decision in policy.decide(now, [view(**facts)])] == ([step] if step else [])
@@ -51,6 +69,15 @@ def test_a_decision_carries_its_evidence_and_its_reason_in_words() -> None:
     ]
 
 
+def test_the_reason_says_whose_time_was_over() -> None:
+    kept = [view(ON_DEVICE, name=str(kept), last_used=1.0, keep_alive_seconds=kept) for kept in (0.0, 2.5, 60.0)]
+    assert [decision.reason for decision in policy.decide(100.0, kept)] == [
+        "a request asked for it (keep_alive 0)",
+        "idle for 2.5 s",
+        "idle for 60 s",
+    ]
+
+
 def test_the_longest_idle_steps_down_first() -> None:
     views = [view(ON_DEVICE, name=name, last_used=used) for name, used in (("b", 20.0), ("a", 10.0), ("c", 30.0))]
     assert [decision.name for decision in policy.decide(1000.0, views)] == ["a", "b", "c"]
@@ -61,9 +88,20 @@ def test_the_next_deadline_is_the_earliest_of_all() -> None:
     assert policy.next_deadline(30.0, views) == 50.0
 
 
+def test_the_next_deadline_is_a_keep_alives_where_that_is_sooner() -> None:
+    views = [view(ON_DEVICE, last_used=20.0), view(ON_DEVICE, last_used=29.0, keep_alive_seconds=2.0)]
+    assert policy.next_deadline(30.0, views) == 31.0
+
+
 def test_nothing_that_can_expire_means_no_deadline() -> None:
     assert policy.next_deadline(30.0, []) is None
     assert policy.next_deadline(30.0, [view(State.UNLOADED), view(ON_DEVICE, last_used=1.0, pinned=True)]) is None
+    assert policy.next_deadline(30.0, [view(ON_DEVICE, last_used=1.0, keep_alive_seconds=-1.0)]) is None
+
+
+def test_a_sleeper_is_not_woken_again_and_again_while_what_unloads_at_its_end_still_runs() -> None:
+    running = view(ON_DEVICE, last_used=1.0, keep_alive_seconds=0.0, in_flight=1)
+    assert policy.next_deadline(30.0, [running]) is None
 
 
 def test_deciding_twice_from_the_same_views_gives_the_same() -> None:

@@ -53,11 +53,23 @@ def test_an_encoder_in_use_runs_and_one_without_use_idles() -> None:
         (view(State.ON_DEVICE), 130.0),
         (view(State.ON_DEVICE, last_used=90.0, idle_timeout_seconds=0.0), None),
         (view(State.ON_DEVICE, last_used=90.0, pinned=True), None),
+        (view(State.ON_DEVICE, last_used=90.0, keep_alive_seconds=60.0), 150.0),
+        (view(State.ON_DEVICE, last_used=90.0, keep_alive_seconds=60.0, idle_timeout_seconds=0.0), 150.0),
+        (view(State.ON_DEVICE, last_used=90.0, keep_alive_seconds=60.0, in_flight=1), 160.0),
+        (view(State.ON_DEVICE, last_used=90.0, keep_alive_seconds=60.0, pinned=True), None),
+        (view(State.ON_DEVICE, keep_alive_seconds=60.0), 160.0),
+        (view(State.ON_DEVICE, last_used=90.0, keep_alive_seconds=0.0), 90.0),
+        (view(State.ON_DEVICE, last_used=90.0, keep_alive_seconds=0.0, idle_timeout_seconds=0.0), 90.0),
+        (view(State.ON_DEVICE, last_used=90.0, keep_alive_seconds=0.0, in_flight=1), None),
+        (view(State.ON_DEVICE, last_used=90.0, keep_alive_seconds=0.0, pinned=True), None),
+        (view(State.ON_DEVICE, last_used=90.0, keep_alive_seconds=-1.0), None),
+        (view(State.ON_DEVICE, last_used=90.0, keep_alive_seconds=-1.0, in_flight=1), None),
+        (view(State.IN_RAM, last_used=10.0, stepped_down_at=40.0, keep_alive_seconds=-1.0), 940.0),
         (view(State.IN_RAM, last_used=10.0, stepped_down_at=40.0), 940.0),
         (view(State.IN_RAM, last_used=10.0, stepped_down_at=40.0, unload_timeout_seconds=0.0), None),
         (view(State.IN_RAM, last_used=10.0, stepped_down_at=40.0, pinned=True), None),
         *[
-            (view(state, last_used=1.0, stepped_down_at=1.0), None)
+            (view(state, last_used=1.0, stepped_down_at=1.0, keep_alive_seconds=0.0), None)
             for state in (State.UNLOADED, State.LOADING, State.STEPPING_DOWN, State.FAILED, State.UNAVAILABLE)
         ],
     ],

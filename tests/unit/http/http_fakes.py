@@ -19,7 +19,7 @@ from engine.errors import LoadFailed, Unavailable
 class FakeDense:
     """Knows the token ids 0 to 9; a text's vector starts with its length. `broken` is raised by `load`."""
 
-    rests_in_ram = False
+    cannot_rest: str | None = "A fake rests nowhere."
 
     def __init__(self, config: EncoderConfig, device: str) -> None:
         self.config = config
@@ -39,9 +39,13 @@ class FakeDense:
         self.there = True
         return Loaded("cpu", "7", 0.0, 0.0)
 
-    def offload(self) -> None: ...
+    def fault_in(self) -> None: ...
 
     def resume(self) -> None: ...
+
+    def stale(self) -> str | None: ...
+
+    def offload(self) -> None: ...
 
     def unload(self) -> None:
         self.there = False

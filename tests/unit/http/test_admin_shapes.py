@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from http_fakes import Caller
 
+from engine.config import Config
 from engine.configfile import SettingsFile
 from engine.engine import Engine
-from engine.state import State
+from engine.http import admin
+from engine.state import EncoderView, State
 
 COMPONENT = {
     "name", "kind", "model", "revision", "state", "status", "loaded", "device", "bytes_on_device", "bytes_in_ram",
     "bytes_total", "last_used_by", "in_flight", "queued", "last_used_seconds_ago", "steps_down_in_seconds", "pinned",
-    "load_seconds", "reload_seconds", "offload_seconds", "loads", "error", "ignored_options",
+    "load_seconds", "reload_seconds", "offload_seconds", "loads", "error", "ignored_options", "keep_alive_seconds",
+    "note",
 }  # fmt: skip
 
 
@@ -33,6 +40,7 @@ def test_components_have_every_field_of_the_contract(caller: Caller) -> None:
         assert component.keys() >= COMPONENT
         assert (component["state"], component["status"]) == ("unloaded", "idle (not loaded)")
         assert component["bytes_total"] is component["last_used_seconds_ago"] is component["load_seconds"] is None
+        assert component["keep_alive_seconds"] is component["note"] is None
 
 
 def test_memory_is_null_where_unknown(caller: Caller) -> None:
@@ -62,9 +70,11 @@ def test_each_verb_answers_its_outcome(caller: Caller) -> None:
     ]:
         pinned = caller.send("GET", "/admin/components").json()["components"][0]["pinned"]
         outcome = caller.send("POST", f"/admin/components/other-name/{verb}", authorized=True).json()
-        assert set(outcome) == {"name", "result", "state", "freed_bytes", "seconds"}
+        assert set(outcome) == {"name", "result", "state", "freed_bytes", "seconds", "reason"}
         assert outcome["name"] == "fake"
         assert outcome["result"] == ("refused" if pinned and verb == "unload" else "done")
+        assert outcome["reason"] or outcome["result"] == "done"
+        assert verb != "offload" or outcome["reason"] == "A fake rests nowhere."
         assert (outcome["state"], outcome["freed_bytes"]) == (state, freed)
 
 
@@ -107,6 +117,68 @@ def test_a_wrong_method_is_405_in_the_paths_own_shape(caller: Caller, method: st
     assert ("error" in answer.json()) == path.startswith("/v1")
 
 
+class Seen:
+    """An engine that has nothing but one encoder, seen as `view`; counts who asks for measured figures."""
+
+    config = Config()
+    ready = True
+
+    def __init__(self, view: EncoderView) -> None:
+        self.seen = view
+        self.measured: list[tuple[bool, bool]] = []
+
+    def clock(self) -> float:
+        return 100.0
+
+    def views(self, measured: bool = False) -> tuple[EncoderView, ...]:
+        self.measured.append((measured, threading.current_thread() is threading.main_thread()))
+        return (self.seen,)
+
+    def component(self) -> dict[str, Any]:
+        """What the route says of the one encoder."""
+        routes = FastAPI()
+        routes.include_router(admin.router(self, None, "1", lambda: None))  # type: ignore[arg-type]
+        [found] = Caller(routes, "").send("GET", "/admin/components").json()["components"]
+        return dict(found)
+
+
+def seen(state: State = State.ON_DEVICE, **facts: Any) -> Seen:
+    view = EncoderView("e", "dense", "m", (), state, idle_timeout_seconds=30.0, unload_timeout_seconds=900.0)
+    return Seen(replace(view, last_used=90.0, **facts))
+
+
+@pytest.mark.parametrize(
+    ("facts", "countdown"),
+    [
+        ({}, 20.0),
+        ({"keep_alive_seconds": 60.0}, 50.0),
+        ({"keep_alive_seconds": 60.0, "idle_timeout_seconds": 0.0}, 50.0),
+        ({"keep_alive_seconds": 60.0, "in_flight": 1}, 60.0),
+        ({"keep_alive_seconds": 4.0}, 0.0),
+        ({"keep_alive_seconds": 0.0}, 0.0),
+        ({"keep_alive_seconds": 0.0, "in_flight": 1}, None),
+        ({"keep_alive_seconds": -1.0}, None),
+        ({"keep_alive_seconds": 60.0, "pinned": True}, None),
+        ({"state": State.IN_RAM, "stepped_down_at": 95.0}, 895.0),
+    ],
+)
+def test_the_countdown_is_the_keep_alives_where_there_is_one(facts: dict[str, Any], countdown: float | None) -> None:
+    component = seen(**facts).component()
+    assert component["keep_alive_seconds"] == facts.get("keep_alive_seconds")
+    assert component["steps_down_in_seconds"] == countdown
+
+
+def test_a_note_is_shown_though_nothing_failed() -> None:
+    component = seen(note="It writes into its weights.").component()
+    assert (component["note"], component["error"]) == ("It writes into its weights.", None)
+
+
+def test_the_figures_are_measured_and_on_another_thread_than_the_one_that_serves() -> None:
+    engine = seen()
+    engine.component()
+    assert engine.measured == [(True, False)]
+
+
 def test_a_change_is_written_to_the_file_and_in_force(caller: Caller, engine: Engine, settings: SettingsFile) -> None:
     change = {"hardware": {"idle_timeout_seconds": 12.5}, "encoders": {"other-name": {"pin": True}}}
     answer = caller.send("PATCH", "/admin/config", json=change, authorized=True)
@@ -117,6 +189,21 @@ def test_a_change_is_written_to_the_file_and_in_force(caller: Caller, engine: En
     assert engine.view("fake").pinned
     assert engine.view("fake").idle_timeout_seconds == 12.5
     assert "idle_timeout_seconds = 12.5  # off" in settings.path.read_text(encoding="utf-8")
+
+
+def test_eagerness_and_the_bound_of_keep_alive_can_be_changed(caller: Caller, engine: Engine) -> None:
+    change = {
+        "hardware": {"eager_load": False, "max_keep_alive_seconds": 600},
+        "encoders": {"fake": {"lazy_encoders": True, "eager_load": False}},
+    }
+    answer = caller.send("PATCH", "/admin/config", json=change, authorized=True)
+    assert answer.status_code == 200, answer.text
+    assert engine.config.hardware.max_keep_alive_seconds == 600
+    assert (engine.config.encoders[0].lazy_encoders, engine.config.encoders[0].eager_load) == (True, False)
+    assert answer.json()["encoders"]["fake"]["eager_load"] is False
+    taken_out = {"encoders": {"fake": {"lazy_encoders": None}}}
+    assert caller.send("PATCH", "/admin/config", json=taken_out, authorized=True).status_code == 200
+    assert engine.config.encoders[0].lazy_encoders is None
 
 
 def test_without_a_settings_file_nothing_can_be_changed(bare_caller: Caller) -> None:

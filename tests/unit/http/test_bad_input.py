@@ -45,6 +45,13 @@ BODIES = {
     "no dimensions": b'{"input": "x", "dimensions": 0}',
     "dimensions of NaN": b'{"input": "x", "dimensions": NaN}',
     "a boolean for dimensions": b'{"input": "x", "dimensions": true}',
+    "keep_alive in words": json.dumps({"input": "x", "keep_alive": MARK}).encode(),
+    "keep_alive of NaN": b'{"input": "x", "keep_alive": NaN}',
+    "keep_alive of more digits than Python reads": b'{"input": "x", "keep_alive": ' + b"9" * 5000 + b"}",
+    "a very long keep_alive": json.dumps({"input": "x", "keep_alive": "9" * 100_000 + "s"}).encode(),
+    "an object for keep_alive": json.dumps({"input": "x", "keep_alive": {MARK: 1}}).encode(),
+    "surrogates for keep_alive": b'{"input": "x", "keep_alive": "\\ud800"}',
+    "ttl in words": json.dumps({"input": "x", "ttl": MARK}).encode(),
     "an object for user": json.dumps({"input": "x", "user": {MARK: 1}}).encode(),
 }
 
@@ -135,6 +142,9 @@ PATCHES = {
     "encoders that are no object": (b'{"encoders": []}', 422),
     "a model": (b'{"encoders": {"fake": {"model": "/etc"}}}', 403),
     "a key of surrogates in an encoder": (b'{"encoders": {"fake": {"\\ud800": 1}}}', 422),
+    "a negative bound of keep_alive": (b'{"hardware": {"max_keep_alive_seconds": -1}}', 422),
+    "a wrong eagerness": (b'{"hardware": {"eager_load": 1}}', 422),
+    "a wrong eagerness of an encoder": (b'{"encoders": {"fake": {"lazy_encoders": "no"}}}', 422),
     "a wrong pin": (b'{"encoders": {"fake": {"pin": "yes"}}}', 422),
 }
 

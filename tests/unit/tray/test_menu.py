@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,25 +11,25 @@ from tray_fakes import GIB, MIB, a_gpu, a_reading, a_view
 
 from engine.config import Config, Hardware
 from engine.state import ErrorView, State
-from tray.menu import (
+from tray.item import (
     SEPARATOR,
     CopyEndpoint,
     Item,
     OffloadAll,
     OpenSettings,
     Quit,
+    SetEagerLoad,
     SetIdleTimeout,
     SetLazy,
-    Snapshot,
-    build,
-    headline,
+    SetUnloadTimeout,
+    UnloadAll,
     shape,
 )
+from tray.menu import ON_A_CPU, ON_A_GPU, Snapshot, build, headline
 
 NOW = 1000.0
 URL = "http://127.0.0.1:7458"
-AWAKE = a_view(state=State.ON_DEVICE, bytes_on_device=87 * MIB, last_used=NOW - 6)
-BROKEN = ErrorView("Load failed", "The weights are cut short.", None, NOW + 5)
+AWAKE = a_view(state=State.ON_DEVICE, device="cpu", bytes_on_device=61 * MIB, bytes_total=87 * MIB, last_used=NOW - 6)
 
 
 def a_snapshot(*views: Any, **changes: Any) -> Snapshot:
@@ -47,12 +48,16 @@ def test_the_whole_menu_reads_from_the_headline_down_to_quit() -> None:
     assert texts(build(a_snapshot(AWAKE))) == [
         "Pilotlight · 1 of 1 awake",
         "RSS 412 MiB",
+        ON_A_CPU,
         "---",
-        "minilm · idle · 87 MiB · steps down in 24 s",
+        "minilm · idle · 61 / 87 MiB · steps down in 24 s",
         "---",
         "Load on first use",
+        "Read into RAM at start",
         "Idle timeout",
+        "Unload timeout",
         "Offload all now",
+        "Unload all now",
         "---",
         "Copy endpoint address",
         "Open settings file",
@@ -96,37 +101,22 @@ def test_a_gpu_that_falls_silent_keeps_its_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("view", "words"),
+    ("views", "reading", "words"),
     [
-        (a_view(), "minilm · idle (not loaded)"),
-        (replace(AWAKE, in_flight=1), "minilm · running · 87 MiB"),
-        (replace(AWAKE, pinned=True), "minilm · idle · 87 MiB · pinned"),
-        (replace(AWAKE, idle_timeout_seconds=0.0), "minilm · idle · 87 MiB"),
-        (replace(AWAKE, last_used=NOW - 31), "minilm · idle · 87 MiB · steps down in 0 s"),
-        (a_view(state=State.LOADING), "minilm · loading"),
-        (a_view(state=State.STEPPING_DOWN, bytes_on_device=MIB), "minilm · stepping down · 1 MiB"),
-        (
-            a_view(state=State.IN_RAM, bytes_in_ram=87 * MIB, stepped_down_at=NOW),
-            "minilm · in RAM · 87 MiB · unloads in 15 min",
-        ),
-        (a_view(state=State.FAILED, error=BROKEN), "minilm · failed · The weights are cut short."),
-        (a_view(state=State.UNAVAILABLE), "minilm · unavailable"),
+        ((a_view(),), a_reading(), ON_A_CPU),
+        ((AWAKE, a_view("other")), a_reading(), ON_A_CPU),
+        ((replace(AWAKE, device="mps"), a_view("other")), a_reading(), ON_A_GPU),
+        ((a_view(),), a_reading(MIB, a_gpu()), ON_A_GPU),
+        ((AWAKE,), a_reading(MIB, a_gpu()), ON_A_GPU),
     ],
 )
-def test_an_encoder_says_its_state_its_bytes_and_when_it_steps_down(view: Any, words: str) -> None:
-    assert find(build(a_snapshot(view)), "minilm").text == words
-
-
-def test_a_long_error_is_cut_to_one_short_line() -> None:
-    error = replace(BROKEN, message="first\nsecond " + "x" * 200)
-    text = find(build(a_snapshot(a_view(state=State.FAILED, error=error))), "minilm").text
-    assert text.startswith("minilm · failed · first second xxx")
-    assert text.endswith("…")
-    assert len(text) < 100
+def test_a_line_says_what_stepping_down_gives_back_here(views: Any, reading: Any, words: str) -> None:
+    rows = texts(build(a_snapshot(*views, reading=reading)))
+    assert rows[rows.index("---") - 1] == words
 
 
 def test_rows_that_inform_cannot_be_clicked() -> None:
-    for row in build(a_snapshot(AWAKE))[:4]:
+    for row in build(a_snapshot(AWAKE))[:3]:
         assert row.command is None
         assert not row.enabled
 
@@ -146,6 +136,23 @@ def test_the_idle_timeout_offers_six_choices_with_the_configured_one_chosen() ->
     assert choices[0].command == SetIdleTimeout(0.0)
 
 
+def test_the_unload_timeout_offers_six_choices_with_the_configured_one_chosen() -> None:
+    choices = find(build(a_snapshot()), "Unload timeout").children
+    assert texts(choices) == ["Never", "1 min", "5 min", "15 min", "1 h", "4 h"]
+    assert [choice.text for choice in choices if choice.checked] == ["15 min"]
+    assert all(choice.radio for choice in choices)
+    assert choices[4].command == SetUnloadTimeout(3600.0)
+    odd = find(build(a_snapshot(config=Config(Hardware(unload_timeout_seconds=90.0)))), "Unload timeout").children
+    assert [choice.text for choice in odd if choice.checked] == ["90 s"]
+
+
+def test_read_into_ram_at_start_is_checked_while_eager_and_a_click_asks_for_the_opposite() -> None:
+    plain = find(build(a_snapshot()), "Read into RAM")
+    eager = find(build(a_snapshot(config=Config(Hardware(eager_load=True)))), "Read into RAM")
+    assert (plain.checked, plain.command) == (False, SetEagerLoad(True))
+    assert (eager.checked, eager.command) == (True, SetEagerLoad(False))
+
+
 @pytest.mark.parametrize(
     ("seconds", "place", "words"), [(45.0, 3, "45 s"), (2.5, 1, "2.5 s"), (120.0, 4, "2 min"), (7200.0, 6, "2 h")]
 )
@@ -159,14 +166,24 @@ def test_an_odd_configured_timeout_stands_in_its_sorted_place(seconds: float, pl
 def test_the_other_rows_carry_their_commands() -> None:
     rows = build(a_snapshot(AWAKE))
     assert find(rows, "Offload").command == OffloadAll()
+    assert find(rows, "Unload all").command == UnloadAll()
     assert find(rows, "Copy").command == CopyEndpoint(URL)
     assert find(rows, "Open").command == OpenSettings()
     assert find(rows, "Quit").command == Quit()
 
 
-def test_offload_all_is_greyed_while_nothing_is_awake() -> None:
-    assert find(build(a_snapshot(AWAKE)), "Offload").enabled
-    assert not find(build(a_snapshot()), "Offload").enabled
+@pytest.mark.parametrize(
+    ("state", "offload", "unload"),
+    [
+        (State.ON_DEVICE, True, True),
+        (State.IN_RAM, False, True),
+        (State.UNLOADED, False, False),
+        (State.LOADING, False, False),
+    ],
+)
+def test_what_can_do_nothing_is_greyed(state: State, offload: bool, unload: bool) -> None:
+    rows = build(a_snapshot(a_view(state=state), a_view("other")))
+    assert (find(rows, "Offload all").enabled, find(rows, "Unload all").enabled) == (offload, unload)
 
 
 def test_a_settings_file_with_an_error_says_so_where_it_is_opened() -> None:
@@ -180,12 +197,47 @@ def test_no_encoders_leave_no_doubled_line() -> None:
 
 def test_the_shape_stays_while_texts_checks_and_states_change() -> None:
     one = a_snapshot(a_view())
-    other = a_snapshot(AWAKE, config=Config(Hardware(False, idle_timeout_seconds=10.0)), settings_problem=True)
+    other = a_snapshot(
+        AWAKE, config=Config(Hardware(False, True, idle_timeout_seconds=10.0)), settings_problem=True, gpus=()
+    )
     assert build(one) != build(other)
     assert shape(build(one)) == shape(build(other))
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("device", [None, "cpu", "cuda:0", "mps"])
+def test_the_shape_is_the_same_wherever_an_encoder_stands(state: State, device: str | None) -> None:
+    plain = shape(build(a_snapshot()))
+    for pinned, in_flight, held, keep_alive, timeout, note, error in product(
+        (False, True),
+        (0, 2),
+        (0, 87 * MIB),
+        (None, -1.0, 0.0, 60.0),
+        (0.0, 30.0),
+        (None, "It writes into its weights."),
+        (None, ErrorView("Load failed", "Cut short.", None, NOW + 5)),
+    ):
+        view = a_view(
+            state=state,
+            device=device,
+            pinned=pinned,
+            in_flight=in_flight,
+            bytes_on_device=held,
+            bytes_total=held or None,
+            keep_alive_seconds=keep_alive,
+            idle_timeout_seconds=timeout,
+            unload_timeout_seconds=timeout,
+            stepped_down_at=NOW - 1 if in_flight else None,
+            reload_seconds=0.016 if held else None,
+            note=note,
+            error=error,
+        )
+        assert shape(build(a_snapshot(view))) == plain
+        assert all(row.text for row in find(build(a_snapshot(view)), "minilm").children if row is not SEPARATOR)
 
 
 def test_the_shape_changes_with_the_number_of_encoders_and_with_an_odd_timeout() -> None:
     plain = shape(build(a_snapshot()))
     assert shape(build(a_snapshot(a_view("one"), a_view("two")))) != plain
     assert shape(build(a_snapshot(config=Config(Hardware(idle_timeout_seconds=45.0))))) != plain
+    assert shape(build(a_snapshot(config=Config(Hardware(unload_timeout_seconds=45.0))))) != plain

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tray_fakes import an_outcome
 
 from engine.errors import LoadFailed, SettingsError, Unavailable
-from engine.events import SettingsApplied, SettingsRefused, StateChanged
+from engine.events import SettingsApplied, SettingsRefused, StateChanged, TimerSet
 from engine.state import State
-from tray.notices import Notice, notice_for
+from tray.notices import Notice, notice_for, of_outcomes
 
 
 def test_a_failed_load_is_told_with_what_to_do() -> None:
@@ -40,6 +41,7 @@ def test_refused_settings_are_told() -> None:
     "event",
     [
         SettingsApplied(),
+        TimerSet("minilm"),
         *(
             StateChanged("minilm", State.UNLOADED, state)
             for state in State
@@ -47,5 +49,39 @@ def test_refused_settings_are_told() -> None:
         ),
     ],
 )
-def test_the_ordinary_life_of_an_encoder_makes_no_noise(event: SettingsApplied | StateChanged) -> None:
+def test_the_ordinary_life_of_an_encoder_makes_no_noise(event: SettingsApplied | TimerSet | StateChanged) -> None:
     assert notice_for(event) is None
+
+
+RAM = State.IN_RAM
+
+
+def test_a_click_that_did_what_it_should_makes_no_noise() -> None:
+    assert of_outcomes([], RAM) is None
+    assert of_outcomes([an_outcome(), an_outcome("other", state=State.UNLOADED)], RAM) is None
+
+
+def test_an_encoder_that_stays_is_told_with_the_engines_reason_or_our_own() -> None:
+    busy = an_outcome("minilm", "busy", "2 requests run.")
+    assert of_outcomes([busy], RAM) == Notice("Left in place", "minilm: 2 requests run.")
+    assert of_outcomes([an_outcome("minilm", "refused")], RAM) == Notice("Left in place", "minilm: pinned.")
+
+
+def test_memory_that_was_not_given_back_is_no_success() -> None:
+    kept = an_outcome("minilm", "refused", "9 bytes were not given back.", State.UNLOADED)
+    assert of_outcomes([kept], State.UNLOADED) == Notice(
+        "Memory not given back", "minilm: 9 bytes were not given back."
+    )
+
+
+def test_an_encoder_that_went_further_than_asked_is_told_why() -> None:
+    further = an_outcome("minilm", "done", "It writes into its weights.", State.UNLOADED)
+    assert of_outcomes([further], RAM) == Notice("Unloaded instead", "minilm: It writes into its weights.")
+    assert of_outcomes([further], State.UNLOADED) is None
+
+
+def test_different_ends_share_one_notice() -> None:
+    notice = of_outcomes(
+        [an_outcome("a", "busy"), an_outcome("b"), an_outcome("c", "done", "why", State.UNLOADED)], RAM
+    )
+    assert notice == Notice("Not all as you asked", "a: in use or on its way.\nc: why.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from engine.config import Config
 from engine.errors import PilotlightError, SettingsError
 from engine.events import Events
 from engine.memory import DeviceReading, Reading
-from engine.state import EncoderView, State
+from engine.state import EncoderView, Outcome, State
 
 MIB = 2**20
 GIB = 2**30
@@ -41,35 +42,64 @@ def a_reading(rss: int = 412 * MIB, *devices: DeviceReading) -> Reading:
     return Reading(at=0.0, rss=rss, ram_total=16 * GIB, ram_available=8 * GIB, devices=devices)
 
 
-@dataclass
-class FakeOutcome:
-    """What came of one offload."""
-
-    name: str
-    result: str = "done"
+def an_outcome(
+    name: str = "minilm", result: str = "done", reason: str | None = None, state: State = State.ON_DEVICE
+) -> Outcome:
+    """What came of one control verb."""
+    return Outcome(name, result, state, reason=reason)
 
 
 @dataclass
 class FakeEngine:
-    """An engine that is what its fields say."""
+    """An engine that is what its fields say, and remembers what it was asked as `calls`."""
 
     config: Config = field(default_factory=Config)
     encoders: tuple[EncoderView, ...] = (a_view(),)
     reading: Reading = field(default_factory=a_reading)
     clock: Any = time.monotonic
     events: Events = field(default_factory=Events)
-    outcomes: tuple[FakeOutcome, ...] = ()
-    offloads: int = 0
+    outcomes: tuple[Outcome, ...] = ()
+    """What the verbs that answer for all encoders answer; those for one answer the first."""
+    loads: list[Future[Outcome]] = field(default_factory=list)
+    """Loads that were asked for; a test ends them."""
+    calls: list[tuple[str, ...]] = field(default_factory=list)
+    measured: int = 0
 
-    def views(self) -> tuple[EncoderView, ...]:
+    def views(self, *, measured: bool = False) -> tuple[EncoderView, ...]:
+        self.measured += measured
         return self.encoders
 
     def read_memory(self) -> Reading:
         return self.reading
 
-    def offload_all(self) -> tuple[FakeOutcome, ...]:
-        self.offloads += 1
+    def submit_load(self, name: str, *, retry: bool = False) -> Future[Outcome]:
+        self.calls.append(("load", name, *(("retry",) if retry else ())))
+        self.loads.append(Future())
+        return self.loads[-1]
+
+    def offload(self, name: str) -> Outcome:
+        return self._one("offload", name)
+
+    def unload(self, name: str) -> Outcome:
+        return self._one("unload", name)
+
+    def pin(self, name: str) -> Outcome:
+        return self._one("pin", name)
+
+    def unpin(self, name: str) -> Outcome:
+        return self._one("unpin", name)
+
+    def offload_all(self) -> tuple[Outcome, ...]:
+        self.calls.append(("offload_all",))
         return self.outcomes
+
+    def unload_all(self) -> tuple[Outcome, ...]:
+        self.calls.append(("unload_all",))
+        return self.outcomes
+
+    def _one(self, verb: str, name: str) -> Outcome:
+        self.calls.append((verb, name))
+        return self.outcomes[0] if self.outcomes else an_outcome(name)
 
 
 @dataclass

@@ -1,0 +1,138 @@
+"""One row of the menu, and what a click on it asks for: immutable values without behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class SetLazy:
+    """Load encoders on first use (true), or bring all of them to their device now and at start (false)."""
+
+    lazy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetEagerLoad:
+    """Read every encoder's weights into RAM at start (true), or only when they are needed (false)."""
+
+    eager: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetIdleTimeout:
+    """Let encoders leave their device after so many seconds without use; 0 = never."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetUnloadTimeout:
+    """Drop encoders that have been in RAM for so many seconds; 0 = never."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadEncoder:
+    """Bring one encoder to its device, whatever delay a failed load has left."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OffloadEncoder:
+    """Take one encoder off its device, unless it is in use or pinned."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadEncoder:
+    """Drop one encoder's weights, unless it is in use or pinned."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PinEncoder:
+    """Keep one encoder from stepping down, now and after the next start, or let it go again."""
+
+    name: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OffloadAll:
+    """Take every encoder that nobody uses off its device."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadAll:
+    """Drop the weights of every encoder that nobody uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyEndpoint:
+    """Put the endpoint's address on the clipboard."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSettings:
+    """Open the settings file in the person's editor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """Close Pilotlight."""
+
+
+Command = (
+    SetLazy
+    | SetEagerLoad
+    | SetIdleTimeout
+    | SetUnloadTimeout
+    | LoadEncoder
+    | OffloadEncoder
+    | UnloadEncoder
+    | PinEncoder
+    | OffloadAll
+    | UnloadAll
+    | CopyEndpoint
+    | OpenSettings
+    | Quit
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row; without a command and without children it only informs."""
+
+    text: str
+    command: Command | None = None
+    checked: bool | None = None
+    """None where a check makes no sense."""
+    radio: bool = False
+    enabled: bool = True
+    children: tuple[Item, ...] = ()
+    room: int = 0
+    """Characters to keep free for longer texts, because a panel does not widen a menu that is open."""
+
+
+SEPARATOR: Final = Item("", enabled=False)
+"""A line between two groups."""
+
+
+def note(text: str, room: int = 0) -> Item:
+    """Return a row that only informs."""
+    return Item(text, enabled=False, room=room)
+
+
+def shape(rows: tuple[Item, ...]) -> tuple[object, ...]:
+    """Return what a drawn menu cannot change in place: the rows' number, order, sort and nesting."""
+    return tuple(
+        None if row is SEPARATOR else (row.checked is not None, row.radio, shape(row.children)) for row in rows
+    )

@@ -1,0 +1,78 @@
+"""Figures in words for a person: sizes, durations, countdowns and timeouts, each within 5 % of what it tells."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+KIB: Final = 2**10
+MIB: Final = 2**20
+GIB: Final = 2**30
+
+LONGEST: Final = 60
+"""Characters of a text from elsewhere that one row shows."""
+
+_STEPS: Final = ((120, 1), (600, 5), (1200, 30), (7200, 60), (72000, 300), (math.inf, 3600))
+"""For times up to so many seconds the step in which they are counted down; a row that stays costs nothing."""
+
+
+def size(count: int) -> str:
+    """Return bytes as `3.4 MiB`."""
+    return " ".join(_sized(count))
+
+
+def share(part: int, whole: int | None, between: str = " / ") -> str:
+    """Return bytes of bytes as `61 / 87 MiB`; without a known whole just the part."""
+    if whole is None:
+        return size(part)
+    (some, unit), (everything, whole_unit) = _sized(part), _sized(whole)
+    first = some if unit == whole_unit or part == 0 else f"{some} {unit}"
+    return f"{first}{between}{everything} {whole_unit}"
+
+
+def duration(seconds: float) -> str:
+    """Return what something took as `0.8 ms`, `16 ms`, `0.31 s` or `12.3 s`."""
+    if seconds < 0.1:
+        milliseconds = seconds * 1000
+        return f"{round(milliseconds, 2 if milliseconds < 1 else 1 if milliseconds < 10 else 0):g} ms"
+    return f"{round(seconds, 2 if seconds < 10 else 1):g} s"
+
+
+def countdown(seconds: float) -> str:
+    """Return what is left as `59 s`, `2 min 5 s`, `15 min` or `4 h`, rounded up to a step that suits its length."""
+    step = next(step for below, step in _STEPS if seconds <= below)
+    left = max(0, math.ceil(seconds / step) * step)
+    if left < 120:
+        return f"{left} s"
+    (large, unit), (small, rest) = ((3600, "h"), (60, "min")) if left >= 7200 else ((60, "min"), (1, "s"))
+    return f"{left // large} {unit}" + (f" {left % large // small} {rest}" if left % large else "")
+
+
+def timeout(seconds: float) -> str:
+    """Return a setting as `Never`, `30 s`, `15 min` or `4 h`."""
+    if seconds == 0:
+        return "Never"
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:g} s"
+
+
+def clipped(text: str) -> str:
+    """Return `text` as one line of at most LONGEST characters, its end cut off."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+def tail(text: str, length: int) -> str:
+    """Return `text` as one line of at most `length` characters, its start cut off, as suits a path."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"…{line[len(line) - length + 1 :]}"
+
+
+def _sized(count: int) -> tuple[str, str]:
+    if 0 < count < MIB:
+        return f"{max(1, round(count / KIB))}", "KiB"
+    length, unit = (MIB, "MiB") if count < GIB else (GIB, "GiB")
+    number = count / length
+    return f"{number:.1f}" if 0 < number < 9.95 else f"{number:.0f}", unit
