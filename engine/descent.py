@@ -35,7 +35,7 @@ def descend(name: str, adapter: Adapter, target: State, *, device: str) -> Desce
 
     Raises nothing that an adapter may raise: a failed move to RAM ends in unloading.
     """
-    before = adapter.footprint()
+    before = look(name, adapter)
     note = adapter.cannot_rest if target is State.IN_RAM else None
     error = None
     if target is State.IN_RAM and note is None:
@@ -53,22 +53,36 @@ def descend(name: str, adapter: Adapter, target: State, *, device: str) -> Desce
             _log.exception("%s could not be moved to RAM, so it is unloaded", name)
             note = f"It could not be moved to RAM, so it was unloaded: {failure}"
             error = MoveFailed(f"{name}: {note}")
-    drop(name, adapter)
-    after = adapter.footprint()
+    after = drop(name, adapter)
     done = after.held <= (1 - _ENOUGH) * before.held
     if not done:
-        note = f"{_mib(after.held)} of its weights were not given back, because something still refers to them."
+        note = kept(after)
         error = MoveFailed(f"{name}: {note}", title="Memory not given back")
         _log.warning("%s: %s", name, note)
     return Descent(State.UNLOADED, after, before.held - after.held, note, error, done)
 
 
-def drop(name: str, adapter: Adapter) -> None:
-    """Unload; an adapter that does not do so cleanly is logged."""
+def drop(name: str, adapter: Adapter) -> Footprint:
+    """Unload and return what is left; an adapter that does not do so cleanly is logged."""
     try:
         adapter.unload()
     except Exception:  # noqa: BLE001 - the adapter edge
         _log.exception("%s did not unload cleanly", name)
+    return look(name, adapter)
+
+
+def kept(left: Footprint) -> str:
+    """Say in words what was not given back."""
+    return f"{_mib(left.held)} of its weights were not given back, because something still refers to them."
+
+
+def look(name: str, adapter: Adapter) -> Footprint:
+    """Return where the weights are now; nothing that is known, where the adapter cannot say."""
+    try:
+        return adapter.footprint()
+    except Exception:  # noqa: BLE001 - the adapter edge
+        _log.exception("the memory of %s cannot be measured", name)
+        return Footprint(0, 0, 0)
 
 
 def _mib(size: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from engine.adapters.protocol import Adapter, Loaded
-from engine.descent import descend, drop
+from engine.descent import Descent, descend, drop, kept, look
 from engine.errors import Closed, EncoderError, LoadFailed, Unavailable
 from engine.events import Event, StateChanged, TimerSet
 from engine.setback import Setback
@@ -79,7 +80,7 @@ class Slot:
         """Bring the encoder to its device, hold it there, and give its adapter.
 
         `keep_alive` seconds take the place of the idle timeout from the end of this use until another use names a
-        value or the encoder steps down; 0 unloads, negative lets it stay.
+        value or the encoder steps down; 0 unloads, negative lets it stay. A thread holds one lease at a time.
         Raises LoadFailed or Unavailable when it cannot be brought up, Closed when it is closing.
         """
         self._acquire()
@@ -204,15 +205,22 @@ class Slot:
             )
         if not measured or view.state not in (State.ON_DEVICE, State.IN_RAM):
             return view
-        footprint = self._adapter.footprint()
+        footprint = look(self.name, self._adapter)
         return replace(view, bytes_on_device=footprint.on_device, bytes_in_ram=footprint.in_ram)
 
     # Leases
 
     def _acquire(self) -> None:
-        while not self._take() and (changed := self._adapter.stale()):
-            # Its pages must not be touched: they may be gone, or another file's.
+        while not self._take():
             climb = self._climbs
+            try:
+                changed = self._adapter.stale()
+            except BaseException:
+                self._release()
+                raise
+            if changed is None:
+                return
+            # Its pages must not be touched: they may be gone, or another file's.
             self._release()
             self._forget(changed, climb)
 
@@ -242,7 +250,9 @@ class Slot:
         with self._turn():
             self._leases -= 1
             if seconds is not None:
-                self._last_used = self._clock()
+                # Later than the last one also where the clock ticks coarsely: a decision names the use it knew of.
+                after = -math.inf if self._last_used is None else math.nextafter(self._last_used, math.inf)
+                self._last_used = max(self._clock(), after)
                 self._last_used_by = used_by
                 if self._first_use_seconds is None:
                     self._first_use_seconds = seconds
@@ -311,14 +321,19 @@ class Slot:
 
     def _fall(self, state: State, error: EncoderError | None) -> None:
         """Leave nothing half-loaded behind, keep `error` for the waiters, and settle in `state`."""
-        drop(self.name, self._adapter)
-        with self._turn():
-            if error is None:
-                self._setback.forget()
-            else:
-                self._setback.record(error, self._clock())
-            self._footprint = _NOTHING
-            self._enter(state, error=error)
+        left = _NOTHING
+        try:
+            left = drop(self.name, self._adapter)
+        finally:
+            with self._turn():
+                if error is None:
+                    self._setback.forget()
+                else:
+                    self._setback.record(error, self._clock())
+                self._footprint = left
+                self._keep_alive = None
+                self._note = kept(left) if left.held else None
+                self._enter(state, error=error)
 
     # Down
 
@@ -359,10 +374,14 @@ class Slot:
             if self._state is not State.ON_DEVICE or self._climbs != climb or self._closing:
                 return
             self._enter(State.STEPPING_DOWN, reason=reason)
-        drop(self.name, self._adapter)
-        with self._turn():
-            self._footprint = _NOTHING
-            self._enter(State.UNLOADED, reason=reason)
+        descent = Descent(State.UNLOADED, _NOTHING, 0)
+        try:
+            descent = descend(self.name, self._adapter, State.UNLOADED, device="cpu")
+        finally:
+            with self._turn():
+                self._footprint = descent.after
+                self._note = descent.note
+                self._enter(descent.rung, reason=reason, error=descent.error)
 
     def _drop_if_closing(self) -> None:
         """Called after anything ended: the last one out of a closing slot drops what is left."""

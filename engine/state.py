@@ -129,7 +129,7 @@ class EncoderView:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a control verb ended: `done`, `busy` (in use or moving) or `refused`, and then `reason` says why."""
+    """How a control verb ended: `done`, `busy` (in use or moving) or `refused`; `reason` says what there is to add."""
 
     name: str
     result: str

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from engine.adapters.protocol import Footprint, Loaded
+from engine.adapters.protocol import Loaded
 from engine.config import Config, EncoderConfig, Hardware
-from engine.events import Event, StateChanged
+from engine.events import Event, StateChanged, TimerSet
 from engine.memory import Reading
 from engine.slot import Slot, Terms
 from engine.state import EncoderView, State
+from engine.weights.footprint import Footprint
 
 LIMIT = 5.0
 """Seconds after which a wait that should have ended counts as a hang."""
@@ -56,17 +57,29 @@ class FakeEncoding:
 
 
 class FakeAdapter:
-    """Keeps `weights` as the set of places where they are, fails as scripted, and records every call."""
+    """Keeps `weights` as the set of places where they are, fails as scripted, and records every call.
+
+    The places are `device`, `ram` and, for weights whose pages are not in memory, `file`; there they rest when the
+    device is "cpu", elsewhere in RAM.
+    """
 
     def __init__(self, config: EncoderConfig | None = None, device: str = "gpu") -> None:
         self.config = config
         self.device = device
-        self.rests_in_ram = True
+        self.cannot_rest: str | None = None
+        self.changed: str | None = None
+        """What happened to the files since the last load."""
+        self.promised = SIZE
+        """Bytes that `offload` says it frees."""
+        self.kept: dict[str, int] = {}
+        """Bytes that a move leaves in memory although it should not: call -> bytes, there until the next move."""
         self.dimension = 3
         self.max_tokens = 256
         self.weights: set[str] = set()
         self.calls: list[str] = []
         self.overlapped = False
+        self._rest = "file" if device == "cpu" else "ram"
+        self._left = 0
         self._busy = threading.Lock()
         self._gates: dict[str, list[Gate]] = {}
         self._failures: dict[str, list[BaseException]] = {}
@@ -83,14 +96,23 @@ class FakeAdapter:
         self._failures.setdefault(call, []).extend(errors)
 
     def probe(self) -> None:
-        self._run("probe", self.weights)
+        self._run("probe")
 
     def load(self) -> Loaded:
-        self._run("load", {"device"})
+        self._run("load", {self._rest})
+        self.changed = None
         return Loaded(device=self.device, revision="1", import_seconds=1.0, load_seconds=2.0)
 
-    def offload(self) -> None:
-        self._run("offload", {"ram"})
+    def fault_in(self) -> None:
+        self._run("fault_in", {"ram"})
+
+    def stale(self) -> str | None:
+        self._look("stale")
+        return self.changed if self.weights else None
+
+    def offload(self) -> int:
+        self._run("offload", {self._rest})
+        return self.promised
 
     def resume(self) -> None:
         self._run("resume", {"device"})
@@ -99,12 +121,16 @@ class FakeAdapter:
         self._run("unload", set())
 
     def footprint(self) -> Footprint:
-        self._run("footprint", self.weights)
+        self._look("footprint")
         on_device, in_ram = (SIZE if place in self.weights else 0 for place in ("device", "ram"))
-        return Footprint(on_device, in_ram, on_device + in_ram)
+        if self.weights and self.device != "cpu":
+            on_device += self._left
+        else:
+            in_ram += self._left
+        return Footprint(on_device, in_ram, SIZE if self.weights else 0)
 
     def encode(self, inputs: list[str], *, dimensions: int | None = None) -> FakeEncoding:
-        self._run("encode", self.weights)
+        self._run("encode")
         return FakeEncoding([[float(len(text))] for text in inputs])
 
     @property
@@ -112,22 +138,30 @@ class FakeAdapter:
         """The calls that move weights."""
         return [call for call in self.calls if call in ("load", "offload", "resume", "unload")]
 
-    def _run(self, call: str, after: set[str]) -> None:
+    def _run(self, call: str, after: set[str] | None = None) -> None:
+        """Do what the slot does one at a time; `after` says where a move brings the weights."""
         alone = self._busy.acquire(blocking=False)
         self.overlapped |= not alone
         try:
-            self.calls.append(call)
-            if gates := self._gates.get(call):
-                gates.pop(0).passed()
-            self.during(call)
-            if failures := self._failures.get(call):
-                # What a failed copy leaves: a part at either end.
-                self.weights |= after
-                raise failures.pop(0)
-            self.weights = set(after)
+            self._look(call)
+        except BaseException:
+            # What a failed copy leaves: a part at either end.
+            self.weights |= after or set()
+            raise
+        else:
+            if after is not None:
+                self.weights, self._left = after, self.kept.get(call, 0)
         finally:
             if alone:
                 self._busy.release()
+
+    def _look(self, call: str) -> None:
+        self.calls.append(call)
+        if gates := self._gates.get(call):
+            gates.pop(0).passed()
+        self.during(call)
+        if failures := self._failures.get(call):
+            raise failures.pop(0)
 
 
 class WatchedCondition(threading.Condition):
@@ -148,12 +182,28 @@ class WatchedCondition(threading.Condition):
         with self:
             pass
 
+    def expect_together(self, waiters: int) -> None:
+        """Return once `waiters` threads wait at the same time; one that was woken and waits again counts once."""
+        while True:
+            with self:
+                if len(self._waiters) >= waiters:  # type: ignore[attr-defined]
+                    return
+            assert self._arrivals.acquire(timeout=LIMIT)
+
 
 class SlotBench:
     """One slot over a fake adapter, with what it published."""
 
-    def __init__(self, *, idle: float = 30.0, unload: float = 900.0, pinned: bool = False, step: float = 0.0) -> None:
-        self.adapter = FakeAdapter()
+    def __init__(
+        self,
+        *,
+        idle: float = 30.0,
+        unload: float = 900.0,
+        pinned: bool = False,
+        step: float = 0.0,
+        device: str = "gpu",
+    ) -> None:
+        self.adapter = FakeAdapter(device=device)
         self.clock = FakeClock(step)
         self.events: list[Event] = []
         self.slot = Slot(
@@ -167,11 +217,11 @@ class SlotBench:
         self.waiting = WatchedCondition()
         self.slot._changed = self.waiting
 
-    def view(self) -> EncoderView:
-        return self.slot.view(kind="dense", model="m", aliases=(), is_default=False, queued=0)
+    def view(self, *, measured: bool = False) -> EncoderView:
+        return self.slot.view(kind="dense", model="m", aliases=(), is_default=False, queued=0, measured=measured)
 
-    def use(self) -> None:
-        with self.slot.lease():
+    def use(self, keep_alive: float | None = None) -> None:
+        with self.slot.lease(keep_alive=keep_alive):
             pass
 
     @property
@@ -182,6 +232,11 @@ class SlotBench:
     def path(self) -> list[State]:
         """Every state entered, in order."""
         return [event.new for event in self.events if isinstance(event, StateChanged)]
+
+    @property
+    def timers_set(self) -> int:
+        """How often it was said that the encoder may step down at another time."""
+        return sum(isinstance(event, TimerSet) for event in self.events)
 
 
 def started(call: Callable[[], Any]) -> Future[Any]:

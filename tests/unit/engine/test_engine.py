@@ -8,11 +8,12 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from engine_fakes import LIMIT, FakeAdapter, FakeClock, FakeReader, Gate, Shelf, config, encoder, failure, started
+from engine_fakes import LIMIT, SIZE, FakeAdapter, FakeClock, FakeReader, Gate, Shelf, config, encoder, failure, started
 
 from engine import Closed, Config, Engine, LoadFailed, QueueFull, State, Unavailable, UnknownEncoder
 from engine.events import Event, SettingsApplied, StateChanged
 from engine.policy import Decision, Step
+from engine.weights.footprint import Footprint
 from engine.worker import Worker
 
 
@@ -36,8 +37,13 @@ class Bench:
         with self._settled:
             assert self._settled.wait_for(lambda: self.engine.view(name).state is state, LIMIT)
 
-    def use(self, name: str = "one") -> list[str]:
-        return self.engine.call(name, lambda adapter: list(adapter.weights))
+    def use(self, name: str = "one", keep_alive: float | None = None) -> list[str]:
+        return self.engine.call(name, lambda adapter: list(adapter.weights), keep_alive=keep_alive)
+
+    def drain(self, *names: str) -> None:
+        """Return once everything that was queued for these encoders until now is done."""
+        for name in names:
+            self.engine._encoders[name].worker.submit(lambda: None).result(LIMIT)
 
     @property
     def states(self) -> dict[str, State]:
@@ -145,7 +151,7 @@ def test_switched_to_false_all_that_sleep_are_loaded(bench: Bench) -> None:
     bench.use("one")
     bench.engine.apply(config(lazy_encoders=False))
     bench.until("two", State.ON_DEVICE)
-    assert bench.shelf["one"].moves == ["load"]
+    assert bench.shelf["one"].moves == ["load", "resume"]
 
 
 def test_switched_to_true_nothing_changes() -> None:
@@ -155,7 +161,7 @@ def test_switched_to_true_nothing_changes() -> None:
         bench.until(name, State.ON_DEVICE)
     bench.engine.apply(config(lazy_encoders=True))
     assert set(bench.states.values()) == {State.ON_DEVICE}
-    assert bench.shelf["one"].moves == ["load"]
+    assert bench.shelf["one"].moves == ["load", "resume"]
     bench.engine.close()
 
 
@@ -188,6 +194,168 @@ def test_an_encoder_added_while_lazy_is_false_is_loaded() -> None:
     bench.engine.close()
 
 
+# eager_load, and both for one encoder
+
+
+@pytest.mark.parametrize(
+    ("hardware", "own", "rung"),
+    [
+        ({}, {}, State.UNLOADED),
+        ({"eager_load": True}, {}, State.IN_RAM),
+        ({"lazy_encoders": False}, {}, State.ON_DEVICE),
+        ({"lazy_encoders": False, "eager_load": True}, {}, State.ON_DEVICE),
+        ({}, {"eager_load": True}, State.IN_RAM),
+        ({}, {"lazy_encoders": False}, State.ON_DEVICE),
+        ({"eager_load": True}, {"eager_load": False}, State.UNLOADED),
+        ({"eager_load": True}, {"lazy_encoders": False}, State.ON_DEVICE),
+        ({"lazy_encoders": False}, {"lazy_encoders": True}, State.UNLOADED),
+        ({"lazy_encoders": False}, {"lazy_encoders": True, "eager_load": True}, State.IN_RAM),
+        ({"lazy_encoders": False}, {"eager_load": False}, State.ON_DEVICE),
+        ({"lazy_encoders": False, "eager_load": True}, {"lazy_encoders": True}, State.IN_RAM),
+        ({"lazy_encoders": False, "eager_load": True}, {"lazy_encoders": True, "eager_load": False}, State.UNLOADED),
+    ],
+)
+def test_at_start_an_encoder_goes_as_far_up_as_its_own_settings_say_or_else_those_for_all(
+    hardware: dict[str, bool], own: dict[str, bool], rung: State
+) -> None:
+    bench = Bench(config(encoder("one", **own), **hardware))
+    bench.engine.start()
+    assert bench.engine._encoders["one"].worker.at_work is (rung is not State.UNLOADED)
+    bench.drain("one")
+    assert bench.states == {"one": rung}
+    expected = {State.UNLOADED: [], State.IN_RAM: ["load"], State.ON_DEVICE: ["load", "resume"]}
+    assert bench.shelf["one"].moves == expected[rung]
+    assert ("fault_in" in bench.shelf["one"].calls) is (rung is State.IN_RAM)
+    bench.engine.close()
+
+
+def test_one_encoders_own_eagerness_brings_up_no_other() -> None:
+    bench = Bench(config(encoder("one", eager_load=True), encoder("two"), encoder("three", lazy_encoders=False)))
+    bench.engine.start()
+    bench.drain("one", "two", "three")
+    assert bench.states == {"one": State.IN_RAM, "two": State.UNLOADED, "three": State.ON_DEVICE}
+    bench.engine.close()
+
+
+@pytest.mark.parametrize(
+    ("hardware", "rung"), [({"eager_load": True}, State.IN_RAM), ({"lazy_encoders": False}, State.ON_DEVICE)]
+)
+def test_an_eager_encoder_that_fails_shows_it_and_stops_nothing(hardware: dict[str, bool], rung: State) -> None:
+    bench = Bench(config(encoder("one"), encoder("two"), encoder("three"), **hardware))
+    bench.shelf["one"].fail("load", RuntimeError("bad block"))
+    bench.shelf["two"].fail("probe", Unavailable("torch is missing.", next_step="pip install torch"))
+    bench.engine.start()
+    bench.drain("one", "two", "three")
+    assert bench.states == {"one": State.FAILED, "two": State.UNAVAILABLE, "three": rung}
+    errors = [view.error for view in bench.engine.views()]
+    assert [error.message for error in errors if error] == [
+        "one could not be loaded: RuntimeError: bad block",
+        "torch is missing.",
+    ]
+    assert bench.engine.ready
+    bench.clock.now += 5.0
+    assert [bench.use(name) for name in ("one", "two", "three")] == [["device"]] * 3
+    bench.engine.close()
+
+
+def test_an_eager_encoders_idle_timer_runs_from_the_end_of_its_load() -> None:
+    bench = Bench(config(encoder("one"), lazy_encoders=False))
+
+    def take_seven_seconds(call: str) -> None:
+        bench.clock.now += 7.0 if call == "load" else 0.0
+
+    bench.shelf["one"].during = take_seven_seconds
+    bench.engine.start()
+    bench.drain("one")
+    view = bench.engine.view("one")
+    assert (view.last_used, view.next_deadline(bench.clock.now)) == (1007.0, 1037.0)
+    bench.engine.close()
+
+
+def test_an_encoder_in_ram_since_the_start_goes_up_at_its_first_use_and_waits_for_it_as_long_as_it_takes() -> None:
+    bench = Bench(config(encoder("one"), eager_load=True))
+    bench.engine.start()
+    bench.drain("one")
+    bench.clock.now += 1e6
+    assert bench.engine._offloader.tick() is None
+    assert bench.states == {"one": State.IN_RAM}
+    assert bench.use() == ["device"]
+    assert bench.shelf["one"].moves == ["load", "resume"]
+    assert bench.engine.view("one").reload_seconds is not None
+    bench.engine.close()
+
+
+@pytest.mark.parametrize("change", ["for all", "for one"])
+def test_eager_load_switched_on_reads_those_that_sleep_into_ram_and_leaves_the_others(
+    change: str, bench: Bench
+) -> None:
+    bench.engine.start()
+    bench.use("one")
+    one, two = encoder("one", eager_load=True), encoder("two", eager_load=True)
+    bench.engine.apply(config(eager_load=True) if change == "for all" else config(one, two))
+    bench.drain("one", "two")
+    assert bench.states == {"one": State.ON_DEVICE, "two": State.IN_RAM}
+    assert [bench.shelf[name].moves for name in ("one", "two")] == [["load", "resume"], ["load"]]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rung"),
+    [
+        # One encoder alone.
+        (({}, {}, {}), ({}, {"eager_load": True}, {}), State.IN_RAM),
+        (({}, {}, {}), ({}, {"lazy_encoders": False}, {}), State.ON_DEVICE),
+        (({"eager_load": True}, {"eager_load": False}, {}), ({"eager_load": True}, {}, {}), State.IN_RAM),
+        (({"lazy_encoders": False}, {"lazy_encoders": True}, {}), ({"lazy_encoders": False}, {}, {}), State.ON_DEVICE),
+        # For all, while the other says for itself what it said before.
+        (({}, {}, {"eager_load": True}), ({"eager_load": True}, {}, {"eager_load": True}), State.IN_RAM),
+        (({}, {}, {"lazy_encoders": True}), ({"lazy_encoders": False}, {}, {"lazy_encoders": True}), State.ON_DEVICE),
+        # The other comes to the same by other words.
+        (({}, {}, {"eager_load": True}), ({"eager_load": True}, {}, {}), State.IN_RAM),
+        (({}, {}, {"lazy_encoders": False}), ({"lazy_encoders": False}, {}, {}), State.ON_DEVICE),
+        # From one eagerness to the other.
+        (({"eager_load": True}, {}, {}), ({"eager_load": True}, {"lazy_encoders": False}, {}), State.ON_DEVICE),
+        # Less of it.
+        (({"eager_load": True}, {}, {}), ({"eager_load": True}, {"eager_load": False}, {}), State.UNLOADED),
+    ],
+)
+def test_switching_eagerness_brings_up_only_those_for_which_it_changed(
+    before: tuple[dict[str, bool], ...], after: tuple[dict[str, bool], ...], rung: State
+) -> None:
+    hardware, one, two = before
+    bench = Bench(config(encoder("one", **one), encoder("two", **two), **hardware))
+    bench.engine.start()
+    bench.drain("one", "two")
+    bench.engine.unload_all()
+    hardware, one, two = after
+    bench.engine.apply(config(encoder("one", **one), encoder("two", **two), **hardware))
+    bench.drain("one", "two")
+    assert bench.states == {"one": rung, "two": State.UNLOADED}
+    bench.engine.close()
+
+
+def test_from_ram_at_start_to_the_device_at_start_takes_only_the_way_up() -> None:
+    bench = Bench(config(encoder("one"), eager_load=True))
+    bench.engine.start()
+    bench.drain("one")
+    bench.engine.apply(config(encoder("one"), lazy_encoders=False))
+    bench.drain("one")
+    assert bench.shelf["one"].moves == ["load", "resume"]
+    bench.engine.apply(config(encoder("one"), eager_load=True))
+    bench.drain("one")
+    assert bench.states == {"one": State.ON_DEVICE}
+    bench.engine.close()
+
+
+def test_an_encoder_added_or_replaced_while_eager_is_read_into_ram() -> None:
+    bench = Bench(config(encoder("one"), eager_load=True))
+    bench.engine.start()
+    bench.drain("one")
+    bench.engine.apply(config(encoder("one", model="org/better"), encoder("two"), eager_load=True))
+    bench.drain("one", "two")
+    assert bench.states == {"one": State.IN_RAM, "two": State.IN_RAM}
+    bench.engine.close()
+
+
 # New settings
 
 
@@ -204,7 +372,7 @@ def test_a_changed_model_or_device_replaces_the_encoder_and_the_others_keep_thei
     bench.use("one")
     assert bench.shelf["one"] is not old
     assert bench.shelf["two"] is kept
-    assert kept.moves == ["load"]
+    assert kept.moves == ["load", "resume"]
     ended(last)
     assert old.weights == set()
 
@@ -256,7 +424,7 @@ def test_new_timeouts_come_into_force_without_a_move(bench: Bench) -> None:
     settings = config(encoder("one", idle_timeout_seconds=1.0), encoder("two"), idle_timeout_seconds=2.0)
     bench.engine.apply(settings)
     assert [view.idle_timeout_seconds for view in bench.engine.views()] == [1.0, 2.0]
-    assert bench.shelf["one"].moves == ["load"]
+    assert bench.shelf["one"].moves == ["load", "resume"]
     assert bench.engine.config is settings
     assert isinstance(bench.events[-1], SettingsApplied)
 
@@ -359,9 +527,13 @@ def test_the_verbs_take_every_encoder_down_but_those_pinned_or_in_use(bench: Ben
     assert changes[-1].reason == "by hand"
 
 
-def test_load_all_answers_refused_for_one_that_fails(bench: Bench) -> None:
+def test_load_all_answers_refused_for_one_that_fails_and_says_why(bench: Bench) -> None:
     bench.shelf["one"].fail("load", RuntimeError("no"))
-    assert [outcome.result for outcome in bench.engine.load_all()] == ["refused", "done"]
+    outcomes = [(outcome.result, outcome.state, outcome.reason) for outcome in bench.engine.load_all()]
+    assert outcomes == [
+        ("refused", State.FAILED, "one could not be loaded: RuntimeError: no"),
+        ("done", State.ON_DEVICE, None),
+    ]
 
 
 def test_looking_at_everything_often_never_wakes_nor_delays_a_step_down(bench: Bench) -> None:
@@ -395,6 +567,144 @@ def test_an_aged_decision_or_one_for_an_encoder_that_is_gone_does_nothing(bench:
     bench.engine.apply_decision(Decision("one", Step.OFFLOAD, 1.0, "aged"))
     bench.engine.apply_decision(Decision("gone", Step.UNLOAD, None, "gone"))
     assert bench.states["one"] is State.ON_DEVICE
+
+
+# keep_alive
+
+
+def test_at_keep_alive_0_an_encoder_is_unloaded_after_its_request_is_answered(bench: Bench) -> None:
+    request = bench.engine.submit("one", lambda adapter: adapter.encode(["abc"]).vectors, keep_alive=0.0)
+    assert request.result(LIMIT) == [[3.0]]
+    assert bench.states["one"] is State.ON_DEVICE
+    assert bench.engine._offloader.tick() is None
+    assert bench.states["one"] is State.UNLOADED
+    assert bench.shelf["one"].moves == ["load", "resume", "unload"]
+    last = [event for event in bench.events if isinstance(event, StateChanged)][-1]
+    assert (last.new, last.reason) == (State.UNLOADED, "a request asked for it (keep_alive 0)")
+
+
+def test_at_keep_alive_0_the_offloader_is_woken_and_needs_no_time_to_pass(bench: Bench) -> None:
+    bench.engine.start()
+    bench.use(keep_alive=0.0)
+    bench.until("one", State.UNLOADED)
+    assert bench.shelf["one"].moves == ["load", "resume", "unload"]
+
+
+def test_the_offloader_is_woken_for_a_new_timer_and_not_for_every_use(bench: Bench) -> None:
+    bench.use()
+    woken: list[str] = []
+    bench.engine._offloader.wake = lambda: woken.append("woken")  # type: ignore[method-assign]
+    bench.use()
+    assert woken == []
+    bench.use(keep_alive=300.0)
+    assert woken == ["woken"]
+
+
+def test_a_use_without_a_keep_alive_keeps_the_unload_that_one_before_asked_for_until_it_happened(
+    bench: Bench,
+) -> None:
+    bench.use(keep_alive=0.0)
+    bench.use()
+    bench.engine._offloader.tick()
+    assert bench.states["one"] is State.UNLOADED
+    bench.use()
+    assert bench.engine._offloader.tick() == 30.0
+    assert bench.states["one"] is State.ON_DEVICE
+
+
+def test_at_keep_alive_0_nothing_is_unloaded_while_another_request_runs_or_waits(bench: Bench) -> None:
+    bench.use(keep_alive=0.0)
+    gate = Gate()
+    running = bench.engine.submit("one", lambda adapter: gate.passed())
+    gate.reached()
+    waiting = bench.engine.submit("one", lambda adapter: list(adapter.weights))
+    bench.engine._offloader.tick()
+    assert bench.states["one"] is State.ON_DEVICE
+    gate.open()
+    assert (running.result(LIMIT), waiting.result(LIMIT)) == (None, ["device"])
+    bench.engine._offloader.tick()
+    assert bench.states["one"] is State.UNLOADED
+    assert bench.engine.view("one").loads == 1
+
+
+def test_a_request_that_fails_at_keep_alive_0_is_followed_by_an_unload_too(bench: Bench) -> None:
+    with pytest.raises(ZeroDivisionError):
+        bench.engine.call("one", lambda adapter: 1 / 0, keep_alive=0.0)
+    bench.engine._offloader.tick()
+    assert bench.states["one"] is State.UNLOADED
+
+
+def test_a_keep_alive_moves_the_step_down_and_a_negative_one_takes_it_away(bench: Bench) -> None:
+    bench.use(keep_alive=300.0)
+    assert bench.engine._offloader.tick() == 300.0
+    bench.clock.now += 299.0
+    bench.engine._offloader.tick()
+    assert bench.states["one"] is State.ON_DEVICE
+    bench.use(keep_alive=-1.0)
+    bench.clock.now += 1e6
+    assert bench.engine._offloader.tick() is None
+    assert bench.states["one"] is State.ON_DEVICE
+    bench.use(keep_alive=5.0)
+    bench.clock.now += 5.0
+    bench.engine._offloader.tick()
+    assert bench.states["one"] is State.IN_RAM
+
+
+@pytest.mark.parametrize(
+    ("asked", "longest", "kept"),
+    [
+        (600.0, 60.0, 60.0),
+        (-1.0, 60.0, 60.0),
+        (60.0, 60.0, 60.0),
+        (5.0, 60.0, 5.0),
+        (0.0, 60.0, 0.0),
+        (None, 60.0, None),
+        (600.0, 0.0, 600.0),
+        (-1.0, 0.0, -1.0),
+        (0.0, 0.0, 0.0),
+    ],
+)
+def test_a_keep_alive_is_bounded_but_0_and_none_stay_what_they_are(
+    asked: float | None, longest: float, kept: float | None
+) -> None:
+    bench = Bench(config(max_keep_alive_seconds=longest))
+    bench.use("one", keep_alive=asked)
+    bench.engine.submit("two", lambda adapter: None, keep_alive=asked).result(LIMIT)
+    assert [view.keep_alive_seconds for view in bench.engine.views()] == [kept, kept]
+    bench.engine.close()
+
+
+def test_a_new_bound_is_in_force_from_the_next_request_on(bench: Bench) -> None:
+    bench.use(keep_alive=-1.0)
+    bench.engine.apply(config(max_keep_alive_seconds=60.0))
+    assert bench.engine.view("one").keep_alive_seconds == -1.0
+    bench.use(keep_alive=-1.0)
+    assert bench.engine.view("one").keep_alive_seconds == 60.0
+
+
+# Measured views
+
+
+def test_measured_views_ask_the_adapters_of_those_that_hold_weights_and_others_none(bench: Bench) -> None:
+    bench.use("one")
+    for name in ("one", "two"):
+        bench.shelf[name].calls.clear()
+    bench.engine.views()
+    bench.engine.view("one")
+    assert (bench.shelf["one"].calls, bench.shelf["two"].calls) == ([], [])
+    bench.shelf["one"].footprint = lambda: Footprint(7, 8, 9)  # type: ignore[method-assign]
+    seen = [(view.bytes_on_device, view.bytes_in_ram) for view in bench.engine.views(measured=True)]
+    assert seen == [(7, 8), (0, 0)]
+    assert bench.engine.view("one", measured=True).bytes_on_device == 7
+    assert bench.engine.view("one").bytes_on_device == SIZE
+    assert bench.shelf["two"].calls == []
+
+
+def test_the_offloader_looks_without_measuring(bench: Bench) -> None:
+    bench.use("one")
+    bench.shelf["one"].calls.clear()
+    assert bench.engine._offloader.tick() == 30.0
+    assert bench.shelf["one"].calls == []
 
 
 # Closing

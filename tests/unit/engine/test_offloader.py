@@ -42,6 +42,22 @@ def test_a_tick_applies_what_is_due_and_says_how_long_nothing_else_is() -> None:
     assert ladder.decisions == [Decision("due", Step.OFFLOAD, 960.0, "idle for 30 s")]
 
 
+def test_a_tick_unloads_what_a_request_wanted_unloaded_at_its_end() -> None:
+    ladder = FakeLadder(view(State.ON_DEVICE, last_used=1000.0, keep_alive_seconds=0.0))
+    ladder.on_apply = lambda: setattr(ladder, "shown", ())
+    assert Offloader(ladder, FakeClock()).tick() is None
+    assert ladder.decisions == [Decision("minilm", Step.UNLOAD, 1000.0, "a request asked for it (keep_alive 0)")]
+
+
+def test_a_tick_sleeps_as_long_as_a_request_wants_an_encoder_kept() -> None:
+    ladder = FakeLadder(
+        view(State.ON_DEVICE, name="kept", last_used=900.0, keep_alive_seconds=300.0),
+        view(State.ON_DEVICE, name="stays", last_used=900.0, keep_alive_seconds=-1.0),
+    )
+    assert Offloader(ladder, FakeClock()).tick() == 200.0
+    assert ladder.decisions == []
+
+
 def test_a_tick_with_nothing_that_can_expire_sleeps_until_woken() -> None:
     ladder = FakeLadder(view(State.UNLOADED), view(State.ON_DEVICE, last_used=1.0, pinned=True))
     assert Offloader(ladder, FakeClock()).tick() is None

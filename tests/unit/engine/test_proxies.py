@@ -87,13 +87,13 @@ def test_warm_raises_what_the_load_met(bench: Bench) -> None:
 
 def test_the_first_encode_loads(bench: Bench) -> None:
     assert bench.proxy.encode(["a", "bb"]) == [[1.0], [2.0]]
-    assert bench.adapter.moves == ["load"]
+    assert bench.adapter.moves == ["load", "resume"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("dimension", 3), ("max_tokens", 256)])
 def test_a_property_of_the_model_loads(bench: Bench, name: str, value: int) -> None:
     assert getattr(bench.proxy, name) == value
-    assert bench.adapter.moves == ["load"]
+    assert bench.adapter.moves == ["load", "resume"]
 
 
 def test_no_texts_give_no_vectors_and_load_nothing(bench: Bench) -> None:
@@ -105,4 +105,24 @@ def test_no_texts_give_no_vectors_and_load_nothing(bench: Bench) -> None:
 def test_one_text_instead_of_a_list_is_refused_before_anything_loads(bench: Bench) -> None:
     with pytest.raises(InvalidInput, match=r"encode\(\[text\]\)"):
         bench.proxy.encode("a text")
+    assert bench.adapter.calls == []
+
+
+@pytest.mark.parametrize("keep_alive", [None, 0.0, 300.0, -1.0])
+def test_encoding_passes_its_keep_alive_on(bench: Bench, keep_alive: float | None) -> None:
+    bench.proxy.encode(["a"], keep_alive=keep_alive)
+    assert bench.proxy.peek().keep_alive_seconds == keep_alive
+
+
+def test_no_texts_set_no_keep_alive(bench: Bench) -> None:
+    bench.proxy.encode([], keep_alive=0.0)
+    assert bench.proxy.peek().keep_alive_seconds is None
+
+
+def test_looking_at_a_loaded_encoder_measures_nothing(bench: Bench) -> None:
+    bench.proxy.warm()
+    bench.adapter.calls.clear()
+    repr(bench.proxy)
+    bench.proxy.peek()
+    assert bench.proxy.loaded
     assert bench.adapter.calls == []
