@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -250,9 +249,7 @@ class Slot:
         with self._turn():
             self._leases -= 1
             if seconds is not None:
-                # Later than the last one also where the clock ticks coarsely: a decision names the use it knew of.
-                after = -math.inf if self._last_used is None else math.nextafter(self._last_used, math.inf)
-                self._last_used = max(self._clock(), after)
+                self._last_used = self._clock()
                 self._last_used_by = used_by
                 if self._first_use_seconds is None:
                     self._first_use_seconds = seconds

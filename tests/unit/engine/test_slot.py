@@ -1227,10 +1227,3 @@ def test_a_failed_load_ends_what_a_request_set(bench: SlotBench) -> None:
         bench.use()
     bench.slot.retry()
     assert bench.view().keep_alive_seconds is None
-
-
-def test_a_use_within_the_same_tick_of_the_clock_makes_the_evidence_old(bench: SlotBench) -> None:
-    bench.use(keep_alive=0)
-    evidence = bench.view().last_used
-    bench.use(keep_alive=300)
-    assert bench.slot.unload(if_unused_since=evidence).result == "busy"
