@@ -60,7 +60,7 @@ def test_a_missing_and_a_damaged_model_are_told_apart_and_come_back_when_repaire
 
     waiting = running.embed("x", model="torn")
     assert waiting.status_code == 503
-    assert running.printed.count("torn could not be brought to its device") == 1, "no retry within the delay"
+    assert running.printed.count("torn could not be brought up") == 1, "no retry within the delay"
 
     again = running.control("components/torn/retry")
     assert again.status_code == 503

@@ -1,0 +1,297 @@
+"""Models by hub id, from a hub on this machine that speaks as much of the real one's API as a download needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import ROOT
+from small_models import DIMENSION, bert
+
+COMMIT = "c0ffee" + "0" * 34
+
+FILES = {
+    "config.json": b'{"model_type": "bert"}',
+    "tokenizer.json": b"{}",
+    "modules.json": b"[]",
+    "1_Pooling/config.json": b'{"pooling_mode": "mean"}',
+    "model.safetensors": b"safe" * 1000,
+    "pytorch_model.bin": b"pickled",
+    "tf_model.h5": b"tensorflow",
+    "flax_model.msgpack": b"flax",
+    "rust_model.ot": b"rust",
+    "model.onnx": b"onnx",
+    "onnx/model.onnx": b"onnx",
+    "onnx/model_quantized.onnx": b"onnx",
+    "openvino/openvino_model.bin": b"openvino",
+    "openvino/openvino_model.xml": b"openvino",
+    "model-q8_0.gguf": b"gguf",
+}
+NEEDED = {"config.json", "tokenizer.json", "modules.json", "1_Pooling/config.json"}
+
+
+class Hub:
+    """Serves repositories; the contents may be changed at any time."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, dict[str, bytes]] = {}
+        self.requests: list[str] = []
+        self.reached = threading.Event()
+        """Set when somebody asks for a file in `held`."""
+        self.go = threading.Event()
+        """Set to let that file through."""
+        self.held: set[str] = set()
+        self.broken: set[str] = set()
+        """Files of which only a part arrives."""
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="hub")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Be gone; safe to call twice."""
+        self.go.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def downloaded(self) -> set[str]:
+        """The files that were sent."""
+        return {path.split(f"/resolve/{COMMIT}/")[1] for path in self.requests if "/resolve/" in path}
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            """One request; the routes are those of huggingface.co."""
+
+            protocol_version = "HTTP/1.1"
+
+            def do_HEAD(self) -> None:
+                self._answer(send=False)
+
+            def do_GET(self) -> None:
+                hub.requests.append(self.path)
+                self._answer(send=True)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+            def _answer(self, *, send: bool) -> None:
+                if self.path == "/reached":
+                    hub.reached.wait(60)
+                    return self._send(200, b"", {})
+                if self.path == "/go":
+                    hub.go.set()
+                    return self._send(200, b"", {})
+                path = self.path.partition("?")[0]
+                for name, files in hub.repositories.items():
+                    if path == f"/api/models/{name}/revision/main":
+                        siblings = [{"rfilename": file} for file in files]
+                        return self._json({"id": name, "sha": COMMIT, "siblings": siblings, "tags": []})
+                    if path == f"/api/models/{name}/tree/{COMMIT}":
+                        return self._json(
+                            [
+                                {"type": "file", "path": file, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}  # noqa: S324
+                                for file, data in files.items()
+                            ]
+                        )
+                    file = path.removeprefix(f"/{name}/resolve/{COMMIT}/")
+                    if file in files:
+                        return self._file(file, files[file], send=send)
+                return self._send(
+                    401, b'{"error": "Invalid username or password."}', {"X-Error-Code": "RepoNotFound"}, send=send
+                )
+
+            def _file(self, file: str, data: bytes, *, send: bool) -> None:
+                if send and file in hub.held:
+                    hub.reached.set()
+                    hub.go.wait(60)
+                if send and file in hub.broken:
+                    self.close_connection = True
+                headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}  # noqa: S324
+                self._send(200, data, headers, send=send, part=len(data) // 2 if file in hub.broken else None)
+
+            def _json(self, value: Any) -> None:
+                self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+            def _send(
+                self, status: int, data: bytes, headers: dict[str, str], *, send: bool = True, part: int | None = None
+            ) -> None:
+                self.send_response(status)
+                for key, value in {**headers, "Content-Length": str(len(data))}.items():
+                    self.send_header(key, value)
+                self.end_headers()
+                if send:
+                    self.wfile.write(data[:part])
+
+        return Handler
+
+
+FETCH = """
+import json, sys
+from pathlib import Path
+
+from engine.adapters.hub import fetch
+from engine.errors import LoadFailed
+
+for model in sys.argv[1:]:
+    try:
+        folder = fetch(model)
+        files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        print(json.dumps({"folder": str(folder), "files": files}))
+    except LoadFailed as error:
+        print(json.dumps({"title": error.title, "message": error.message, "next_step": error.next_step}))
+assert "torch" not in sys.modules
+"""
+
+LOAD = """
+import json, os, sys, threading, urllib.request
+
+from engine.adapters.dense import DenseAdapter
+from engine.config import EncoderConfig
+from engine.weights.gate import CONSTRUCTION
+
+adapter, loaded = DenseAdapter(EncoderConfig("small", "dense", sys.argv[1]), "cpu"), []
+thread = threading.Thread(target=lambda: loaded.append(adapter.load()))
+thread.start()
+urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/reached").close()
+free = CONSTRUCTION.acquire(timeout=5)
+if free:
+    CONSTRUCTION.release()
+urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/go").close()
+thread.join()
+adapter.resume()
+shape = adapter.encode(["a pilot light"]).vectors.shape
+print(json.dumps({"free": free, "revision": loaded[0].revision, "shape": shape, "rests": adapter.cannot_rest is None}))
+"""
+
+Run = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    hub = Hub()
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def run(hub: Hub, tmp_path: Path) -> Run:
+    """Runs a script against the hub, with a cache of the test's own; returns the lines that it printed, parsed."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_") and "proxy" not in key.lower()}
+    ours = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def run(script: str, *arguments: str) -> list[dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            cwd=ROOT,
+            env=kept | ours,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+    return run
+
+
+def test_only_what_is_needed_is_downloaded_and_the_cache_serves_when_the_hub_is_gone(hub: Hub, run: Run) -> None:
+    hub.repositories["org/small"] = FILES
+    (first,) = run(FETCH, "org/small")
+    assert set(first["files"]) == hub.downloaded() == NEEDED | {"model.safetensors"}
+    assert Path(first["folder"]).name == COMMIT
+    assert Path(first["folder"], "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+    hub.requests.clear()
+    assert run(FETCH, "org/small") == [first]
+    assert hub.downloaded() == set(), "what is there is not sent again"
+
+    hub.close()
+    assert run(FETCH, "org/small") == [first]
+
+
+def test_pickled_weights_are_downloaded_where_there_are_no_others(hub: Hub, run: Run) -> None:
+    hub.repositories["org/old"] = {name: data for name, data in FILES.items() if name != "model.safetensors"}
+    (first,) = run(FETCH, "org/old")
+    assert set(first["files"]) == NEEDED | {"pytorch_model.bin"}
+    hub.close()
+    assert run(FETCH, "org/old") == [first]
+
+
+def test_the_pickled_weights_of_one_module_are_downloaded_beside_the_safetensors_of_another(hub: Hub, run: Run) -> None:
+    hub.repositories["org/mixed"] = FILES | {
+        "modules.json": json.dumps([{"path": path} for path in ("", "1_Pooling", "2_Dense")]).encode(),
+        "2_Dense/config.json": b'{"in_features": 4}',
+        "2_Dense/pytorch_model.bin": b"pickled too",
+    }
+    (found,) = run(FETCH, "org/mixed")
+    assert "2_Dense/pytorch_model.bin" in found["files"]
+    assert "pytorch_model.bin" not in found["files"]
+
+
+def test_a_model_that_cannot_be_had_is_a_load_failure_that_says_what_to_do(hub: Hub, run: Run) -> None:
+    hub.repositories["org/small"] = FILES
+    (unknown,) = run(FETCH, "org/unknown")
+    assert unknown["title"] == "Model not downloaded"
+    assert "org/unknown" in unknown["message"]
+    assert unknown["next_step"]
+    hub.close()
+    (offline,) = run(FETCH, "org/small")
+    assert offline["title"] == "Model not downloaded"
+    assert "org/small is not on this computer" in offline["message"]
+    assert "network" in offline["next_step"]
+
+
+@pytest.mark.parametrize("model", ["org/small--name", "org/small.git", "org/..", "-org/small"])
+def test_an_id_that_no_hub_would_take_is_a_load_failure_too(model: str, run: Run) -> None:
+    (failed,) = run(FETCH, model)
+    assert failed["title"] == "Model not downloaded"
+    assert failed["next_step"]
+
+
+def test_a_download_that_breaks_off_is_a_load_failure_and_goes_on_next_time(hub: Hub, run: Run) -> None:
+    hub.repositories["org/small"] = FILES
+    hub.broken = {"model.safetensors"}
+    (failed,) = run(FETCH, "org/small")
+    assert failed["title"] == "Model not downloaded"
+    assert "org/small" in failed["message"]
+    hub.broken = set()
+    (whole,) = run(FETCH, "org/small")
+    assert Path(whole["folder"], "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_a_download_that_broke_off_is_not_taken_for_the_model_when_the_hub_is_gone(hub: Hub, run: Run) -> None:
+    hub.repositories["org/small"] = FILES
+    hub.broken = {"model.safetensors"}
+    run(FETCH, "org/small")
+    hub.close()
+    (failed,) = run(FETCH, "org/small")
+    assert failed["title"] == "Model not downloaded"
+
+
+def test_others_may_be_constructed_and_moved_while_one_is_downloaded(hub: Hub, run: Run, tmp_path: Path) -> None:
+    folder = bert(tmp_path / "model")
+    hub.repositories["org/small"] = {
+        file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
+    }
+    hub.held = {"model.safetensors"}
+    (found,) = run(LOAD, "org/small")
+    assert found == {"free": True, "revision": COMMIT, "shape": [1, DIMENSION], "rests": True}
