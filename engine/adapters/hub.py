@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from engine.adapters.references import module_folders
 from engine.errors import LoadFailed
 
 _OTHER_FORMATS: Final = (
@@ -23,25 +24,35 @@ def fetch(model: str) -> Path:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(model, ignore_patterns=[*_OTHER_FORMATS, *_PICKLED]))
-        if not any(folder.rglob("*.safetensors")):
-            folder = Path(snapshot_download(model, ignore_patterns=list(_OTHER_FORMATS)))
+        wanted = _pickled_only(folder)
+        if wanted:
+            folder = Path(snapshot_download(model, allow_patterns=wanted, ignore_patterns=list(_OTHER_FORMATS)))
     except LocalEntryNotFoundError as error:
         raise LoadFailed(
             f"{model} is not on this computer, and the model hub cannot be reached.",
             title="Model not downloaded",
             next_step="Connect to the network and try again, or set `model` to a folder.",
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:
         raise LoadFailed(
             f"{model} could not be fetched from the model hub: {_first_line(error)}",
             title="Model not downloaded",
             next_step="Check `model` in the settings, the network and the free disk space.",
         ) from error
     return folder
+
+
+def _pickled_only(folder: Path) -> list[str]:
+    """Patterns for the pickled weights of those modules that came without safetensors."""
+    patterns = []
+    for module in ("", *module_folders(folder)):
+        if not any((folder / module).glob("*.safetensors")):
+            patterns += [f"{module}/{pattern}" if module else pattern for pattern in _PICKLED]
+    return patterns
 
 
 def _first_line(error: Exception) -> str:

@@ -63,19 +63,26 @@ def locate(model: str) -> Reference:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold the weights of the model in `folder`: safetensors, else pickled ones.
+    """Return the files that hold the weights of the model in `folder`: per subfolder safetensors, else pickled ones.
 
-    Looked at are the folder itself and those that its `modules.json` (sentence-transformers) names; not its other
-    subfolders, where training leaves checkpoints and exporters leave other formats.
+    Looked at are the folder itself and those of its modules; not its other subfolders, where training leaves
+    checkpoints and exporters leave other formats.
     """
-    folders = [folder]
+    places = [folder]
+    for module in module_folders(folder):
+        places += [folder / module, *(sub for sub in sorted((folder / module).rglob("*")) if sub.is_dir())]
+    found = []
+    for place in places:
+        pickled = (file for file in sorted(place.glob("*.bin")) if file.name != "training_args.bin")
+        found += sorted(place.glob("*.safetensors")) or list(pickled)
+    return found
+
+
+def module_folders(folder: Path) -> list[str]:
+    """Return the subfolders that `modules.json` (sentence-transformers) names; none where there is no such file."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        folders += [folder / module["path"] for module in modules if module["path"]]
-    for pattern in ("*.safetensors", "*.bin"):
-        found = [file for place in folders for file in sorted(place.glob(pattern)) if file.name != "training_args.bin"]
-        if found:
-            return found
+        return [str(module["path"]) for module in modules if module["path"]]
     return []
 
 

@@ -154,9 +154,9 @@ class TorchAdapter(ABC):
             dismantle(module)
         del module
         release()
-        if home is not None and home.remains():
+        if home is not None and not home.gone:
             release(thoroughly=True)
-        self._left = home if home is not None and home.remains() else None
+        self._left = home if home is not None and not home.gone else None
         if self._device != "cpu":
             self._empty_device_cache()
 

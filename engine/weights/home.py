@@ -74,17 +74,26 @@ class Home:
         self._loose = seen.loose
         self._device = device
         self._lifted = False
+        try:
+            self._adopt(seen.problem, known or {}, made_by)
+        except BaseException:
+            self.close()
+            raise
+
+    def _adopt(self, problem: str | None, known: Found, made_by: str) -> None:
+        import torch
+
         self._refuse_stale()
-        if seen.problem is not None:
-            self._stay_plain(seen.problem)
-        strangers = self._move_in(known or {})
+        if problem is not None:
+            self._stay_plain(problem)
+        strangers = self._move_in(known)
         if strangers:
             self._convert(strangers, made_by)
         if self._on_cpu:
             for tensor in self._loose:
                 tensor.data = _widened(tensor)
         self._plain = sum(s.flat.nbytes for s in self._stretches if s.name not in self.found)
-        self._plain += sum(tensor.nbytes for tensor in self._loose)
+        self._plain += sum(tensor.nbytes for tensor in self._loose if tensor.layout is torch.strided)
         self.total = self._plain + sum(s.flat.nbytes for s in self._stretches if s.name in self.found)
         self._refuse_stale()
         if self.cannot_rest is None:
@@ -110,8 +119,13 @@ class Home:
         return Footprint(on_device=self.total, in_ram=resident, total=self.total)
 
     def remains(self) -> int:
-        """Return the resident bytes of mappings that are still there after `close`."""
+        """Return the resident bytes of the mappings that are still there after `close`."""
         return sum(mapping.usage().resident or 0 for mapping in self._mappings if not mapping.gone)
+
+    @property
+    def gone(self) -> bool:
+        """Whether, after `close`, none of its files is mapped any more."""
+        return all(mapping.gone for mapping in self._mappings)
 
     # Moving
 
@@ -210,7 +224,7 @@ class Home:
 
     def _move_in(self, known: Found) -> list[Stretch]:
         """Settle every stretch that a file holds as it is; return the others."""
-        mappings = [Mapping(source.path) for source in self._sources if source.path.suffix == ".safetensors"]
+        mappings = [mapping for source in self._sources if (mapping := _mapped(source.path)) is not None]
         free: _Free = {}
         for mapping in mappings:
             for place in filter(mapping.can_view, mapping.places.values()):
@@ -218,6 +232,9 @@ class Home:
         strangers = []
         for stretch in self._stretches:
             half = self._on_cpu and stretch.flat.dtype is not _widened_type(stretch.flat.dtype)
+            if _name(stretch.flat.dtype) not in _SAFETENSORS_NAMES:
+                self._stay_plain(f"{stretch.name} is of type {stretch.flat.dtype}, which no file can hold")
+                continue
             match = None if half else _taken(stretch, free, known.get(stretch.name))
             if match is None:
                 strangers.append(stretch)
@@ -250,9 +267,7 @@ class Home:
         entries = []
         for stretch in strangers:
             dtype = types[stretch.name]
-            spelled = _SAFETENSORS_NAMES.get(_name(dtype))
-            if spelled is None:
-                raise OSError(f"{stretch.name} is of type {dtype}, which no file can hold")
+            spelled = _SAFETENSORS_NAMES[_name(dtype)]
             entries.append(Entry(stretch.name, spelled, (stretch.flat.numel(),), partial(_bytes, stretch.flat, dtype)))
         what = [(entry.name, entry.dtype, entry.shape) for entry in entries]
         identity = [_FORMAT, made_by, [source.key for source in self._sources], what]
@@ -263,6 +278,17 @@ class Home:
     def _settle(self, stretch: Stretch, mapping: Mapping, place: Place) -> None:
         stretch.settle(mapping.flat(place))
         self.found[stretch.name] = (mapping.identity.path, place.name)
+
+
+def _mapped(path: Path) -> Mapping | None:
+    """The mapping of a safetensors file; None for another file, or one that only looks like it and the library left."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        return Mapping(path)
+    except LoadFailed as error:
+        _log.warning("not mapped: %s", error.message)
+        return None
 
 
 def _taken(stretch: Stretch, free: _Free, known: tuple[Path, str] | None) -> tuple[Mapping, Place] | None:

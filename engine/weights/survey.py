@@ -66,8 +66,12 @@ def survey(module: Any) -> Survey:
     plain = [(name, tensor) for name, tensor in named.values() if _is_plain(tensor)]
     strange = [(name, tensor) for name, tensor in named.values() if not _is_plain(tensor)]
     loose = [tensor for tensor in module.buffers() if id(tensor) not in named] + [tensor for _, tensor in strange]
+    loose += [tensor for _, tensor in plain if not tensor.numel()]
     problem = f"{strange[0][0]} is no ordinary tensor" if strange else None
-    return Survey(tuple(_stretches(plain)), tuple(loose), problem)
+    # In the order of the module: where the allocator put them is another thing in every process.
+    order = {name: index for index, (name, _) in enumerate(plain)}
+    stretches = sorted(_stretches(plain), key=lambda stretch: order[stretch.name])
+    return Survey(tuple(stretches), tuple(loose), problem)
 
 
 def _weights(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -86,7 +90,7 @@ def _is_plain(tensor: Any) -> bool:
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
         and tensor.layout is torch.strided
         and tensor.device.type == "cpu"
-        and not tensor.is_quantized
+        and not (tensor.is_quantized or tensor.is_inference() or tensor.is_neg() or tensor.is_conj())
     )
 
 
