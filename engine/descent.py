@@ -9,7 +9,7 @@ from typing import Final
 from engine.adapters.protocol import Adapter
 from engine.errors import CannotRest, EncoderError, MoveFailed
 from engine.state import State
-from engine.weights.footprint import Footprint
+from engine.weights.footprint import UNKNOWN, Footprint
 
 _log = logging.getLogger(__name__)
 
@@ -23,11 +23,11 @@ class Descent:
 
     rung: State
     after: Footprint
-    freed: int
+    freed: int | None
     note: str | None = None
     error: EncoderError | None = None
     done: bool = True
-    """Whether the memory really was given back."""
+    """Whether the memory was given back, as far as the system says."""
 
 
 def descend(name: str, adapter: Adapter, target: State, *, device: str) -> Descent:
@@ -35,54 +35,69 @@ def descend(name: str, adapter: Adapter, target: State, *, device: str) -> Desce
 
     Raises nothing that an adapter may raise: a failed move to RAM ends in unloading.
     """
+    note, error = None, None
     before = look(name, adapter)
-    note = adapter.cannot_rest if target is State.IN_RAM else None
-    error = None
-    if target is State.IN_RAM and note is None:
+    if target is State.IN_RAM:
         try:
-            expected = adapter.offload()
-            after = adapter.footprint()
-            # What leaves a GPU may well stay in RAM; what leaves a CPU leaves RAM.
-            freed = before.held - after.held if device == "cpu" else before.on_device - after.on_device
-            if freed >= _ENOUGH * expected:
-                return Descent(State.IN_RAM, after, freed)
-            note = f"The system took back only {_mib(freed)} of {_mib(expected)}, so it was unloaded."
+            resting = _rest(adapter, device)
+            if resting.done:
+                return resting
+            note = resting.note
         except CannotRest as cannot:
             note = cannot.message
         except Exception as failure:  # noqa: BLE001 - the adapter edge
             _log.exception("%s could not be moved to RAM, so it is unloaded", name)
             note = f"It could not be moved to RAM, so it was unloaded: {failure}"
             error = MoveFailed(f"{name}: {note}")
-    after = drop(name, adapter)
-    done = after.held <= (1 - _ENOUGH) * before.held
-    if not done:
+    after, gone = drop(name, adapter)
+    if not gone:
         note = kept(after)
         error = MoveFailed(f"{name}: {note}", title="Memory not given back")
         _log.warning("%s: %s", name, note)
-    return Descent(State.UNLOADED, after, before.held - after.held, note, error, done)
+    return Descent(State.UNLOADED, after, _difference(before.held, after.held), note, error, gone)
 
 
-def drop(name: str, adapter: Adapter) -> Footprint:
-    """Unload and return what is left; an adapter that does not do so cleanly is logged."""
+def drop(name: str, adapter: Adapter) -> tuple[Footprint, bool]:
+    """Unload, and return what is left and whether all of it is gone; one that does not unload cleanly is logged."""
     try:
-        adapter.unload()
+        gone = adapter.unload()
     except Exception:  # noqa: BLE001 - the adapter edge
         _log.exception("%s did not unload cleanly", name)
-    return look(name, adapter)
-
-
-def kept(left: Footprint) -> str:
-    """Say in words what was not given back."""
-    return f"{_mib(left.held)} of its weights were not given back, because something still refers to them."
+        gone = False
+    return look(name, adapter), gone
 
 
 def look(name: str, adapter: Adapter) -> Footprint:
-    """Return where the weights are now; nothing that is known, where the adapter cannot say."""
+    """Return where the weights are now; unknown, where the adapter cannot say."""
     try:
         return adapter.footprint()
     except Exception:  # noqa: BLE001 - the adapter edge
         _log.exception("the memory of %s cannot be measured", name)
-        return Footprint(0, 0, 0)
+        return UNKNOWN
+
+
+def kept(left: Footprint) -> str:
+    """Say in words what was not given back."""
+    size = _mib(left.held) if left.held else "Part"
+    return f"{size} of its weights was not given back, because something still refers to them."
+
+
+def _rest(adapter: Adapter, device: str) -> Descent:
+    """Move to RAM and compare with what that should free; what leaves a GPU may stay in RAM."""
+    if adapter.cannot_rest is not None:
+        raise CannotRest(adapter.cannot_rest)
+    before = adapter.offload()
+    after = adapter.footprint()
+    on_cpu = device == "cpu"
+    freed = _difference(before.held, after.held) if on_cpu else _difference(before.on_device, after.on_device)
+    if freed is None or before.on_device is None or freed >= _ENOUGH * before.on_device:
+        return Descent(State.IN_RAM, after, freed)
+    words = f"The system took back only {_mib(freed)} of {_mib(before.on_device)}, so it was unloaded."
+    return Descent(State.IN_RAM, after, freed, words, done=False)
+
+
+def _difference(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else before - after
 
 
 def _mib(size: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from typing import Any, Final, Self, TypeVar
 from engine.adapters import adapter_class
 from engine.adapters.protocol import Adapter
 from engine.config import Config, EncoderConfig
-from engine.errors import Closed, PilotlightError, QueueFull, UnknownEncoder
+from engine.errors import Closed, InvalidInput, PilotlightError, QueueFull, UnknownEncoder
 from engine.events import Event, Events, SettingsApplied, StateChanged, TimerSet
 from engine.memory import Reader, Reading, SystemReader
 from engine.offloader import Offloader
@@ -190,11 +191,19 @@ class Engine:
 
         `keep_alive` (seconds; 0 = unload afterwards, negative = stay) takes the place of the idle timeout until
         another use names one or the encoder steps down; `max_keep_alive_seconds` bounds it.
-        Raises UnknownEncoder, QueueFull or Closed; the future raises LoadFailed, Unavailable or what it met.
+        Raises UnknownEncoder, InvalidInput, QueueFull or Closed; the future raises LoadFailed, Unavailable or what it
+        met.
         """
 
+        if not _is_a_time(keep_alive):
+            raise InvalidInput(
+                f"keep_alive is {keep_alive!r}, which is no number of seconds.",
+                param="keep_alive",
+                next_step="Give seconds, 0 to unload after the use, or a negative number to stay.",
+            )
+
         def run(encoder: _Encoder) -> T:
-            with encoder.slot.lease(used_by, self._bounded(keep_alive)) as adapter:
+            with encoder.slot.lease(used_by, keep_alive) as adapter:
                 return operation(adapter)
 
         return self._queue(name, run)
@@ -309,12 +318,6 @@ class Engine:
         reason = view.error.message if view.error and not succeeded else None
         return Outcome(view.name, "done" if succeeded else "refused", view.state, reason=reason)
 
-    def _bounded(self, keep_alive: float | None) -> float | None:
-        longest = self._config.hardware.max_keep_alive_seconds
-        if keep_alive is None or not longest:
-            return keep_alive
-        return longest if keep_alive < 0 else min(keep_alive, longest)
-
     def _queue(self, name: str, call: Callable[[_Encoder], T]) -> Future[T]:
         """Queue `call` for an encoder; one that the settings replace at this very moment gives way to the new one."""
         while True:
@@ -373,7 +376,15 @@ def _terms(encoder: EncoderConfig, config: Config) -> Terms:
     return Terms(
         idle_timeout_seconds=hardware.idle_timeout_seconds if idle is None else idle,
         unload_timeout_seconds=hardware.unload_timeout_seconds if unload is None else unload,
+        max_keep_alive_seconds=hardware.max_keep_alive_seconds,
     )
+
+
+def _is_a_time(value: object) -> bool:
+    try:
+        return value is None or (isinstance(value, int | float) and math.isfinite(value))
+    except OverflowError:  # a whole number that is too long for a float
+        return False
 
 
 class _Eagerness(Enum):

@@ -8,6 +8,7 @@ PilotlightError
     UnknownEncoder       no encoder has this name or alias
     EncoderError
         LoadFailed       a load was tried and failed; it may be tried again later
+            FilesChanged     a file changed while it was read
         Unavailable      trying cannot help until something is installed or put in place
         MoveFailed       weights could not be moved between rungs
             CannotRest       they would not survive in RAM, so they are dropped instead
@@ -109,6 +110,10 @@ class LoadFailed(EncoderError):
     ) -> None:
         super().__init__(message, next_step=next_step, title=title)
         self.retry_in_seconds = retry_in_seconds
+
+
+class FilesChanged(LoadFailed):
+    """A weights file changed while it was read; the next try may well find it whole."""
 
 
 class Unavailable(EncoderError):

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final
 
 from engine.adapters.protocol import Adapter, Loaded
+from engine.ascent import ascend
 from engine.descent import Descent, descend, drop, kept, look
-from engine.errors import Closed, EncoderError, LoadFailed, Unavailable
+from engine.errors import Closed, EncoderError, Unavailable
 from engine.events import Event, StateChanged, TimerSet
+from engine.idle_clock import IdleClock
 from engine.setback import Setback
 from engine.state import RESTING, EncoderView, Outcome, State
-from engine.weights.footprint import Footprint
-
-_log = logging.getLogger(__name__)
-
-_NOTHING: Final = Footprint(0, 0, 0)
+from engine.weights.footprint import NOTHING, UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +25,14 @@ class Terms:
 
     idle_timeout_seconds: float
     unload_timeout_seconds: float
+    max_keep_alive_seconds: float = 0.0
+    """The longest that a request's keep_alive may take the place of the idle timeout; 0 = as long as it asks for."""
+
+    def bounded(self, keep_alive: float | None) -> float | None:
+        """Return the `keep_alive` that counts."""
+        if keep_alive is None or not self.max_keep_alive_seconds:
+            return keep_alive
+        return self.max_keep_alive_seconds if keep_alive < 0 else min(keep_alive, self.max_keep_alive_seconds)
 
 
 class Slot:
@@ -60,17 +64,13 @@ class Slot:
         self._leases = 0
         self._climbs = 0
         self._setback = Setback()
+        self._idle = IdleClock()
         self._closing = False
-        self._footprint = _NOTHING
+        self._footprint = NOTHING
         self._bytes_total: int | None = None
         self._note: str | None = None
         self._loaded: Loaded | None = None
         self._loads = 0
-        self._keep_alive: float | None = None
-        self._last_used: float | None = None
-        self._last_used_by: str | None = None
-        self._stepped_down_at: float | None = None
-        self._first_use_seconds: float | None = None
         self._reload_seconds: float | None = None
         self._offload_seconds: float | None = None
 
@@ -87,11 +87,14 @@ class Slot:
         try:
             yield self._adapter
         finally:
-            self._release(used_by, self._clock() - began, keep_alive)
+            self._release((used_by, self._clock() - began, keep_alive))
 
     def warm(self) -> None:
-        """Bring the encoder to its device without using it; its idle clock starts when a load ends."""
-        self._acquire()
+        """Bring the encoder to its device without using it, every page of it; its idle clock starts when that ends.
+
+        One that is there already stays as it is.
+        """
+        self._acquire(fault_in=True)
         self._release()
 
     def preload(self) -> None:
@@ -104,7 +107,7 @@ class Slot:
                 return
             self._setback.refuse(self._state, self._clock(), waited=False)
             origin = self._begin_climb()
-        self._climb(origin, State.IN_RAM)
+        self._climb(origin, State.IN_RAM, fault_in=True)
 
     def retry(self) -> None:
         """Forget the delay after a failed load, then `warm`."""
@@ -130,6 +133,7 @@ class Slot:
         """Put new timeouts in force, and a new pin unless it is None."""
         with self._changed:
             self._terms = terms
+            self._idle.keep_alive_seconds = terms.bounded(self._idle.keep_alive_seconds)
             if pinned is not None:
                 self._pinned = pinned
 
@@ -181,7 +185,7 @@ class Slot:
                 state=self._state,
                 idle_timeout_seconds=self._terms.idle_timeout_seconds,
                 unload_timeout_seconds=self._terms.unload_timeout_seconds,
-                keep_alive_seconds=self._keep_alive,
+                keep_alive_seconds=self._idle.keep_alive_seconds,
                 pinned=self._pinned,
                 revision=loaded.revision if loaded else None,
                 device=loaded.device if loaded else None,
@@ -190,17 +194,17 @@ class Slot:
                 bytes_total=self._bytes_total,
                 in_flight=self._leases,
                 queued=queued,
-                last_used=self._last_used,
-                last_used_by=self._last_used_by,
-                stepped_down_at=self._stepped_down_at,
+                last_used=self._idle.last_used,
+                last_used_by=self._idle.last_used_by,
+                stepped_down_at=self._idle.stepped_down_at,
                 import_seconds=loaded.import_seconds if loaded else None,
                 load_seconds=loaded.load_seconds if loaded else None,
-                first_encode_seconds=self._first_use_seconds,
+                first_encode_seconds=self._idle.first_use_seconds,
                 reload_seconds=self._reload_seconds,
                 offload_seconds=self._offload_seconds,
                 loads=self._loads,
                 error=self._setback.error,
-                note=self._note,
+                note=self._note or (loaded.note if loaded else None),
             )
         if not measured or view.state not in (State.ON_DEVICE, State.IN_RAM):
             return view
@@ -209,8 +213,8 @@ class Slot:
 
     # Leases
 
-    def _acquire(self) -> None:
-        while not self._take():
+    def _acquire(self, *, fault_in: bool = False) -> None:
+        while not self._take(fault_in=fault_in):
             climb = self._climbs
             try:
                 changed = self._adapter.stale()
@@ -223,7 +227,7 @@ class Slot:
             self._release()
             self._forget(changed, climb)
 
-    def _take(self) -> bool:
+    def _take(self, *, fault_in: bool) -> bool:
         """Take a lease on the device, after a climb where one is needed; returns whether this thread climbed."""
         waited_for = 0
         with self._turn():
@@ -240,22 +244,18 @@ class Slot:
                 if self._state is State.LOADING:
                     waited_for = self._climbs
                 self._changed.wait()
-        self._climb(origin, State.ON_DEVICE)
+        self._climb(origin, State.ON_DEVICE, fault_in=fault_in)
         return True
 
-    def _release(
-        self, used_by: str | None = None, seconds: float | None = None, keep_alive: float | None = None
-    ) -> None:
+    def _release(self, use: tuple[str | None, float, float | None] | None = None) -> None:
+        """Give a lease back; `use` says who used it, for how many seconds, and which keep_alive was asked for."""
         with self._turn():
             self._leases -= 1
-            if seconds is not None:
-                self._last_used = self._clock()
-                self._last_used_by = used_by
-                if self._first_use_seconds is None:
-                    self._first_use_seconds = seconds
-            if keep_alive is not None:
-                self._keep_alive = keep_alive
-            if keep_alive is not None or (self._keep_alive == 0 and not self._leases):
+            set_anew = False
+            if use is not None:
+                by, seconds, keep_alive = use
+                set_anew = self._idle.used(self._clock(), by, seconds, self._terms.bounded(keep_alive))
+            if set_anew or (self._idle.keep_alive_seconds == 0 and not self._leases):
                 self._unpublished.append(TimerSet(self.name))
             self._changed.notify_all()
         self._drop_if_closing()
@@ -268,48 +268,32 @@ class Slot:
         self._enter(State.LOADING)
         return origin
 
-    def _climb(self, origin: State, target: State) -> None:
+    def _climb(self, origin: State, target: State, *, fault_in: bool) -> None:
         """Load or resume. On the device this thread holds a lease at the end; else the error is kept and raised."""
         began = self._clock()
-        loaded = None
         try:
-            if origin is State.IN_RAM and (changed := self._adapter.stale()):
-                _log.info("%s is loaded again: %s", self.name, changed)
-                drop(self.name, self._adapter)
-                origin = State.UNLOADED
-            if origin is not State.IN_RAM:
-                self._adapter.probe()
-                loaded = self._adapter.load()
-            if target is State.ON_DEVICE:
-                self._adapter.resume()
-            else:
-                self._adapter.fault_in()
-            footprint = self._adapter.footprint()
-        except Unavailable as error:
-            self._fall(State.UNAVAILABLE, error)
+            ascent = ascend(self.name, self._adapter, origin, target, fault_in=fault_in)
+        except EncoderError as error:
+            self._fall(State.UNAVAILABLE if isinstance(error, Unavailable) else State.FAILED, error)
             raise
-        except Exception as error:  # noqa: BLE001 - the adapter edge: logged, translated and raised
-            _log.exception("%s could not be brought up", self.name)
-            failure = _translated(self.name, error)
-            self._fall(State.FAILED, failure)
-            raise failure from (None if failure is error else error)
         except BaseException:
             self._fall(State.UNLOADED, None)
             raise
         with self._turn():
-            self._footprint = footprint
-            self._bytes_total = footprint.total
+            now = self._clock()
             self._setback.overcome()
-            self._last_used = self._clock()
-            self._stepped_down_at = None
-            self._first_use_seconds = None
-            if loaded is None:
-                self._reload_seconds = self._last_used - began
+            self._idle.came_up(now)
+            self._footprint = ascent.footprint
+            self._bytes_total = ascent.footprint.total
+            news = None
+            if ascent.loaded is None:
+                self._reload_seconds = now - began
             else:
-                self._loaded = loaded
+                news = None if self._loaded and self._loaded.note == ascent.loaded.note else ascent.loaded.note
+                self._loaded = ascent.loaded
                 self._loads += 1
                 self._note = self._adapter.cannot_rest
-            self._enter(target)
+            self._enter(target, reason=news)
             if not self._closing:
                 self._leases += target is State.ON_DEVICE
                 return
@@ -318,19 +302,16 @@ class Slot:
 
     def _fall(self, state: State, error: EncoderError | None) -> None:
         """Leave nothing half-loaded behind, keep `error` for the waiters, and settle in `state`."""
-        left = _NOTHING
+        left, gone = UNKNOWN, False
         try:
-            left = drop(self.name, self._adapter)
+            left, gone = drop(self.name, self._adapter)
         finally:
             with self._turn():
                 if error is None:
                     self._setback.forget()
                 else:
                     self._setback.record(error, self._clock())
-                self._footprint = left
-                self._keep_alive = None
-                self._note = kept(left) if left.held else None
-                self._enter(state, error=error)
+                self._settle(Descent(state, left, None, None if gone else kept(left), error))
 
     # Down
 
@@ -340,28 +321,13 @@ class Slot:
         with self._turn():
             if self._state not in rungs:
                 return Outcome(self.name, "done" if self._state in RESTING else "busy", self._state)
-            used_since = if_unused_since is not None and self._last_used != if_unused_since
+            used_since = if_unused_since is not None and self._idle.last_used != if_unused_since
             if self._leases or used_since:
                 return Outcome(self.name, "busy", self._state)
             if self._pinned and not self._closing:
                 return Outcome(self.name, "refused", self._state, reason=f"{self.name} is pinned.")
-            device = self._loaded.device if self._loaded else "cpu"
             self._enter(State.STEPPING_DOWN, reason=reason)
-        began = self._clock()
-        try:
-            descent = descend(self.name, self._adapter, target, device=device)
-        except BaseException:
-            self._fall(State.UNLOADED, None)
-            raise
-        with self._turn():
-            self._offload_seconds = self._clock() - began
-            self._stepped_down_at = self._clock()
-            self._footprint = descent.after
-            self._keep_alive = None
-            self._note = descent.note
-            self._enter(descent.rung, reason=reason, error=descent.error)
-            result = "done" if descent.done else "refused"
-            return Outcome(self.name, result, descent.rung, descent.freed, self._offload_seconds, descent.note)
+        return self._descend(target, reason)
 
     def _forget(self, changed: str, climb: int) -> None:
         """Drop what `climb` loaded from files that are no longer the same, once nobody uses it."""
@@ -371,14 +337,31 @@ class Slot:
             if self._state is not State.ON_DEVICE or self._climbs != climb or self._closing:
                 return
             self._enter(State.STEPPING_DOWN, reason=reason)
-        descent = Descent(State.UNLOADED, _NOTHING, 0)
+        self._descend(State.UNLOADED, reason)
+
+    def _descend(self, target: State, reason: str | None) -> Outcome:
+        """Go down from STEPPING_DOWN, which keeps everybody else from moving anything."""
+        began = self._clock()
         try:
-            descent = descend(self.name, self._adapter, State.UNLOADED, device="cpu")
-        finally:
-            with self._turn():
-                self._footprint = descent.after
-                self._note = descent.note
-                self._enter(descent.rung, reason=reason, error=descent.error)
+            device = self._loaded.device if self._loaded else "cpu"
+            descent = descend(self.name, self._adapter, target, device=device)
+        except BaseException:
+            self._fall(State.UNLOADED, None)
+            raise
+        with self._turn():
+            seconds = self._clock() - began
+            if descent.rung is State.IN_RAM:
+                self._offload_seconds = seconds
+            self._settle(descent, reason)
+        result = "done" if descent.done else "refused"
+        return Outcome(self.name, result, descent.rung, descent.freed, seconds, descent.note)
+
+    def _settle(self, descent: Descent, reason: str | None = None) -> None:
+        """Rest where a way down ended, under the lock."""
+        self._idle.stepped_down(self._clock())
+        self._footprint = descent.after
+        self._note = descent.note
+        self._enter(descent.rung, reason=reason, error=descent.error)
 
     def _drop_if_closing(self) -> None:
         """Called after anything ended: the last one out of a closing slot drops what is left."""
@@ -405,12 +388,3 @@ class Slot:
         self._unpublished.append(StateChanged(self.name, self._state, state, reason, error))
         self._state = state
         self._changed.notify_all()
-
-
-def _translated(name: str, error: Exception) -> LoadFailed:
-    if isinstance(error, LoadFailed):
-        return error
-    return LoadFailed(
-        f"{name} could not be loaded: {type(error).__name__}: {error}",
-        next_step="The log has the details; a retry follows at the next use after a delay.",
-    )

@@ -72,8 +72,8 @@ class EncoderView:
     is_default: bool = False
     revision: str | None = None
     device: str | None = None
-    bytes_on_device: int = 0
-    bytes_in_ram: int = 0
+    bytes_on_device: int | None = 0
+    bytes_in_ram: int | None = 0
     bytes_total: int | None = None
     in_flight: int = 0
     queued: int = 0
@@ -134,6 +134,6 @@ class Outcome:
     name: str
     result: str
     state: State
-    freed_bytes: int = 0
+    freed_bytes: int | None = 0
     seconds: float = 0.0
     reason: str | None = None

@@ -145,8 +145,9 @@ def _status_lines(found: dict[str, Any], url: str) -> Iterator[str]:
 def _facts(component: dict[str, Any]) -> Iterator[str]:
     """What is known of one encoder, in words; what is unknown is left out."""
     yield component["status"]
-    resident = component["bytes_on_device"] + component["bytes_in_ram"]
-    if resident or component["bytes_total"]:
+    parts = (component["bytes_on_device"], component["bytes_in_ram"])
+    resident = None if None in parts else sum(parts)
+    if resident is not None and (resident or component["bytes_total"]):
         where = f" on {component['device']}" if component["bytes_on_device"] else ""
         yield words.share(resident, component["bytes_total"]) + where
     for key, what in _TIMINGS.items():
@@ -225,7 +226,7 @@ def _control(options: argparse.Namespace) -> int:
         outcomes = [client.control(options.name, options.verb)]
     for outcome in outcomes:
         because = f": {outcome['reason']}" if outcome["reason"] else ""
-        freed = words.size(outcome["freed_bytes"])
+        freed = _size(outcome["freed_bytes"])
         print(f"{outcome['name']}: {outcome['result']}, {outcome['state']}, freed {freed}{because}")
     return 0 if all(outcome["result"] == "done" for outcome in outcomes) else 1
 

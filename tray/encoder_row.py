@@ -33,9 +33,9 @@ def _summary(view: EncoderView, now: float) -> str:
         parts.append(words.clipped(view.error.message))
     held = _held(view)
     if view.state in _LOADED or (held and view.state is State.LOADING):
-        parts.append(words.share(held, view.bytes_total))
+        parts.append("unknown" if held is None else words.share(held, view.bytes_total))
     elif held:
-        parts.append(f"{words.size(held)} not given back")
+        parts.append(f"{words.size(held)} still in RAM")
     deadline = view.next_deadline(now)
     if view.pinned:
         parts.append("pinned")
@@ -70,6 +70,8 @@ def _details(view: EncoderView, now: float) -> tuple[Item, ...]:
 
 def _resident(view: EncoderView) -> str:
     held = _held(view)
+    if held is None:
+        return "Resident: unknown on this system"
     if not held and view.bytes_total is None:
         return "Nothing resident"
     return f"{words.share(held, view.bytes_total, ' of ')} resident"
@@ -134,7 +136,10 @@ def _trouble(view: EncoderView) -> str:
     return words.clipped(view.note) if view.note else "No problems"
 
 
-def _held(view: EncoderView) -> int:
+def _held(view: EncoderView) -> int | None:
+    """Resident bytes, None where the system does not say."""
+    if view.bytes_on_device is None or view.bytes_in_ram is None:
+        return None
     return view.bytes_on_device + view.bytes_in_ram
 
 

@@ -30,6 +30,8 @@ def notice_for(event: Event) -> Notice | None:
             return Notice(f"{event.name}: {event.error.title}", str(event.error))
         words = "could not be loaded" if event.new is State.FAILED else "cannot be used"
         return Notice(f"{event.name} {words}", event.reason or "The log says why.")
+    if isinstance(event, StateChanged) and event.old is State.LOADING and event.reason:
+        return Notice(f"{event.name} is not where the settings want it", event.reason)
     return None
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from engine.adapters.references import module_folders
+from engine.adapters.model_folder import module_folders
 from engine.errors import LoadFailed
 
 _OTHER_FORMATS: Final = (
@@ -15,14 +15,19 @@ _OTHER_FORMATS: Final = (
 _PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
+def be_quiet() -> None:
+    """Tell the hub's library, before its import, to report nothing and to draw no progress bars."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
 def fetch(model: str) -> Path:
     """Return the folder of the hub's cache that holds `model`, downloading what is missing.
 
     Without a network, what the cache has must do. Pickled weights are fetched only where there are no safetensors.
     Raises LoadFailed.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    be_quiet()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -20,6 +20,8 @@ class Loaded:
     """Importing the model library; close to zero from the second load on."""
     load_seconds: float
     """Reading the model."""
+    note: str | None = None
+    """Why the device is not the one that the settings ask for, None when it is."""
 
 
 class Adapter(Protocol):
@@ -40,10 +42,10 @@ class Adapter(Protocol):
         """Raise Unavailable when a package or file is missing; import nothing."""
 
     def load(self) -> Loaded:
-        """Bring the weights from disk to RAM, pages only as they are needed; on an error nothing stays behind."""
+        """Bring the weights from disk to RAM, pages only as they are needed; after an error `unload` is called."""
 
     def fault_in(self) -> None:
-        """Read all the weights into RAM now."""
+        """Read all the weights into RAM now; called before `resume`."""
 
     def resume(self) -> None:
         """Bring the weights from RAM to the device."""
@@ -51,14 +53,17 @@ class Adapter(Protocol):
     def stale(self) -> str | None:
         """Say what happened to the weights' files since they were loaded, None for nothing; touches no weight."""
 
-    def offload(self) -> int:
-        """Take the weights from the device to RAM and return how many bytes that should free.
+    def offload(self) -> Footprint:
+        """Take the weights from the device to RAM; returns where they were right before.
 
-        Raises CannotRest when they would not survive there.
+        All that was on the device should come free. Raises CannotRest when they would not survive in RAM.
         """
 
-    def unload(self) -> None:
-        """Drop everything and give the memory back to the system; also after a failed move."""
+    def unload(self) -> bool:
+        """Drop everything and give the memory back to the system; also after a failed load or move.
+
+        Returns whether all of it is gone: nothing that somebody still refers to, no file mapped any more.
+        """
 
     def footprint(self) -> Footprint:
         """Return where the weights are now; also what `unload` could not give back."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from dataclasses import dataclass
 from importlib import metadata
@@ -60,30 +58,6 @@ def locate(model: str) -> Reference:
             f"The folder {folder} does not exist.", next_step="Put the model there or mend `model` in the settings."
         )
     return Reference(str(folder), local=True)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold the weights of the model in `folder`: per subfolder safetensors, else pickled ones.
-
-    Looked at are the folder itself and those of its modules; not its other subfolders, where training leaves
-    checkpoints and exporters leave other formats.
-    """
-    places = [folder]
-    for module in module_folders(folder):
-        places += [folder / module, *(sub for sub in sorted((folder / module).rglob("*")) if sub.is_dir())]
-    found = []
-    for place in places:
-        pickled = (file for file in sorted(place.glob("*.bin")) if file.name != "training_args.bin")
-        found += sorted(place.glob("*.safetensors")) or list(pickled)
-    return found
-
-
-def module_folders(folder: Path) -> list[str]:
-    """Return the subfolders that `modules.json` (sentence-transformers) names; none where there is no such file."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        return [str(module["path"]) for module in modules if module["path"]]
-    return []
 
 
 def _locate_builtin(builtin: _Builtin) -> Reference:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
+import traceback
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from engine import paths
-from engine.adapters import hub, references
+from engine.adapters import hub, model_folder, references
 from engine.adapters.protocol import Loaded
 from engine.config import EncoderConfig
-from engine.errors import LoadFailed, Unavailable
-from engine.weights.footprint import Footprint
+from engine.errors import Unavailable
+from engine.weights.devices import choose, empty_cache
+from engine.weights.footprint import NOTHING, Footprint
 from engine.weights.gate import CONSTRUCTION
-from engine.weights.home import Found, Home
+from engine.weights.home import Home
 from engine.weights.identity import Identity
+from engine.weights.mapping import read_ahead
+from engine.weights.matching import Found
 from engine.weights.release import dismantle, release, settle
 from engine.weights.store import Store
 
@@ -42,9 +46,10 @@ class TorchAdapter(ABC):
         self._device = "cpu"
         self._module: Any = None
         self._home: Home | None = None
-        self._left: Home | None = None
-        """A home that was closed but is still in memory, because something else refers to its weights."""
+        self._left: list[Home] = []
+        """Homes that were closed but are still in memory, because something else refers to their weights."""
         self._sources: tuple[Identity, ...] = ()
+        self._made_by = ""
         self._found: Found = {}
         self._writes: dict[str, torch.Tensor] = {}
 
@@ -70,17 +75,20 @@ class TorchAdapter(ABC):
         """Read the model; asks a hub only for a model that is a hub id."""
         reference = references.locate(self._config.model)
         began = time.monotonic()
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        hub.be_quiet()
         import torch
 
         library = self._import_library()
         imported = time.monotonic()
-        self._device = _choose_device(torch, self._wanted_device)
+        choice = choose(self._wanted_device)
+        self._device = choice.device
         folder = Path(reference.source) if reference.local else hub.fetch(reference.source)
-        sources = tuple(Identity.of(file) for file in references.weight_files(folder))
-        if sources != self._sources:
-            self._sources, self._found, self._writes = sources, {}, {}
+        sources = tuple(Identity.of(file) for file in model_folder.weight_files(folder))
+        made_by = f"{library}, torch {torch.__version__}, {model_folder.configuration(folder)}"
+        if (sources, made_by) != (self._sources, self._made_by):
+            self._sources, self._made_by, self._found, self._writes = sources, made_by, {}, {}
+        for source in sources:
+            read_ahead(source.path)
         with CONSTRUCTION:
             self._module = self._construct(folder)
         self._home = Home(
@@ -88,14 +96,16 @@ class TorchAdapter(ABC):
             sources,
             _store(),
             device=self._device,
-            made_by=f"{library}, torch {torch.__version__}",
+            made_by=made_by,
             known=self._found,
         )
         self._found = self._home.found
         self._home.restore(self._writes)
+        self._writes = {}
         settle()
         return Loaded(
             device=self._device,
+            note=choice.reason,
             revision=reference.revision or (None if reference.local else folder.name),
             import_seconds=imported - began,
             load_seconds=time.monotonic() - imported,
@@ -116,10 +126,10 @@ class TorchAdapter(ABC):
     def resume(self) -> None:
         """Let the module compute on its device."""
         if self._device == "cpu":
-            self._at_home.lift()
+            self._at_home.to_device()
         else:
             with CONSTRUCTION:
-                self._at_home.lift()
+                self._at_home.to_device()
 
     @final
     def stale(self) -> str | None:
@@ -127,78 +137,64 @@ class TorchAdapter(ABC):
         return self._home.stale() if self._home else None
 
     @final
-    def offload(self) -> int:
-        """Give the weights' memory back, keep skeleton and tokenizer, and return the bytes that should come free.
-
-        Raises CannotRest.
-        """
+    def offload(self) -> Footprint:
+        """Give the weights' memory back, keep skeleton and tokenizer; returns where they were. Raises CannotRest."""
         if self._device == "cpu":
-            return self._at_home.lower()
+            return self._at_home.offload()
         with CONSTRUCTION:
-            expected = self._at_home.lower()
-        self._empty_device_cache()
-        return expected
+            before = self._at_home.offload()
+        empty_cache(self._device)
+        return before
 
     @final
-    def unload(self) -> None:
-        """Drop everything; what the module wrote into its weights is kept for the next load of the same files."""
+    def unload(self) -> bool:
+        """Drop everything, and return whether it is gone.
+
+        What the module wrote into its weights is kept for the next load of the same files.
+        """
         home, module = self._home, self._module
         self._home = self._module = None
-        if home is not None:
-            try:
+        try:
+            if home is not None:
                 self._writes = home.writes()
-            except (OSError, LoadFailed):
-                _log.exception("what %s wrote into its weights is lost", self._config.name)
-            home.close()
-        if module is not None:
-            dismantle(module)
-        del module
-        release()
-        if home is not None and not home.gone:
-            release(thoroughly=True)
-        self._left = home if home is not None and not home.gone else None
-        if self._device != "cpu":
-            self._empty_device_cache()
+        except Exception as error:  # noqa: BLE001 - the adapter edge: no memory for a copy, or the files are gone
+            _log.exception("what %s wrote into its weights is lost", self._config.name)
+            traceback.clear_frames(error.__traceback__)  # they hold weights, and a log may keep them
+        finally:
+            if home is not None:
+                home.close()
+                self._left.append(home)
+            if module is not None:
+                dismantle(module)
+            del module, home
+            release()
+            if not self._gone():
+                release(thoroughly=True)
+            empty_cache(self._device)
+        return self._gone()
 
     @final
     def footprint(self) -> Footprint:
-        """Return where the weights are resident now."""
-        if (home := self._home) is not None:
-            return home.footprint()
-        left = self._left.remains() if self._left else 0
-        return Footprint(on_device=0, in_ram=left, total=left)
+        """Return where the weights are resident now, what is kept of them or not given back included."""
+        home = self._home
+        now = home.footprint() if home else NOTHING
+        left = [home.remains() for home in self._left]
+        kept = sum(tensor.nbytes for tensor in self._writes.values())
+        if now.in_ram is None or None in left:
+            return replace(now, in_ram=None)
+        return replace(now, in_ram=now.in_ram + kept + sum(filter(None, left)))
+
+    def _gone(self) -> bool:
+        self._left = [home for home in self._left if not home.gone]
+        return not self._left
 
     @property
     def _at_home(self) -> Home:
         assert self._home is not None, "only between load and unload"  # noqa: S101 - the slot's promise
         return self._home
 
-    def _empty_device_cache(self) -> None:
-        import torch
-
-        if self._device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        elif self._device == "mps":
-            torch.mps.empty_cache()
-
 
 @cache
 def _store() -> Store:
     """The converted files of this user, shared by all encoders."""
     return Store(paths.cache_folder() / "weights")
-
-
-def _choose_device(torch: Any, wanted: str) -> str:
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if wanted == "auto":
-        return "cuda" if cuda else "mps" if mps else "cpu"
-    if wanted.startswith("cuda") and not cuda:
-        raise LoadFailed(
-            f"The device is set to {wanted}, but torch {torch.__version__} finds no CUDA GPU.",
-            next_step='Set device = "auto" or "cpu", or install a CUDA build of torch.',
-        )
-    if wanted == "mps" and not mps:
-        raise LoadFailed(
-            "The device is set to mps, but this machine has none.", next_step='Set device = "auto" or "cpu".'
-        )
-    return wanted

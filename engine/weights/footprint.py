@@ -7,16 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Where an encoder's weights are resident, in bytes; `total` is their nominal size.
+    """Where an encoder's weights are resident, in bytes, None where the system does not say; `total` is nominal.
 
-    On a CPU the device is RAM too: weights that compute there count as `on_device`, weights at rest as `in_ram`.
+    On a CPU the device is RAM too: weights that compute there count as `on_device`, weights at rest as `in_ram`. What
+    is kept in RAM on every rung (buffers that no file has) counts as `in_ram` everywhere.
     """
 
-    on_device: int
-    in_ram: int
+    on_device: int | None
+    in_ram: int | None
     total: int
 
     @property
-    def held(self) -> int:
+    def held(self) -> int | None:
         """Resident bytes, wherever they are."""
-        return self.on_device + self.in_ram
+        return None if self.on_device is None or self.in_ram is None else self.on_device + self.in_ram
+
+
+NOTHING = Footprint(0, 0, 0)
+UNKNOWN = Footprint(None, None, 0)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import math
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Table
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.errors import CannotRest, LoadFailed
-from engine.weights import libc
+from engine.errors import CannotRest, FilesChanged, LoadFailed
+from engine.weights.conversion import can_hold, convert
 from engine.weights.footprint import Footprint
 from engine.weights.identity import Identity
 from engine.weights.layout import Place
-from engine.weights.mapping import TORCH_NAMES, Mapping
-from engine.weights.store import Entry, Store
+from engine.weights.loan import Loan
+from engine.weights.mapping import Mapping
+from engine.weights.matching import Found, Places, same
+from engine.weights.pages import Usage
+from engine.weights.store import Store
 from engine.weights.survey import Stretch, survey
 
 if TYPE_CHECKING:
@@ -26,16 +25,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FORMAT: Final = 1
-"""Counts up when converted files are written in another way."""
-_SAFETENSORS_NAMES: Final = {torch_name: name for name, torch_name in TORCH_NAMES.items()}
-_PAGE: Final = 4096
 
-_Free = dict[tuple[str, int], list[tuple[Mapping, Place]]]
-"""Torch's element type and the number of elements -> the places in files that nobody took yet."""
-
-Found = Table[str, tuple[Path, str]]
-"""Stretch -> the file, and the tensor in it, that holds its bytes."""
+_WRITES: Final = "It writes into its own weights, so when idle it is unloaded; what it wrote is kept."
 
 
 class Home:
@@ -58,9 +49,10 @@ class Home:
     ) -> None:
         """Adopt `module`, which is on the CPU.
 
-        `sources` are its weights files as they were before it was read, `made_by` the libraries that read it (others
-        may read it otherwise); `device` is where it will compute, on a CPU half precision as float32; `known` is what
-        an earlier home of the same files has `found`. Raises LoadFailed when a file changed meanwhile.
+        `sources` are its weights files as they were before it was read, `made_by` the libraries and the configuration
+        that read it (others may read it otherwise); `device` is where it will compute, on a CPU half precision as
+        float32; `known` is what an earlier home of the same files has `found`. Raises LoadFailed when a file changed
+        meanwhile.
         """
         seen = survey(module)
         self.cannot_rest: str | None = None
@@ -73,7 +65,9 @@ class Home:
         self._stretches = seen.stretches
         self._loose = seen.loose
         self._device = device
-        self._lifted = False
+        self._computing = False
+        self._loan: Loan | None = None
+        self._written: dict[str, torch.Tensor] = {}
         try:
             self._adopt(seen.problem, known or {}, made_by)
         except BaseException:
@@ -86,15 +80,16 @@ class Home:
         self._refuse_stale()
         if problem is not None:
             self._stay_plain(problem)
-        strangers = self._move_in(known)
-        if strangers:
-            self._convert(strangers, made_by)
+        unmatched = self._move_in(known)
+        if unmatched:
+            self._convert(unmatched, made_by)
         if self._on_cpu:
-            for tensor in self._loose:
-                tensor.data = _widened(tensor)
+            for tenant in self._loose:
+                tenant.tensor.data = _widened(tenant.tensor)
         self._plain = sum(s.flat.nbytes for s in self._stretches if s.name not in self.found)
-        self._plain += sum(tensor.nbytes for tensor in self._loose if tensor.layout is torch.strided)
-        self.total = self._plain + sum(s.flat.nbytes for s in self._stretches if s.name in self.found)
+        self._beside = sum(t.tensor.nbytes for t in self._loose if t.tensor.layout is torch.strided)
+        self._mapped = sum(s.flat.nbytes for s in self._stretches if s.name in self.found)
+        self.total = self._plain + self._beside + self._mapped
         self._refuse_stale()
         if self.cannot_rest is None:
             # Finding the places has touched every page; the first use takes those that it needs.
@@ -108,19 +103,12 @@ class Home:
         return next((changed for file in files if (changed := file.changed())), None)
 
     def footprint(self) -> Footprint:
-        """Return the resident bytes at this instant as the system counts them; nominal where it does not say."""
-        mapped = [mapping.usage().resident for mapping in self._mappings]
-        known = [resident for resident in mapped if resident is not None]
-        resident = self._plain + (sum(known) if len(known) == len(mapped) else self.total - self._plain)
-        if not self._lifted:
-            return Footprint(on_device=0, in_ram=resident, total=self.total)
-        if self._on_cpu:
-            return Footprint(on_device=resident, in_ram=0, total=self.total)
-        return Footprint(on_device=self.total, in_ram=resident, total=self.total)
+        """Return the resident bytes at this instant as the system counts them."""
+        return self._footprint(self._usage().resident)
 
-    def remains(self) -> int:
+    def remains(self) -> int | None:
         """Return the resident bytes of the mappings that are still there after `close`."""
-        return sum(mapping.usage().resident or 0 for mapping in self._mappings if not mapping.gone)
+        return self._usage().resident
 
     @property
     def gone(self) -> bool:
@@ -130,52 +118,57 @@ class Home:
     # Moving
 
     def fault_in(self) -> None:
-        """Read every page of the files now."""
-        import torch
+        """Read every page of the files now; raises OSError."""
+        for mapping in self._mappings:
+            mapping.read_in()
 
-        for stretch in self._stretches:
-            stretch.flat.view(torch.uint8)[::_PAGE].sum()
+    def to_device(self) -> None:
+        """Let the module compute: on copies that are on its device, on a CPU on the mapped pages themselves.
 
-    def lift(self) -> None:
-        """Let the module compute: on copies that are on its device, on a CPU on the mapped pages themselves."""
+        An error, such as the device's lack of memory, leaves the module as it was.
+        """
         if not self._on_cpu:
-            for stretch in self._stretches:
-                stretch.look_at(stretch.flat.to(self._device))
-            for tensor in self._loose:
-                tensor.data = tensor.to(self._device)
-            self._give_back()
-        self._lifted = True
+            self._loan = Loan(self._stretches, self._loose, self._device)
+            if _would_lose(self._usage()) is None:
+                self._give_back()
+        self._computing = True
 
-    def lower(self) -> int:
+    def offload(self) -> Footprint:
         """Take the weights off their device and give the pages back, which the next use takes from the file again.
 
-        Returns how many bytes that should free. Raises CannotRest when they are not all in files (on a CPU), or when
-        the module has written into them; OSError when the system refuses.
+        Returns where they were before. Raises CannotRest when they are not all in files (on a CPU), or when the module
+        has written into them; OSError when the system refuses.
         """
-        expected = self.footprint().on_device - (self._plain if self._on_cpu else 0)
-        if not self._on_cpu:
-            for stretch in self._stretches:
-                stretch.look_at(stretch.flat)
-            for tensor in self._loose:
-                tensor.data = tensor.to("cpu")
+        usage = self._usage()
+        before = self._footprint(usage.resident)
+        self._end_loan()
         if self.cannot_rest is None:
-            self.cannot_rest = self._would_lose()
+            self.cannot_rest = _WRITES if self._written else _would_lose(usage)
         if self.cannot_rest is not None:
             raise CannotRest(self.cannot_rest)
         self._give_back()
-        self._lifted = False
-        return expected
+        self._computing = False
+        return before
 
     def writes(self) -> dict[str, torch.Tensor]:
-        """Return copies of what the module has written into: stretch -> its elements, (n,); empty for most."""
-        if self._would_lose() is None or self.stale():
+        """Return copies of what the module has written into: stretch -> its elements, (n,); empty for most.
+
+        Into plain memory only those writes count that torch knows of, because there is no file to compare with.
+        """
+        if self.stale():
             return {}
-        files = {mapping.identity.path: Mapping(mapping.identity.path) for mapping in self._mappings}
-        written = {}
+        self._end_loan()
+        changed = (s for s in self._stretches if s.rebound() or (s.written() and s.name not in self.found))
+        written = {stretch.name: stretch.as_it_is() for stretch in changed} | self._written
+        if _would_lose(self._usage()) is None:
+            return written
+        files = {mapping.identity.path: _mapped(mapping.identity.path) for mapping in self._mappings}
         for stretch in self._stretches:
-            if stretch.name in self.found:
+            if stretch.name in self.found and stretch.name not in written:
                 path, name = self.found[stretch.name]
-                if not _same(stretch.flat, files[path].flat(files[path].places[name])):
+                file = files[path]
+                # What cannot be compared any more is kept whole.
+                if file is None or not same(stretch.flat, file.flat(file.places[name])):
                     written[stretch.name] = stretch.flat.clone()
         return written
 
@@ -188,6 +181,7 @@ class Home:
     def close(self) -> None:
         """Let go of everything; the files are unmapped once the module is gone too."""
         self._stretches, self._loose = (), ()
+        self._loan = None
         for mapping in self._mappings:
             mapping.close()
         if self._converted is not None:
@@ -207,77 +201,86 @@ class Home:
 
     def _refuse_stale(self) -> None:
         if changed := self.stale():
-            raise LoadFailed(f"{changed} while it was read.", next_step="Try again when the file is complete.")
+            raise FilesChanged(f"{changed} while it was read.", next_step="Try again when the file is complete.")
 
     def _give_back(self) -> None:
         for mapping in self._mappings:
             mapping.give_back()
 
-    def _would_lose(self) -> str | None:
-        """Say why giving the pages back would lose something that is in no file, None when it would not."""
-        written = [mapping.usage().written for mapping in self._mappings]
-        if any(written):
-            return "It writes into its own weights, so when idle it is unloaded; what it wrote is kept."
-        if None in written:
-            return "The system does not say whether it writes into its own weights, so when idle it is unloaded."
-        return None
+    def _end_loan(self) -> None:
+        if self._loan is not None:
+            self._written |= self._loan.end()
+            self._loan = None
+
+    def _usage(self) -> Usage:
+        """What the system says of all mappings together; unknown where it does not say it of one."""
+        usages = [mapping.usage() for mapping in self._mappings]
+        return Usage(_total(usage.resident for usage in usages), _total(usage.written for usage in usages))
+
+    def _footprint(self, mapped: int | None) -> Footprint:
+        at_home = None if mapped is None else self._plain + mapped
+        if self._computing and self._on_cpu:
+            return Footprint(at_home, self._beside, self.total)
+        on_device = self._loan.nbytes if self._loan else 0
+        return Footprint(on_device, None if at_home is None else at_home + self._beside, self.total)
 
     def _move_in(self, known: Found) -> list[Stretch]:
-        """Settle every stretch that a file holds as it is; return the others."""
+        """Settle every stretch that a file holds as it is; return those that can be converted."""
         mappings = [mapping for source in self._sources if (mapping := _mapped(source.path)) is not None]
-        free: _Free = {}
-        for mapping in mappings:
-            for place in filter(mapping.can_view, mapping.places.values()):
-                free.setdefault((TORCH_NAMES[place.dtype], math.prod(place.shape)), []).append((mapping, place))
-        strangers = []
+        places = Places(mappings)
+        unmatched = []
         for stretch in self._stretches:
-            half = self._on_cpu and stretch.flat.dtype is not _widened_type(stretch.flat.dtype)
-            if _name(stretch.flat.dtype) not in _SAFETENSORS_NAMES:
+            if not can_hold(stretch.flat.dtype):
                 self._stay_plain(f"{stretch.name} is of type {stretch.flat.dtype}, which no file can hold")
-                continue
-            match = None if half else _taken(stretch, free, known.get(stretch.name))
-            if match is None:
-                strangers.append(stretch)
+            elif self._type(stretch) is not stretch.flat.dtype or (match := places.take(stretch, known)) is None:
+                unmatched.append(stretch)
             else:
                 self._settle(stretch, *match)
         self._mappings = [m for m in mappings if any(path == m.identity.path for path, _ in self.found.values())]
         for mapping in mappings:
             if mapping not in self._mappings:
                 mapping.close()
-        return strangers
+        return unmatched
 
-    def _convert(self, strangers: list[Stretch], made_by: str) -> None:
+    def _convert(self, unmatched: list[Stretch], made_by: str) -> None:
         """Settle stretches in a file of our own; in plain memory, with the reason, where that cannot be."""
-        types = {s.name: _widened_type(s.flat.dtype) if self._on_cpu else s.flat.dtype for s in strangers}
+        types = {stretch.name: self._type(stretch) for stretch in unmatched}
         try:
-            mapping = self._converted_file(strangers, types, made_by)
-        except OSError as error:
+            if not self._sources:
+                raise OSError("it comes from no weights file")  # noqa: TRY301 - one way out for every such reason
+            self._converted = convert(unmatched, types, self._store, sources=self._sources, made_by=made_by)
+            mapping = Mapping(self._converted)
+        except (OSError, LoadFailed) as error:
             _log.warning("converted weights cannot be kept on disk: %s", error)
-            self._stay_plain(str(error))
-            for stretch in strangers:
+            self._stay_plain(str(error).rstrip("."))
+            for stretch in unmatched:
                 stretch.settle(stretch.flat.to(types[stretch.name]))
             return
         self._mappings.append(mapping)
-        for stretch in strangers:
+        for stretch in unmatched:
             self._settle(stretch, mapping, mapping.places[stretch.name])
 
-    def _converted_file(self, strangers: list[Stretch], types: Table[str, torch.dtype], made_by: str) -> Mapping:
-        if not self._sources:
-            raise OSError("it comes from no weights file")
-        entries = []
-        for stretch in strangers:
-            dtype = types[stretch.name]
-            spelled = _SAFETENSORS_NAMES[_name(dtype)]
-            entries.append(Entry(stretch.name, spelled, (stretch.flat.numel(),), partial(_bytes, stretch.flat, dtype)))
-        what = [(entry.name, entry.dtype, entry.shape) for entry in entries]
-        identity = [_FORMAT, made_by, [source.key for source in self._sources], what]
-        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-        self._converted = self._store.provide(key, entries)
-        return Mapping(self._converted)
+    def _type(self, stretch: Stretch) -> torch.dtype:
+        """The element type that the stretch is computed in."""
+        return _widened_type(stretch.flat.dtype) if self._on_cpu else stretch.flat.dtype
 
     def _settle(self, stretch: Stretch, mapping: Mapping, place: Place) -> None:
         stretch.settle(mapping.flat(place))
         self.found[stretch.name] = (mapping.identity.path, place.name)
+
+
+def _total(figures: Iterable[int | None]) -> int | None:
+    known = list(figures)
+    return None if None in known else sum(filter(None, known))
+
+
+def _would_lose(usage: Usage) -> str | None:
+    """Say why giving the pages back would lose something that is in no file, None when it would not."""
+    if usage.written:
+        return _WRITES
+    if usage.written is None:
+        return "The system does not say whether it writes into its own weights, so when idle it is unloaded."
+    return None
 
 
 def _mapped(path: Path) -> Mapping | None:
@@ -286,41 +289,9 @@ def _mapped(path: Path) -> Mapping | None:
         return None
     try:
         return Mapping(path)
-    except LoadFailed as error:
-        _log.warning("not mapped: %s", error.message)
+    except (LoadFailed, OSError) as error:
+        _log.warning("not mapped: %s", error)
         return None
-
-
-def _taken(stretch: Stretch, free: _Free, known: tuple[Path, str] | None) -> tuple[Mapping, Place] | None:
-    """The place in a file whose bytes are those of the stretch; the most alike name is looked at first.
-
-    It serves no other stretch then: two that are equal by chance must not become one.
-    """
-    fitting = free.get((_name(stretch.flat.dtype), stretch.flat.numel()), [])
-    fitting.sort(key=lambda pair: _likeness(stretch.name, pair[1].name), reverse=True)
-    for index, (mapping, place) in enumerate(fitting):
-        if known == (mapping.identity.path, place.name) or _same(stretch.flat, mapping.flat(place)):
-            return fitting.pop(index)
-    return None
-
-
-def _likeness(name: str, other: str) -> int:
-    """How many parts of two dotted names agree, from the end."""
-    pairs = zip(reversed(name.split(".")), reversed(other.split(".")), strict=False)
-    alike = 0
-    for mine, theirs in pairs:
-        if mine != theirs:
-            break
-        alike += 1
-    return alike
-
-
-def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
-    return left.nbytes == right.nbytes and libc.same_bytes(left.data_ptr(), right.data_ptr(), left.nbytes)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _widened_type(dtype: torch.dtype) -> torch.dtype:
@@ -331,10 +302,3 @@ def _widened_type(dtype: torch.dtype) -> torch.dtype:
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(_widened_type(tensor.dtype))
-
-
-def _bytes(flat: torch.Tensor, dtype: torch.dtype) -> Any:
-    """The elements as `dtype`, as bytes that a file takes."""
-    import torch
-
-    return flat.to(dtype).view(torch.uint8).numpy()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+_HASH: Final = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+"""git's hash of a small file, SHA-256 of a large one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +24,17 @@ class Identity:
     @classmethod
     def of(cls, path: Path) -> Identity:
         """Look at the file at `path`; raises OSError."""
-        return cls._from(path, path.stat())
-
-    @classmethod
-    def of_open(cls, path: Path, descriptor: int) -> Identity:
-        """Look at the open file that was found at `path`."""
-        return cls._from(path, os.fstat(descriptor))
+        found = path.stat()
+        return cls(path, found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)
 
     @property
     def key(self) -> tuple[object, ...]:
         """What a conversion of this file may be found by again.
 
-        In a hub's cache the target's name is the hash of its content, which says more than its times.
+        In a hub's cache a link leads to a file whose name is the hash of its content, which says more than its times.
         """
         target = self.path.resolve()
-        if target.parent.name == "blobs":
+        if self.path.is_symlink() and target.parent.name == "blobs" and _HASH.fullmatch(target.name):
             return (target.name, self.size)
         return (str(target), self.size, self.modified_ns, self.inode)
 
@@ -51,7 +51,3 @@ class Identity:
         if (now.inode, now.device) != (self.inode, self.device):
             return f"{self.path} was replaced"
         return f"{self.path} was changed"
-
-    @classmethod
-    def _from(cls, path: Path, found: os.stat_result) -> Identity:
-        return cls(path, found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)

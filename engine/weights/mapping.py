@@ -34,6 +34,12 @@ TORCH_NAMES: Final = {
 """The safetensors spelling of an element type -> torch's."""
 
 
+def read_ahead(path: Path) -> None:
+    """Bring the file into the system's cache before a library reads it piece by piece; raises OSError."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+        pages.read_in(memory)
+
+
 class Mapping:
     """A copy-on-write mapping of one safetensors file.
 
@@ -45,8 +51,8 @@ class Mapping:
         """Map the file at `path` without reading more than its header; raises LoadFailed or OSError."""
         self.places = {place.name: place for place in layout.read(path)}
         with path.open("rb") as file:
-            self.identity = Identity.of_open(path, file.fileno())
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.identity = Identity.of(path)
         self._memory: mmap.mmap | None = memory
         self._seen = weakref.ref(memory)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -67,6 +73,11 @@ class Mapping:
     def usage(self) -> Usage:
         """Return how many of its bytes are resident, and how many were written to, in this process now."""
         return Usage(0, 0) if self.gone else pages.usage(self._address, self._length)
+
+    def read_in(self) -> None:
+        """Bring all of its pages in; only before `close`."""
+        if self._memory is not None:
+            pages.read_in(self._memory)
 
     def give_back(self) -> None:
         """Let the system have its pages; what was written into them is lost. Raises OSError."""

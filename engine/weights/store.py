@@ -26,7 +26,7 @@ _MIB: Final = 1 << 20
 _SUFFIX: Final = ".safetensors"
 _PARTIAL: Final = ".partial"
 _STALE_NS: Final = 3600 * 10**9
-"""A partial file untouched for this long belongs to a process that was killed."""
+"""A partial file untouched for this long belongs to a process that was killed, whoever has its number now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,8 @@ class Store:
     def _write(self, path: Path, head: bytes, entries: Sequence[Entry]) -> None:
         _remove(path)  # what is there is broken
         self._make_room(len(head) + sum(layout.size_of(e.dtype, e.shape) for e in entries))
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=_PARTIAL, dir=self._folder)
+        prefix = f".{path.stem}.{os.getpid()}."
+        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=_PARTIAL, dir=self._folder)
         partial = Path(name)
         try:
             # Unbuffered and a tensor at a time: large writes make the kernel cache the file in large folios, which
@@ -146,12 +147,10 @@ class Store:
                 for entry in entries:
                     _write_all(file.write, _bytes_of(entry))
                 os.fsync(file.fileno())
-            try:
-                partial.replace(path)
-            except PermissionError:
-                if not _is_whole(path, head):  # on Windows, a file that another process made and has mapped by now
-                    raise
+            if _is_whole(path, head):  # another process was faster, and has mapped it by now
                 partial.unlink()
+            else:
+                partial.replace(path)
         except BaseException:
             _remove(partial)
             raise
@@ -181,12 +180,20 @@ class Store:
                     _remove(file.path)
 
     def _sweep(self) -> None:
+        """Remove the partial files of processes that are gone."""
         for partial in self._folder.glob(f".*{_PARTIAL}"):
             try:
-                if self._clock_ns() - partial.stat().st_mtime_ns > _STALE_NS:
+                left = self._clock_ns() - partial.stat().st_mtime_ns > _STALE_NS
+                if left or not _is_running(partial.name.split(".")[2]):
                     partial.unlink()
             except OSError:
                 pass  # gone by now, or still open in another process
+
+
+def _is_running(process: str) -> bool:
+    import psutil
+
+    return process.isdecimal() and psutil.pid_exists(int(process))
 
 
 def _victims(kept: Sequence[_Kept], used: set[Path], excess: int) -> list[_Kept] | None:

@@ -10,14 +10,47 @@ if TYPE_CHECKING:
     import torch
 
 
+@dataclass(eq=False, slots=True)
+class Tenant:
+    """One parameter or buffer, and every place in the module that holds it: a tied one has several."""
+
+    name: str
+    tensor: torch.Tensor
+    holders: list[tuple[dict[str, Any], str]]
+
+    def give_way(self, other: torch.Tensor) -> None:
+        """Let `other` stand in the module in its place."""
+        for table, key in self.holders:
+            table[key] = other
+
+    def come_back(self) -> None:
+        """Stand in the module again."""
+        self.give_way(self.tensor)
+
+    @property
+    def standing(self) -> torch.Tensor | None:
+        """What stands in its place now, which the module may have put there itself."""
+        table, key = self.holders[0]
+        return table.get(key)
+
+
 @dataclass(frozen=True, slots=True)
 class _View:
     """How one tensor looks at its stretch: offset, shape and strides, in elements."""
 
-    tensor: torch.Tensor
+    tenant: Tenant
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+    def of(self, flat: torch.Tensor) -> torch.Tensor:
+        return flat.as_strided(self.shape, self.strides, self.offset)
+
+    def is_seen_in(self, flat: torch.Tensor) -> bool:
+        """Whether its tensor still looks at `flat`; a module may have put other data behind it."""
+        here: int = self.tenant.tensor.data_ptr()
+        there: int = flat.data_ptr() + self.offset * flat.element_size()
+        return here == there
 
 
 class Stretch:
@@ -26,27 +59,60 @@ class Stretch:
     `flat` is where it lives: all of it as one row of elements, (n,), in the order of memory.
     """
 
-    def __init__(self, name: str, tensors: list[torch.Tensor]) -> None:
-        """Group `tensors`, which share memory and element type; the first lies lowest."""
-        first = tensors[0]
+    def __init__(self, tenants: list[Tenant]) -> None:
+        """Group tensors that share memory and element type; the first lies lowest."""
+        first = tenants[0].tensor
         start, size = first.data_ptr(), first.element_size()
-        end = max(_end(tensor) for tensor in tensors)
-        self.name = name
+        end = max(_end(tenant.tensor) for tenant in tenants)
+        self.name = tenants[0].name
         self.flat = first.detach().as_strided(((end - start) // size,), (1,), first.storage_offset())
-        self._views = [
-            _View(tensor, (tensor.data_ptr() - start) // size, tuple(tensor.shape), tensor.stride())
-            for tensor in tensors
-        ]
+        self._views: list[_View] = []
+        self._settled = 0
+        for tenant in tenants:
+            tensor = tenant.tensor
+            offset = (tensor.data_ptr() - start) // size
+            self._views.append(_View(tenant, offset, tuple(tensor.shape), tensor.stride()))
 
     def settle(self, flat: torch.Tensor) -> None:
         """Live in `flat` from now on: the same elements, perhaps elsewhere or in a wider type."""
         self.flat = flat
-        self.look_at(flat)
-
-    def look_at(self, flat: torch.Tensor) -> None:
-        """Make every tensor a view of `flat`, a copy of what the stretch lives in."""
         for view in self._views:
-            view.tensor.data = flat.as_strided(view.shape, view.strides, view.offset)
+            view.tenant.tensor.data = view.of(flat)
+        self._settled = self._version()
+
+    def rebound(self) -> bool:
+        """Whether the module has put other data behind one of the tensors."""
+        return not all(view.is_seen_in(self.flat) for view in self._views)
+
+    def written(self) -> bool:
+        """Whether torch knows of a write in place."""
+        return self._version() != self._settled
+
+    def as_it_is(self) -> torch.Tensor:
+        """Return a copy of what the tensors hold now, (n,)."""
+        copy = self.flat.clone()
+        for view in self._views:
+            if view.tenant.tensor.shape == view.shape and not view.is_seen_in(self.flat):
+                view.of(copy).copy_(view.tenant.tensor)
+        return copy
+
+    def _version(self) -> int:
+        return sum(view.tenant.tensor._version for view in self._views)
+
+    def lend(self, flat: torch.Tensor) -> None:
+        """Let views of `flat`, a copy on a device, stand in the module; the own tensors wait untouched."""
+        import torch
+
+        for view in self._views:
+            copy = view.of(flat)
+            if isinstance(view.tenant.tensor, torch.nn.Parameter):
+                copy = torch.nn.Parameter(copy, requires_grad=False)
+            view.tenant.give_way(copy)
+
+    def come_back(self) -> None:
+        """Let the own tensors stand in the module again."""
+        for view in self._views:
+            view.tenant.come_back()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +120,33 @@ class Survey:
     """A module's weights as stretches, its tensors that no file can hold, and why some weights are among those."""
 
     stretches: tuple[Stretch, ...]
-    loose: tuple[torch.Tensor, ...]
+    loose: tuple[Tenant, ...]
     problem: str | None
 
 
 def survey(module: Any) -> Survey:
     """Look through a `torch.nn.Module`; changes nothing."""
-    named: dict[int, tuple[str, torch.Tensor]] = {}
-    for name, tensor in _weights(module):
-        named.setdefault(id(tensor), (name, tensor))
-    plain = [(name, tensor) for name, tensor in named.values() if _is_plain(tensor)]
-    strange = [(name, tensor) for name, tensor in named.values() if not _is_plain(tensor)]
-    loose = [tensor for tensor in module.buffers() if id(tensor) not in named] + [tensor for _, tensor in strange]
-    loose += [tensor for _, tensor in plain if not tensor.numel()]
-    problem = f"{strange[0][0]} is no ordinary tensor" if strange else None
+    weights: dict[int, Tenant] = {}
+    buffers: dict[int, Tenant] = {}
+    for prefix, part in module.named_modules(remove_duplicate=False):
+        for table in (part._parameters, part._buffers):
+            for key, tensor in table.items():
+                if tensor is not None:
+                    lost = table is part._buffers and key in part._non_persistent_buffers_set
+                    name = f"{prefix}.{key}" if prefix else key
+                    found = (buffers if lost else weights).setdefault(id(tensor), Tenant(name, tensor, []))
+                    found.holders.append((table, key))
+    plain = [tenant for tenant in weights.values() if _is_plain(tenant.tensor)]
+    strange = [tenant for tenant in weights.values() if not _is_plain(tenant.tensor)]
+    for key in buffers.keys() & weights.keys():
+        weights[key].holders.extend(buffers.pop(key).holders)
+    loose = [*buffers.values(), *strange]
+    loose += [tenant for tenant in plain if not tenant.tensor.numel()]
+    problem = f"{strange[0].name} is no ordinary tensor" if strange else None
     # In the order of the module: where the allocator put them is another thing in every process.
-    order = {name: index for index, (name, _) in enumerate(plain)}
+    order = {tenant.name: index for index, tenant in enumerate(plain)}
     stretches = sorted(_stretches(plain), key=lambda stretch: order[stretch.name])
     return Survey(tuple(stretches), tuple(loose), problem)
-
-
-def _weights(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and persistent buffers by their full names; tied ones come once for every name."""
-    for prefix, part in module.named_modules(remove_duplicate=False):
-        persistent = {k: v for k, v in part._buffers.items() if k not in part._non_persistent_buffers_set}
-        for key, tensor in {**part._parameters, **persistent}.items():
-            if tensor is not None:
-                yield (f"{prefix}.{key}" if prefix else key), tensor
 
 
 def _is_plain(tensor: Any) -> bool:
@@ -94,17 +160,18 @@ def _is_plain(tensor: Any) -> bool:
     )
 
 
-def _stretches(named: list[tuple[str, torch.Tensor]]) -> Iterator[Stretch]:
-    group: list[tuple[str, torch.Tensor]] = []
+def _stretches(tenants: list[Tenant]) -> Iterator[Stretch]:
+    group: list[Tenant] = []
     end = 0
-    for name, tensor in sorted((pair for pair in named if pair[1].numel()), key=lambda pair: pair[1].data_ptr()):
-        if group and (tensor.data_ptr() >= end or tensor.dtype is not group[0][1].dtype):
-            yield Stretch(group[0][0], [member for _, member in group])
+    for tenant in sorted((t for t in tenants if t.tensor.numel()), key=lambda tenant: tenant.tensor.data_ptr()):
+        tensor = tenant.tensor
+        if group and (tensor.data_ptr() >= end or tensor.dtype is not group[0].tensor.dtype):
+            yield Stretch(group)
             group = []
-        group.append((name, tensor))
+        group.append(tenant)
         end = max(end, _end(tensor))
     if group:
-        yield Stretch(group[0][0], [member for _, member in group])
+        yield Stretch(group)
 
 
 def _end(tensor: torch.Tensor) -> int:

@@ -13,7 +13,7 @@ from engine.adapters import references
 
 TEXT = "a pilot light"
 BUILTIN = "builtin:all-MiniLM-L6-v2"
-WEIGHTS = f"{references.locate(BUILTIN).source}/model.safetensors"
+WEIGHTS = str(Path(references.locate(BUILTIN).source, "model.safetensors").resolve())
 PROCESS = psutil.Process()
 
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import Reference
+from expected import Reference
 from running import Home, Running
 
 SETTINGS = """\

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from importlib import metadata
 
 import pytest
-from conftest import Reference
+from expected import Reference
 from running import SETTINGS, Home, Running
 
 from tray import cli
@@ -63,6 +64,27 @@ def test_status_says_what_it_knows_and_leaves_out_the_rest() -> None:
     ]  # fmt: skip
     some = {"keep_alive_seconds": 9000.0, "steps_down_in_seconds": 45.2, "error": {"message": "No disk."}}
     assert list(cli._facts(nothing | some)) == ["idle", "keep_alive 150 min", "steps down in 46 s", "No disk."]
+
+
+@pytest.mark.parametrize("unknown", [{"bytes_on_device": None}, {"bytes_in_ram": None}])
+def test_status_names_no_bytes_where_the_system_does_not_say(unknown: dict[str, None]) -> None:
+    nothing = dict.fromkeys(("load_seconds", "reload_seconds", "offload_seconds", "keep_alive_seconds", "note"))
+    nothing |= dict.fromkeys(("steps_down_in_seconds", "error", "device"))
+    nothing |= {"status": "idle", "pinned": False, "bytes_on_device": 5, "bytes_in_ram": 5, "bytes_total": 9}
+    assert list(cli._facts(nothing | unknown)) == ["idle"]
+
+
+def test_a_verb_names_no_freed_bytes_where_the_system_does_not_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Answering:
+        def control(self, name: str, verb: str) -> dict[str, object]:
+            assert verb == "offload"
+            return {"name": name, "result": "done", "state": "in_ram", "freed_bytes": None, "reason": None}
+
+    monkeypatch.setattr(cli, "_required", Answering)
+    assert cli._control(argparse.Namespace(all=False, name="minilm", verb="offload")) == 0
+    assert capsys.readouterr().out == "minilm: done, in_ram, freed unknown\n"
 
 
 def test_a_verb_that_did_nothing_says_why_and_fails(app: Running) -> None:

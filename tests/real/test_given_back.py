@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from conftest import importing_root
+from expected import importing_root
 from running import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps")

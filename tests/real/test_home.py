@@ -161,10 +161,10 @@ def test_outputs_are_bit_identical_after_adoption_and_after_every_way_down_and_u
         home = adopt(module, written(tmp_path / "model.safetensors", module.state_dict()))
         assert bits(module(inputs)) == before
         for _ in range(2):
-            home.lift()
+            home.to_device()
             assert bits(module(inputs)) == before
-            home.lower()
-        home.lift()
+            home.offload()
+        home.to_device()
         assert bits(module(inputs)) == before
 
 
@@ -264,9 +264,9 @@ def test_empty_tensors_and_those_without_dimensions_stay_what_they_are(tmp_path:
     module.register_buffer("flag", torch.tensor([True, False, True]))
     file = written(tmp_path / "model.safetensors", module.state_dict())
     home = adopt(module, file)
-    home.lift()
-    home.lower()
-    home.lift()
+    home.to_device()
+    home.offload()
+    home.to_device()
     assert all(lies_in(tensor, file) for tensor in (module.scale, module.steps, module.flag))
     assert module.scale.shape == module.steps.shape == ()
     assert (module.scale.item(), module.steps.item(), module.flag.tolist()) == (2.5, 7, [True, False, True])
@@ -338,9 +338,9 @@ def test_aliases_look_at_the_same_memory_still(tmp_path: Path, adopt: Adopt, dty
     file = written(tmp_path / "model.safetensors", state)
     wanted = {name: bits(tensor.float()) for name, tensor in module.state_dict().items()}
     home = adopt(module, file)
-    home.lift()
-    home.lower()
-    home.lift()
+    home.to_device()
+    home.offload()
+    home.to_device()
     assert {name: bits(tensor) for name, tensor in module.state_dict().items()} == wanted
     assert home.total == 12 * 6 * 4
     assert len(home.found) == 1
@@ -400,9 +400,9 @@ def test_half_precision_computes_as_float32_on_a_cpu_from_a_file_converted_once(
     inputs = torch.randn(3, 8)
     with torch.inference_mode():
         assert bits(module(inputs)) == bits(other(inputs))
-        again.lift()
-        again.lower()
-        again.lift()
+        again.to_device()
+        again.offload()
+        again.to_device()
         assert bits(module(inputs)) == bits(other(inputs))
 
 
@@ -455,8 +455,8 @@ def test_pickled_weights_are_converted(tmp_path: Path, adopt: Adopt, store: Stor
     (ours,) = converted(store)
     assert all(lies_in(tensor, ours) for tensor in module.state_dict().values())
     assert [bits(tensor) for tensor in module.state_dict().values()] == wanted
-    home.lift()
-    home.lower()
+    home.to_device()
+    home.offload()
     assert home.cannot_rest is None
 
 
@@ -515,11 +515,11 @@ def test_a_module_with_weights_that_no_file_can_hold_says_so_and_works(
     assert home.cannot_rest is not None
     assert "extra" in home.cannot_rest
     assert "when idle it is unloaded" in home.cannot_rest
-    home.lift()
+    home.to_device()
     with torch.inference_mode():
         assert bits(module(inputs)) == before
         with pytest.raises(CannotRest, match="extra"):
-            home.lower()
+            home.offload()
         assert bits(module(inputs)) == before
     assert module.extra is extra
     assert extra.device.type in ("cpu", "meta")
@@ -535,9 +535,9 @@ def test_a_module_without_files_says_so_and_works(adopt: Adopt) -> None:
         assert home.cannot_rest is not None
         assert "no weights file" in home.cannot_rest
         with pytest.raises(CannotRest):
-            home.lower()
+            home.offload()
         assert bits(module(inputs)) == before
-    home.lift()
+    home.to_device()
     assert home.footprint().on_device == home.total == sum(t.nbytes for t in module.state_dict().values())
 
 
@@ -555,11 +555,11 @@ def test_a_full_disk_leaves_the_weights_in_plain_memory_and_says_so(
     assert "when idle it is unloaded" in home.cannot_rest
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in module.state_dict().items())
     assert not converted(kept)
-    home.lift()
+    home.to_device()
     with torch.inference_mode():
         assert module(torch.randn(3, 8)).dtype is torch.float32
     with pytest.raises(CannotRest, match="plain memory"):
-        home.lower()
+        home.offload()
     assert home.footprint().on_device >= sum(parameter.nbytes for parameter in module.parameters())
 
 
@@ -581,7 +581,7 @@ def test_stepping_down_gives_the_memory_back_and_coming_up_takes_it_again(
     assert smaps(file) <= 0.05 * 64 * MIB, "adoption itself leaves no pages behind"
     inputs = torch.randn(2, 2048)
     for _ in range(2):
-        home.lift()
+        home.to_device()
         with torch.inference_mode():
             first = bits(module(inputs))
         up, held, figures = rss(), smaps(file), home.footprint()
@@ -589,13 +589,13 @@ def test_stepping_down_gives_the_memory_back_and_coming_up_takes_it_again(
         assert abs(figures.on_device - held) <= 0.05 * held
         assert figures.in_ram == 0
         assert home.total == figures.total == 64 * MIB
-        home.lower()
+        home.offload()
         down, left, figures = rss(), smaps(file), home.footprint()
         assert left <= 0.05 * held
         assert figures.on_device == 0
         assert abs(figures.in_ram - left) <= 0.05 * held
         assert up - down >= 0.95 * held
-        home.lift()
+        home.to_device()
         with torch.inference_mode():
             assert bits(module(inputs)) == first
 
@@ -632,14 +632,14 @@ def test_one_element_written_keeps_the_weights_up_and_its_value(
     content = file.read_bytes()
     module = seeded(chain).to(dtype)
     home = adopt(module, file)
-    home.lift()
-    home.lower()
-    home.lift()
+    home.to_device()
+    home.offload()
+    home.to_device()
     with torch.no_grad():
         module[3].weight[2, 5] = 42
     wanted = {name: bits(tensor) for name, tensor in module.state_dict().items()}
     with pytest.raises(CannotRest, match="writes into its own weights"):
-        home.lower()
+        home.offload()
     assert module[3].weight[2, 5] == 42, "nothing was given back"
     assert home.cannot_rest is not None
     writes = home.writes()
@@ -651,10 +651,10 @@ def test_one_element_written_keeps_the_weights_up_and_its_value(
     again = adopt(fresh, file)
     assert fresh[3].weight[2, 5] != 42
     again.restore(writes)
-    again.lift()
+    again.to_device()
     assert {name: bits(tensor) for name, tensor in fresh.state_dict().items()} == wanted
     with pytest.raises(CannotRest):
-        again.lower()
+        again.offload()
     assert list(again.writes()) == ["3.weight"]
     assert file.read_bytes() == content, "the file itself is never written"
 
@@ -793,7 +793,7 @@ def test_no_mapping_remains_once_home_and_module_are_gone(
     file = written(tmp_path / "model.safetensors", module.state_dict())
     home = adopt(module, file)
     ours = [file, *converted(store)]
-    home.lift()
+    home.to_device()
     with torch.inference_mode():
         module(torch.randn(2, 8))
     assert all(mappings(path) for path in ours)
@@ -808,7 +808,7 @@ def test_a_parameter_that_somebody_keeps_is_told(tmp_path: Path, adopt: Adopt) -
     module = seeded(chain)
     file = written(tmp_path / "model.safetensors", module.state_dict())
     home = adopt(module, file)
-    home.lift()
+    home.to_device()
     with torch.inference_mode():
         module(torch.randn(2, 8))
     kept = module[3].weight
@@ -860,3 +860,32 @@ def test_a_home_that_could_not_be_made_holds_no_converted_file(tmp_path: Path) -
     (ours,) = converted(meddled)
     with pytest.raises(ValueError, match="not in use"):
         meddled.release(ours)
+
+
+def test_a_write_into_plain_memory_is_kept(tmp_path: Path, adopt: Adopt) -> None:
+    module = seeded(chain)
+    file = written(tmp_path / "model.safetensors", {key: value.half() for key, value in module.state_dict().items()})
+    module.half()
+    full = Store(tmp_path / "full", limit_bytes=1)
+    home = adopt(module, file, kept=full)
+    assert home.cannot_rest is not None
+    assert home.writes() == {}
+    with torch.no_grad():
+        module[0].weight[0, 0] = 7
+    again = seeded(chain).half()
+    other = adopt(again, file, kept=full)
+    other.restore(home.writes())
+    assert again[0].weight[0, 0] == 7
+    assert torch.equal(again[0].weight, module[0].weight)
+
+
+def test_other_data_behind_a_parameter_is_kept(tmp_path: Path, adopt: Adopt) -> None:
+    module = seeded(chain)
+    file = written(tmp_path / "model.safetensors", module.state_dict())
+    home = adopt(module, file)
+    module[0].weight.data = module[0].weight.data + 0.5
+    again = seeded(chain)
+    other = adopt(again, file)
+    assert not torch.equal(again[0].weight, module[0].weight)
+    other.restore(home.writes())
+    assert torch.equal(again[0].weight, module[0].weight)

@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 import pytest
-from conftest import Reference
+from expected import Reference
 from running import Home, Running
 
 NO_LIMITS = {"idle_timeout_seconds": 0, "unload_timeout_seconds": 0, "max_keep_alive_seconds": 0}

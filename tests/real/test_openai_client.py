@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import openai
 import pytest
-from conftest import Reference
+from expected import Reference
 from running import Running
 
 

@@ -1,10 +1,11 @@
-"""What the kernel says about a real mapping of a real file, in both of its ways."""
+"""What the kernel says about a real mapping of a real file, in both of its ways; smaps is the judge."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ SIZE = 32 * MIB
 PAGE = mmap.PAGESIZE
 FOLIO = 2 * MIB
 """The most that one touch may map beyond the page it touches."""
+LIST = 65536
+"""Pages that one read of the process's list tells of."""
 
 
 class Mapped:
@@ -41,13 +44,26 @@ class Mapped:
         assert sum(self.map[at] for at in range(begin, end or self.length, PAGE)) >= 0
 
     def usage(self, begin: int = 0, end: int | None = None) -> Usage:
-        """The answer that all ways agree on."""
+        """The answer that all ways agree on, and smaps too where it is about the whole mapping."""
         place = (self.address + begin, (end or self.length) - begin)
         answer = pages.usage(*place)
-        assert linux.summed(*place) == answer
-        if linux.first_that_works(linux.scanned, linux.summed) is linux.scanned:  # not on a kernel before 6.7
+        assert linux.listed(*place) == answer
+        if linux.first_that_works(linux.scanned, linux.listed) is linux.scanned:  # not on a kernel before 6.7
             assert linux.scanned(*place) == answer
+        if (begin, end) == (0, None):
+            assert smaps(self.address, self.address + whole(self.length)) == answer
         return answer
+
+
+def smaps(start: int, end: int) -> Usage:
+    """What smaps counts for the mappings within a range."""
+    figures, ours = {"Rss": 0, "Anonymous": 0, "Swap": 0}, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            ours = start <= int(found[1], 16) and int(found[2], 16) <= end
+        elif ours and (name := line.partition(":")[0]) in figures:
+            figures[name] += int(line.split()[1]) * 1024
+    return Usage(figures["Rss"], figures["Anonymous"] + figures["Swap"])
 
 
 @pytest.fixture
@@ -119,7 +135,7 @@ def test_a_range_that_is_not_mapped_any_more_counts_nothing_and_cannot_be_given_
     libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     reserved = libc.mmap(None, SIZE, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
     assert libc.munmap(reserved, SIZE) == 0
-    assert pages.usage(reserved, PAGE) == linux.summed(reserved, PAGE) == Usage(0, 0)
+    assert pages.usage(reserved, PAGE) == linux.listed(reserved, PAGE) == Usage(0, 0)
     with pytest.raises(OSError, match="madvise"):
         pages.give_back(reserved, PAGE)
 
@@ -139,6 +155,56 @@ def test_more_pieces_than_one_answer_holds_are_added_up(path: Path) -> None:
             it.map[at] = 1
         it.touch()
         assert it.usage() == Usage(whole(it.length), SIZE // 2)
+
+
+def test_more_pages_than_one_read_of_the_list_holds_are_added_up(tmp_path: Path) -> None:
+    path, count = tmp_path / "sparse", 2 * LIST + 100
+    with path.open("wb") as file:
+        file.truncate(count * PAGE - 5)
+    with mapped(path) as it:
+        assert it.usage() == Usage(0, 0)
+        wrote = [0, 7, LIST - 1, LIST, LIST + 1, 2 * LIST - 1, 2 * LIST, count - 1]
+        for page in wrote:
+            it.map[page * PAGE] = 1
+        usage = it.usage()
+        assert usage.written == len(wrote) * PAGE
+        assert usage.resident is not None
+        assert usage.written <= usage.resident <= len(wrote) * FOLIO
+        assert it.usage(LIST * PAGE, 2 * LIST * PAGE).written == 3 * PAGE
+        pages.give_back(it.address, it.length)
+        assert it.usage() == Usage(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "count"),
+    [
+        (0, 1, 1),
+        (PAGE - 1, PAGE, 1),
+        (PAGE - 1, PAGE + 1, 2),
+        (PAGE + 100, 3 * PAGE + 1, 3),
+        (PAGE + 100, 3 * PAGE, 2),
+        (5 * PAGE, 5 * PAGE, 0),
+        (5 * PAGE + 3, 5 * PAGE + 3, 0),
+        (3, SIZE + 2, SIZE // PAGE + 1),
+    ],
+)
+def test_a_range_that_starts_or_ends_within_a_page_counts_the_pages_it_touches(
+    path: Path, begin: int, end: int, count: int
+) -> None:
+    with mapped(path) as it:
+        for at in range(0, it.length, PAGE):
+            it.map[at] = 1
+        it.touch()
+        assert it.usage() == Usage(whole(it.length), whole(it.length))
+        assert it.usage(begin, end) == Usage(count * PAGE, count * PAGE)
+
+
+def test_what_lies_beside_a_range_does_not_count(path: Path) -> None:
+    with mapped(path) as it:
+        it.map[4 * PAGE] = it.map[8 * PAGE] = 1
+        assert it.usage(4 * PAGE + 1, 8 * PAGE).written == PAGE
+        assert it.usage(5 * PAGE, 8 * PAGE).written == 0
+        assert it.usage(5 * PAGE, 8 * PAGE + 1).written == PAGE
 
 
 def test_looking_opens_nothing_for_good(path: Path) -> None:

@@ -73,6 +73,16 @@ def maps():
     return [line for line in Path("/proc/self/maps").read_text().splitlines() if folder in line]
 
 
+def resident():
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            ours = folder in line
+        elif ours and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
 up()
 found["mapped while loaded"] = len(maps())
 adapter.unload()
@@ -100,13 +110,16 @@ gc.enable()
 
 up()
 kept = adapter._module.state_dict()["0.model.embeddings.LayerNorm.bias"]
-adapter.unload()
-found["held"] = [adapter.footprint().in_ram, adapter.footprint().total]
+found["gone while kept"] = adapter.unload()
+found["held"] = [adapter.footprint().in_ram, resident()]
 up()
-found["works beside it"] = adapter.footprint().on_device > 0
+found["works beside it"] = [adapter.footprint().on_device > 0, adapter.footprint().held, resident()]
+stored = adapter._module.state_dict()
+found["in no file"] = sum(tensor.nbytes for name, tensor in adapter._module.named_buffers() if name not in stored)
+del stored
 del kept
-adapter.unload()
-found["given back"] = [adapter.footprint().in_ram, adapter.footprint().total]
+found["gone"] = adapter.unload()
+found["given back"] = [adapter.footprint().in_ram, resident()]
 found["mapped"].append(maps())
 print(json.dumps(found))
 """
@@ -149,9 +162,13 @@ def test_unloading_pauses_other_threads_far_shorter_than_a_full_collection(measu
 
 
 def test_weights_that_somebody_keeps_are_counted_until_they_go(measured: dict[str, Any]) -> None:
-    assert measured["held"][0] > 0
-    assert measured["held"][1] > 0
-    assert measured["works beside it"]
+    counted, resident = measured["held"]
+    assert measured["gone while kept"] is False
+    assert counted == resident > 0
+    works, counted, resident = measured["works beside it"]
+    assert works
+    assert counted == resident + measured["in no file"]
+    assert measured["gone"] is True
     assert measured["given back"] == [0, 0]
 
 

@@ -1,4 +1,4 @@
-"""Linux: the page tables through one ioctl where the kernel has it (6.7), else through smaps."""
+"""Linux: the page tables through one ioctl where the kernel has it (6.7), else through the list of pages."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import errno
 import functools
 import mmap
 import os
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
+from engine.weights.pages.touch import touch
 from engine.weights.pages.usage import Usage
 
-_MADV_DONTNEED: Final = 4  # <asm-generic/mman-common.h>
+_MADV_DONTNEED: Final = 4  # <asm-generic/mman-common.h>, as the next two
+_MADV_HUGEPAGE: Final = 14
+_MADV_POPULATE_READ: Final = 22
 _PAGE_IS_FILE: Final = 1 << 2  # <linux/fs.h>, as the rest of the ioctl
 _PAGE_IS_PRESENT: Final = 1 << 3
 _PAGE_IS_SWAPPED: Final = 1 << 4
 _REGIONS: Final = 4096  # per call; 96 KiB
+_OF_A_FILE, _SWAPPED, _PRESENT = 1, 2, 4
+_ENTRY_BYTES: Final = 8
+_PAGES_AT_ONCE: Final = 65536  # 512 KiB of entries
 _UNSUPPORTED: Final = (errno.ENOTTY, errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENOSYS)
 
 Way = Callable[[int, int], Usage]
@@ -58,7 +62,7 @@ _PAGEMAP_SCAN: Final = 3 << 30 | ctypes.sizeof(_Scan) << 16 | ord("f") << 8 | 16
 def usage(address: int, length: int) -> Usage:
     """Say how many bytes of a range are resident and how many were written to.
 
-    The ioctl takes 0.3 ms for 1.5 GB cached in large folios; smaps takes 10 to 20 ms in a process with torch in it.
+    The ioctl takes 0.3 ms for 1.5 GB cached in large folios; smaps would take 10 to 20 ms with torch in the process.
     """
     try:
         return _way()(address, length)
@@ -73,6 +77,26 @@ def give_back(address: int, length: int) -> None:
     """
     if length and _libc().madvise(address, length, _MADV_DONTNEED):
         raise _error("madvise")
+
+
+def read_in(memory: mmap.mmap) -> None:
+    """Bring a whole mapping in, and its file into the system's cache. Source: madvise(2), MADV_POPULATE_READ.
+
+    A file that is not cached comes at three times the speed of page faults, and in large pieces: of what page faults
+    brought in small ones, giving the pages of 2 GB back takes 50 ms instead of 1. Raises OSError.
+    """
+    madvise: Callable[[int], None] = getattr(memory, "madvise")  # noqa: B009 - not in mypy's view of Windows
+    try:
+        madvise(_MADV_HUGEPAGE)
+    except OSError:
+        pass  # only the pieces are smaller, where the kernel has no huge pages
+    try:
+        madvise(_MADV_POPULATE_READ)
+    except OSError as error:
+        # Anything else is about the file, and touching it would end the process.
+        if error.errno != errno.EINVAL:
+            raise
+        touch(memory)  # before Linux 5.14
 
 
 def scanned(address: int, length: int) -> Usage:
@@ -106,25 +130,33 @@ def scanned(address: int, length: int) -> Usage:
     return Usage(resident, written)
 
 
-def summed(address: int, length: int) -> Usage:
-    """Add up what smaps says about the mappings in a range; raises OSError. Source: proc_pid_smaps(5).
+def listed(address: int, length: int) -> Usage:
+    """Take the usage from the list of the process's pages; raises OSError. Source: proc_pid_pagemap(5).
 
-    A mapping that is only partly in the range counts whole, up to that part's size: smaps does not say more.
-    `Private_Dirty` would also count what is only not on disk yet, so `Anonymous` and `Swap` tell what was written.
+    Reads 8 bytes for each page of the range.
     """
+    import numpy as np
+
     start, end = _whole_pages(address, length)
-    text = Path("/proc/self/smaps").read_bytes()
-    heads = list(re.finditer(rb"^([0-9a-f]+)-([0-9a-f]+) ", text, re.MULTILINE))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
-    resident = written = 0
-    for head, after in zip(heads, ends, strict=True):
-        inside = min(end, int(head[2], 16)) - max(start, int(head[1], 16))
-        if inside > 0:
-            figures = dict(re.findall(rb"^(Rss|Anonymous|Swap): +(\d+) kB", text[head.end() : after], re.MULTILINE))
-            kib = {name: int(figure) * 1024 for name, figure in figures.items()}
-            resident += min(inside, kib.get(b"Rss", 0))
-            written += min(inside, kib.get(b"Anonymous", 0) + kib.get(b"Swap", 0))
-    return Usage(resident, written)
+    kinds = np.zeros(8, dtype=np.int64)
+    descriptor = os.open("/proc/self/pagemap", os.O_RDONLY)
+    try:
+        while start < end:
+            wanted = min(end - start, _PAGES_AT_ONCE * mmap.PAGESIZE) // mmap.PAGESIZE * _ENTRY_BYTES
+            os.lseek(descriptor, start // mmap.PAGESIZE * _ENTRY_BYTES, os.SEEK_SET)
+            found = os.read(descriptor, wanted)
+            entries = np.frombuffer(found, dtype=np.uint64)
+            if not len(entries):
+                raise OSError(errno.EIO, "the list of pages ends early")
+            # The upper three bits: present, swapped, of a file.
+            kinds += np.bincount((entries >> np.uint64(61)).astype(np.uint8), minlength=8)
+            start += len(entries) * mmap.PAGESIZE
+    finally:
+        os.close(descriptor)
+    pages = {kind: int(count) for kind, count in enumerate(kinds)}
+    resident = sum(count for kind, count in pages.items() if kind & _PRESENT)
+    written = sum(count for kind, count in pages.items() if kind & (_PRESENT | _SWAPPED) and not kind & _OF_A_FILE)
+    return Usage(resident * mmap.PAGESIZE, written * mmap.PAGESIZE)
 
 
 def first_that_works(fast: Way, sure: Way) -> Way:
@@ -140,7 +172,7 @@ def first_that_works(fast: Way, sure: Way) -> Way:
 
 @functools.cache
 def _way() -> Way:
-    return first_that_works(scanned, summed)
+    return first_that_works(scanned, listed)
 
 
 def _whole_pages(address: int, length: int) -> tuple[int, int]:

@@ -69,8 +69,14 @@ class FakeAdapter:
         self.cannot_rest: str | None = None
         self.changed: str | None = None
         """What happened to the files since the last load."""
-        self.promised = SIZE
-        """Bytes that `offload` says it frees."""
+        self.beside = 0
+        """Bytes that stay in RAM on every rung, and count in no file and on no device."""
+        self.blind = False
+        """Whether the system does not say how much of the files is resident."""
+        self.clinging = False
+        """Whether something refers to what `unload` drops, although none of it is resident."""
+        self.note: str | None = None
+        """Why the device is not the one that was asked for."""
         self.kept: dict[str, int] = {}
         """Bytes that a move leaves in memory although it should not: call -> bytes, there until the next move."""
         self.dimension = 3
@@ -101,7 +107,7 @@ class FakeAdapter:
     def load(self) -> Loaded:
         self._run("load", {self._rest})
         self.changed = None
-        return Loaded(device=self.device, revision="1", import_seconds=1.0, load_seconds=2.0)
+        return Loaded(device=self.device, revision="1", import_seconds=1.0, load_seconds=2.0, note=self.note)
 
     def fault_in(self) -> None:
         self._run("fault_in", {"ram"})
@@ -110,24 +116,21 @@ class FakeAdapter:
         self._look("stale")
         return self.changed if self.weights else None
 
-    def offload(self) -> int:
+    def offload(self) -> Footprint:
+        before = self._where()
         self._run("offload", {self._rest})
-        return self.promised
+        return before
 
     def resume(self) -> None:
         self._run("resume", {"device"})
 
-    def unload(self) -> None:
+    def unload(self) -> bool:
         self._run("unload", set())
+        return not (self._left or self.clinging)
 
     def footprint(self) -> Footprint:
         self._look("footprint")
-        on_device, in_ram = (SIZE if place in self.weights else 0 for place in ("device", "ram"))
-        if self.weights and self.device != "cpu":
-            on_device += self._left
-        else:
-            in_ram += self._left
-        return Footprint(on_device, in_ram, SIZE if self.weights else 0)
+        return self._where()
 
     def encode(self, inputs: list[str], *, dimensions: int | None = None) -> FakeEncoding:
         self._run("encode")
@@ -137,6 +140,16 @@ class FakeAdapter:
     def moves(self) -> list[str]:
         """The calls that move weights."""
         return [call for call in self.calls if call in ("load", "offload", "resume", "unload")]
+
+    def _where(self) -> Footprint:
+        if not self.weights:
+            return Footprint(0, self._left, 0)
+        on_device, in_ram = (SIZE if place in self.weights else 0 for place in ("device", "ram"))
+        if self.device != "cpu":
+            return Footprint(on_device + self._left, None if self.blind else in_ram + self.beside, SIZE)
+        if "device" in self.weights:
+            return Footprint(None if self.blind else on_device, self.beside, SIZE)
+        return Footprint(0, None if self.blind else in_ram + self.beside + self._left, SIZE)
 
     def _run(self, call: str, after: set[str] | None = None) -> None:
         """Do what the slot does one at a time; `after` says where a move brings the weights."""

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from engine_fakes import LIMIT, SIZE, FakeAdapter, FakeClock, FakeReader, Gate, Shelf, config, encoder, failure, started
 
-from engine import Closed, Config, Engine, LoadFailed, QueueFull, State, Unavailable, UnknownEncoder
+from engine import Closed, Config, Engine, InvalidInput, LoadFailed, QueueFull, State, Unavailable, UnknownEncoder
 from engine.events import Event, SettingsApplied, StateChanged
 from engine.policy import Decision, Step
 from engine.weights.footprint import Footprint
@@ -225,7 +226,7 @@ def test_at_start_an_encoder_goes_as_far_up_as_its_own_settings_say_or_else_thos
     assert bench.states == {"one": rung}
     expected = {State.UNLOADED: [], State.IN_RAM: ["load"], State.ON_DEVICE: ["load", "resume"]}
     assert bench.shelf["one"].moves == expected[rung]
-    assert ("fault_in" in bench.shelf["one"].calls) is (rung is State.IN_RAM)
+    assert ("fault_in" in bench.shelf["one"].calls) is (rung is not State.UNLOADED)
     bench.engine.close()
 
 
@@ -674,10 +675,51 @@ def test_a_keep_alive_is_bounded_but_0_and_none_stay_what_they_are(
     bench.engine.close()
 
 
-def test_a_new_bound_is_in_force_from_the_next_request_on(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "10m",
+        "",
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        [5],
+        {},
+        b"5",
+        5 + 0j,
+        pytest.param(10**400, id="too long for a float"),
+    ],
+)
+def test_a_keep_alive_that_is_no_number_of_seconds_is_refused_and_stops_no_timer(bench: Bench, asked: Any) -> None:
+    bench.use(keep_alive=20.0)
+    bench.clock.now += 5.0
+    before, deadline = bench.engine.view("one"), bench.engine._offloader.tick()
+    bench.events.clear()
+    with pytest.raises(InvalidInput, match="no number of seconds") as refused:
+        bench.use(keep_alive=asked)
+    assert refused.value.param == "keep_alive"
+    assert refused.value.next_step == "Give seconds, 0 to unload after the use, or a negative number to stay."
+    assert (bench.engine.view("one"), bench.engine._offloader.tick(), bench.events) == (before, deadline, [])
+    assert deadline == 15.0
+    assert bench.engine._encoders["one"].worker.queued == 0
+
+
+def test_a_keep_alive_is_refused_before_anything_is_loaded_for_it(bench: Bench) -> None:
+    with pytest.raises(InvalidInput):
+        bench.use(keep_alive="10m")  # type: ignore[arg-type]
+    assert bench.shelf["one"].calls == []
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(7, 7.0), (True, 1.0), (False, 0.0), (-0.0, 0.0)])
+def test_whatever_python_counts_as_a_number_is_one(bench: Bench, asked: float, kept: float) -> None:
+    bench.use(keep_alive=asked)
+    assert bench.engine.view("one").keep_alive_seconds == kept
+
+
+def test_a_new_bound_is_in_force_at_once(bench: Bench) -> None:
     bench.use(keep_alive=-1.0)
     bench.engine.apply(config(max_keep_alive_seconds=60.0))
-    assert bench.engine.view("one").keep_alive_seconds == -1.0
+    assert bench.engine.view("one").keep_alive_seconds == 60.0
     bench.use(keep_alive=-1.0)
     assert bench.engine.view("one").keep_alive_seconds == 60.0
 

@@ -54,6 +54,83 @@ def test_a_first_climb_probes_loads_and_resumes(bench: SlotBench) -> None:
     assert bench.adapter.calls == ["stale", "resume", "footprint"]
 
 
+def test_warming_faults_all_pages_in_and_a_first_use_does_not(bench: SlotBench) -> None:
+    bench.slot.warm()
+    assert bench.adapter.calls == ["probe", "load", "fault_in", "resume", "footprint"]
+    bench.slot.unload()
+    bench.adapter.calls.clear()
+    bench.use()
+    assert bench.adapter.calls == ["probe", "load", "resume", "footprint"]
+
+
+def test_warming_faults_in_what_waits_in_ram_too(bench: SlotBench) -> None:
+    bench.use()
+    bench.slot.offload()
+    bench.adapter.calls.clear()
+    bench.slot.warm()
+    assert bench.adapter.calls == ["stale", "fault_in", "resume", "footprint"]
+
+
+def test_pages_that_cannot_be_read_fail_the_warming_and_leave_nothing_behind(bench: SlotBench) -> None:
+    bench.adapter.fail("fault_in", OSError("bad block"))
+    with pytest.raises(LoadFailed, match="bad block"):
+        bench.slot.warm()
+    assert (bench.state, bench.adapter.weights) == (State.FAILED, set())
+
+
+# Another device than the settings ask for
+
+
+FALLBACK = "It computes on the CPU, because torch finds no cuda here."
+
+
+def reasons(bench: SlotBench) -> list[str | None]:
+    """The reason of every arrival from below."""
+    return [event.reason for event in bench.events if isinstance(event, StateChanged) and event.old is State.LOADING]
+
+
+def test_a_fallback_to_another_device_is_shown_in_the_view_and_told_once(bench: SlotBench) -> None:
+    bench.adapter.note = FALLBACK
+    for _ in range(3):
+        bench.use()
+        assert bench.view().note == FALLBACK
+        bench.slot.unload()
+    assert reasons(bench) == [FALLBACK, None, None]
+    assert errors_told(bench) == []
+
+
+@pytest.mark.parametrize("climb", ["warm", "preload"])
+def test_a_fallback_is_told_by_climbs_that_nobody_waits_for_too(bench: SlotBench, climb: str) -> None:
+    bench.adapter.note = FALLBACK
+    getattr(bench.slot, climb)()
+    bench.use()
+    assert (reasons(bench)[0], bench.view().note) == (FALLBACK, FALLBACK)
+    assert reasons(bench).count(FALLBACK) == 1
+
+
+def test_a_fallback_is_told_again_only_when_it_is_another_one(bench: SlotBench) -> None:
+    for note in (None, FALLBACK, "It computes on the CPU, because cuda:0 does not compute: lost.", None, FALLBACK):
+        bench.adapter.note = note
+        bench.use()
+        bench.slot.unload()
+    assert reasons(bench) == [
+        None,
+        FALLBACK,
+        "It computes on the CPU, because cuda:0 does not compute: lost.",
+        None,
+        FALLBACK,
+    ]
+
+
+def test_a_fallback_says_nothing_when_the_encoder_only_rests_and_wakes(bench: SlotBench) -> None:
+    bench.adapter.note = FALLBACK
+    bench.use()
+    bench.slot.offload()
+    bench.use()
+    assert reasons(bench) == [FALLBACK, None]
+    assert bench.view().note == FALLBACK
+
+
 def test_leases_are_shared(bench: SlotBench) -> None:
     with bench.slot.lease(), bench.slot.lease() as adapter:
         assert adapter is bench.adapter
@@ -368,7 +445,7 @@ def test_bytes_that_stay_after_an_unload_are_never_called_freed(bench: SlotBench
     view = bench.view()
     assert (view.bytes_on_device, view.bytes_in_ram) == (0, 40)
     assert outcome.reason is not None
-    assert outcome.reason.endswith("were not given back, because something still refers to them.")
+    assert outcome.reason.endswith("of its weights was not given back, because something still refers to them.")
     assert view.note == outcome.reason
     (error,) = errors_told(bench)
     assert isinstance(error, MoveFailed)
@@ -397,6 +474,43 @@ def test_freed_bytes_are_what_left_the_device_on_a_gpu_and_what_left_ram_on_a_cp
     assert bench.view().bytes_in_ram == 0
     bench.use()
     assert bench.slot.unload().freed_bytes == SIZE
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu"])
+@pytest.mark.parametrize("from_ram", [False, True])
+def test_an_unload_after_which_something_refers_to_the_weights_is_refused_with_the_reason(
+    device: str, from_ram: bool
+) -> None:
+    bench = SlotBench(device=device)
+    bench.use()
+    if from_ram:
+        bench.slot.offload()
+    bench.adapter.clinging = True
+    outcome = bench.slot.unload()
+    assert (outcome.result, outcome.state) == ("refused", UNLOADED)
+    assert outcome.reason is not None
+    assert outcome.reason.endswith("of its weights was not given back, because something still refers to them.")
+    assert bench.view().note == outcome.reason
+    (error,) = errors_told(bench)
+    assert isinstance(error, MoveFailed)
+    assert (error.title, error.message) == ("Memory not given back", f"minilm: {outcome.reason}")
+    bench.adapter.clinging = False
+    bench.use()
+    assert bench.slot.unload().result == "done"
+
+
+def test_bytes_that_the_system_does_not_tell_are_unknown_in_the_outcome_and_the_view_and_no_failure() -> None:
+    bench = SlotBench(device="cpu")
+    bench.adapter.blind = True
+    bench.use()
+    assert (bench.view().bytes_on_device, bench.view().bytes_in_ram) == (None, 0)
+    outcome = bench.slot.offload()
+    assert (outcome.result, outcome.state, outcome.freed_bytes, outcome.reason) == ("done", IN_RAM, None, None)
+    view = bench.view()
+    assert (view.bytes_on_device, view.bytes_in_ram, view.bytes_total) == (0, None, SIZE)
+    outcome = bench.slot.unload()
+    assert (outcome.result, outcome.freed_bytes, outcome.reason) == ("done", None, None)
+    assert (bench.view().note, errors_told(bench)) == (None, [])
 
 
 @pytest.mark.parametrize("verb", ["offload", "unload"])
@@ -856,6 +970,25 @@ def test_a_keep_alive_is_told_when_its_use_ends(bench: SlotBench, keep_alive: fl
         assert bench.timers_set == 0
     assert bench.events[-1] == TimerSet("minilm")
     assert bench.timers_set == 1
+
+
+@pytest.mark.parametrize("keep_alive", [300.0, -1.0])
+def test_a_keep_alive_that_is_asked_for_again_sets_no_other_timer_and_is_not_told(
+    bench: SlotBench, keep_alive: float
+) -> None:
+    bench.use(keep_alive)
+    bench.clock.now += 5.0
+    bench.events.clear()
+    bench.use(keep_alive)
+    assert bench.events == []
+    assert bench.view().keep_alive_seconds == keep_alive
+    assert deadline(bench) == (300.0 if keep_alive > 0 else None), "from the end of the second use"
+
+
+def test_a_keep_alive_of_0_is_told_at_every_use_that_ends_alone(bench: SlotBench) -> None:
+    for told in (1, 2, 3):
+        bench.use(keep_alive=0.0)
+        assert bench.timers_set == told
 
 
 @pytest.mark.parametrize("sticky", [None, 300.0, -1.0])

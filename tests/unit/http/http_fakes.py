@@ -11,9 +11,10 @@ import numpy as np
 from starlette.types import ASGIApp
 
 from engine.adapters.dense import Encoding
-from engine.adapters.protocol import Footprint, Loaded
+from engine.adapters.protocol import Loaded
 from engine.config import EncoderConfig
 from engine.errors import LoadFailed, Unavailable
+from engine.weights.footprint import Footprint
 
 
 class FakeDense:
@@ -45,10 +46,12 @@ class FakeDense:
 
     def stale(self) -> str | None: ...
 
-    def offload(self) -> None: ...
+    def offload(self) -> Footprint:
+        raise AssertionError(self.cannot_rest)
 
-    def unload(self) -> None:
+    def unload(self) -> bool:
         self.there = False
+        return True
 
     def footprint(self) -> Footprint:
         return Footprint(1000, 0, 1000) if self.there else Footprint(0, 0, 0)

@@ -48,13 +48,35 @@ def action(view: EncoderView, text: str) -> Item:
         (RESTING, "minilm · in RAM · 3.5 / 87 MiB · unloads in 15 min"),
         (replace(RESTING, bytes_in_ram=0), "minilm · in RAM · 0 / 87 MiB · unloads in 15 min"),
         (a_view(bytes_total=87 * MIB), "minilm · idle (not loaded)"),
-        (a_view(bytes_in_ram=12 * MIB, bytes_total=87 * MIB), "minilm · idle (not loaded) · 12 MiB not given back"),
+        (a_view(bytes_in_ram=12 * MIB, bytes_total=87 * MIB), "minilm · idle (not loaded) · 12 MiB still in RAM"),
         (FAILED, "minilm · failed · The weights are cut short."),
         (a_view(state=State.UNAVAILABLE), "minilm · unavailable"),
+        (replace(AWAKE, bytes_on_device=None), "minilm · idle · unknown · steps down in 12 s"),
+        (replace(AWAKE, bytes_in_ram=None), "minilm · idle · unknown · steps down in 12 s"),
+        (replace(RESTING, bytes_in_ram=None), "minilm · in RAM · unknown · unloads in 15 min"),
+        (replace(AWAKE, state=State.STEPPING_DOWN, bytes_in_ram=None), "minilm · stepping down · unknown"),
+        (a_view(state=State.LOADING, bytes_in_ram=None), "minilm · loading"),
+        (a_view(bytes_on_device=None, bytes_in_ram=None), "minilm · idle (not loaded)"),
+        (replace(FAILED, bytes_on_device=None, bytes_in_ram=None), "minilm · failed · The weights are cut short."),
     ],
 )
 def test_one_line_says_the_state_the_bytes_and_when_it_steps_down(view: EncoderView, words: str) -> None:
     assert encoder_row(view, NOW).text == words
+
+
+@pytest.mark.parametrize("unknown", [{"bytes_on_device": None}, {"bytes_in_ram": None}])
+@pytest.mark.parametrize("view", [AWAKE, RESTING])
+def test_the_submenu_says_that_the_bytes_are_unknown_and_names_no_part_of_them(
+    view: EncoderView, unknown: dict[str, None]
+) -> None:
+    assert details(replace(view, **unknown))[1] == "Resident: unknown on this system"
+
+
+def test_a_device_that_the_settings_did_not_ask_for_is_in_the_submenu_with_its_reason() -> None:
+    reason = "It computes on the CPU, because torch 2 finds no cuda here."
+    rows = details(replace(AWAKE, note=reason))
+    assert rows[0].endswith(" · cpu")
+    assert rows[-1] == reason
 
 
 def test_a_long_error_is_cut_to_one_short_line() -> None:

@@ -53,6 +53,27 @@ def test_the_ordinary_life_of_an_encoder_makes_no_noise(event: SettingsApplied |
     assert notice_for(event) is None
 
 
+@pytest.mark.parametrize("state", [State.ON_DEVICE, State.IN_RAM])
+def test_an_encoder_that_came_up_elsewhere_than_the_settings_want_is_told_with_the_reason(state: State) -> None:
+    reason = "It computes on the CPU, because torch 2 finds no cuda here."
+    assert notice_for(StateChanged("minilm", State.LOADING, state, reason)) == Notice(
+        "minilm is not where the settings want it", reason
+    )
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        StateChanged("minilm", State.LOADING, State.ON_DEVICE),
+        StateChanged("minilm", State.ON_DEVICE, State.STEPPING_DOWN, "idle for 30 s"),
+        StateChanged("minilm", State.STEPPING_DOWN, State.IN_RAM, "idle for 30 s"),
+        StateChanged("minilm", State.STEPPING_DOWN, State.UNLOADED, "model.safetensors was replaced"),
+    ],
+)
+def test_a_reason_for_any_other_move_makes_no_noise(event: StateChanged) -> None:
+    assert notice_for(event) is None
+
+
 RAM = State.IN_RAM
 
 
@@ -68,9 +89,9 @@ def test_an_encoder_that_stays_is_told_with_the_engines_reason_or_our_own() -> N
 
 
 def test_memory_that_was_not_given_back_is_no_success() -> None:
-    kept = an_outcome("minilm", "refused", "9 bytes were not given back.", State.UNLOADED)
+    kept = an_outcome("minilm", "refused", "Part of its weights was not given back.", State.UNLOADED)
     assert of_outcomes([kept], State.UNLOADED) == Notice(
-        "Memory not given back", "minilm: 9 bytes were not given back."
+        "Memory not given back", "minilm: Part of its weights was not given back."
     )
 
 

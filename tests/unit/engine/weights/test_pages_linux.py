@@ -22,7 +22,7 @@ def failing(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOTTY, errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOENT])
-def test_a_kernel_or_sandbox_without_the_ioctl_is_asked_through_smaps(number: int) -> None:
+def test_a_kernel_or_sandbox_without_the_ioctl_is_asked_for_the_list_of_pages(number: int) -> None:
     failing(number)
 
 

@@ -1,0 +1,41 @@
+"""When and by whom an encoder was used, and what a request asked of its timer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class IdleClock:
+    """The instants that a slot's timers count from, in seconds on its clock; the slot's lock guards them."""
+
+    last_used: float | None = None
+    """When the last use, or a climb that nobody used yet, ended."""
+    last_used_by: str | None = None
+    first_use_seconds: float | None = None
+    """What the first use since the last climb took."""
+    stepped_down_at: float | None = None
+    keep_alive_seconds: float | None = None
+    """What a request set over the idle timeout, until another one does or the encoder steps down."""
+
+    def came_up(self, now: float) -> None:
+        """The weights reached RAM or their device."""
+        self.last_used = now
+        self.first_use_seconds = None
+        self.stepped_down_at = None
+
+    def used(self, now: float, by: str | None, seconds: float, keep_alive: float | None) -> bool:
+        """A use ended that took `seconds`; returns whether it set another timer."""
+        self.last_used = now
+        self.last_used_by = by
+        if self.first_use_seconds is None:
+            self.first_use_seconds = seconds
+        if keep_alive is None or keep_alive == self.keep_alive_seconds:
+            return False
+        self.keep_alive_seconds = keep_alive
+        return True
+
+    def stepped_down(self, now: float) -> None:
+        """The weights went down: what a request had set is over."""
+        self.stepped_down_at = now
+        self.keep_alive_seconds = None

@@ -1,0 +1,101 @@
+"""Which device a model computes on: wished for, there, and seen to work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+_log = logging.getLogger(__name__)
+
+_AUTOMATIC: Final = ("cuda", "mps")
+"""What `auto` looks for, in this order, before it takes the CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A device that works, by torch's name, and why it is not the one that was asked for, if so."""
+
+    device: str
+    reason: str | None = None
+
+
+def choose(wanted: str) -> Choice:
+    """Return the device for `wanted`: auto | cpu | a kind (cuda, mps) | a kind and its number (cuda:1).
+
+    A kind with several devices gives the one with most free memory. One that is not there, or on which a tiny
+    computation fails, gives the CPU and the reason; without any `auto` gives the CPU and none.
+    """
+    kind, _, number = wanted.partition(":")
+    if kind == "cpu":
+        return Choice("cpu")
+    devices = [device for name in (_AUTOMATIC if wanted == "auto" else (kind,)) for device in _devices(name)]
+    if number:
+        devices = [device for device in devices if device == wanted]
+    failures = []
+    for device in devices:
+        failure = _probe(device)
+        if failure is None:
+            return Choice(device)
+        failures.append(f"{device} does not compute: {failure}")
+        _log.warning("%s", failures[-1])
+    if failures:
+        return Choice("cpu", f"It computes on the CPU, because {'; '.join(failures)}.")
+    if wanted == "auto":
+        return Choice("cpu")
+    return Choice("cpu", f"It computes on the CPU, because torch {_torch().__version__} finds no {wanted} here.")
+
+
+def empty_cache(device: str) -> None:
+    """Return the device memory that torch holds for later to the driver; nothing to do on a CPU."""
+    if device != "cpu":
+        _module(device).empty_cache()
+
+
+def _devices(kind: str) -> Iterator[str]:
+    """The devices of a kind, the one with most free memory first."""
+    try:
+        module = _module(kind)
+        count = int(module.device_count())
+    except (RuntimeError, AttributeError):
+        return
+    if kind == "mps":
+        yield from ["mps"] * count
+        return
+    numbers = list(range(count))
+    if count > 1:
+        numbers.sort(key=lambda number: -_free(module, number))
+    yield from (f"{kind}:{number}" for number in numbers)
+
+
+def _free(module: Any, number: int) -> int:
+    """Free bytes of a device, found without starting a context on it where torch can; 0 where nobody says."""
+    try:
+        if hasattr(module, "device_memory_used"):
+            return int(module.get_device_properties(number).total_memory - module.device_memory_used(number))
+        return int(module.mem_get_info(number)[0])
+    except Exception:  # noqa: BLE001 - the adapter edge: NVML, its binding or the driver may be missing
+        _log.warning("the free memory of device %d is not known", number, exc_info=True)
+        return 0
+
+
+def _probe(device: str) -> str | None:
+    """Compute something tiny; returns what went wrong, as a driver too old or a card that fell off the bus."""
+    torch = _torch()
+    try:
+        total = (torch.ones(8, device=device) + 1).sum().item()
+    except Exception as error:  # noqa: BLE001 - the adapter edge: a driver may raise anything
+        lines = str(error).strip().splitlines()
+        return lines[0] if lines else type(error).__name__
+    return None if total == 16 else f"1 + 1, eight times, is {total:g} there"
+
+
+def _module(device: str) -> Any:
+    return _torch().get_device_module(device.partition(":")[0])
+
+
+def _torch() -> Any:
+    import torch
+
+    return torch
