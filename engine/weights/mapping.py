@@ -36,6 +36,8 @@ TORCH_NAMES: Final = {
 
 def read_ahead(path: Path) -> None:
     """Bring the file into the system's cache before a library reads it piece by piece; raises OSError."""
+    if not path.stat().st_size:
+        return  # no system maps an empty file
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
         pages.read_in(memory)
 

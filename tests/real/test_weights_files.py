@@ -631,11 +631,13 @@ def test_a_pickled_file_counts_also_where_other_safetensors_lie_beside_it(
     assert np.array_equal(bench.vectors(), expected(folder))
 
 
-def test_a_link_that_leads_nowhere_is_no_weights_file(
+def test_a_link_that_leads_nowhere_and_empty_files_are_no_weights_files(
     models: Callable[..., Path], over: Callable[[Path], Bench], tmp_path: Path
 ) -> None:
     folder = copied(models(), tmp_path / "model")
     (folder / "optimizer.safetensors").symlink_to(tmp_path / "nowhere")
+    for name in ("extra.bin", "extra.safetensors"):
+        (folder / name).touch()
     bench = over(folder)
     assert np.array_equal(bench.vectors(), expected(folder))
 
