@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from engine.adapters import adapter_class
 from engine.adapters.protocol import Adapter
 from engine.config import Config, EncoderConfig
-from engine.errors import Closed, InvalidInput, PilotlightError, QueueFull, UnknownEncoder
+from engine.eagerness import Eagerness
+from engine.errors import Closed, PilotlightError, QueueFull, UnknownEncoder
 from engine.events import Event, Events, SettingsApplied, StateChanged, TimerSet
+from engine.idle_clock import check_keep_alive
 from engine.memory import Reader, Reading, SystemReader
 from engine.offloader import Offloader
 from engine.policy import Decision, Step
@@ -102,7 +102,7 @@ class Engine:
         self._running = True
         self._offloader.start()
         for encoder in self._encoders.values():
-            self._bring_up(encoder, _eagerness(encoder.config, self._config))
+            self._bring_up(encoder, Eagerness.of(encoder.config, self._config.hardware))
 
     def apply(self, config: Config) -> None:
         """Put new settings in force: encoders that stay themselves keep their weights, others are replaced."""
@@ -126,8 +126,8 @@ class Engine:
         if self._running:
             new = _without(after.values(), before.values())
             for name, now in after.items():
-                eagerness = _eagerness(now.config, config)
-                if now in new or eagerness is not _eagerness(before[name].config, old):
+                eagerness = Eagerness.of(now.config, config.hardware)
+                if now in new or eagerness is not Eagerness.of(before[name].config, old.hardware):
                     self._bring_up(now, eagerness)
         self._offloader.wake()
         self.events.publish(SettingsApplied())
@@ -195,12 +195,7 @@ class Engine:
         met.
         """
 
-        if not _is_a_time(keep_alive):
-            raise InvalidInput(
-                f"keep_alive is {keep_alive!r}, which is no number of seconds.",
-                param="keep_alive",
-                next_step="Give seconds, 0 to unload after the use, or a negative number to stay.",
-            )
+        check_keep_alive(keep_alive)
 
         def run(encoder: _Encoder) -> T:
             with encoder.slot.lease(used_by, keep_alive) as adapter:
@@ -297,11 +292,11 @@ class Engine:
 
     # Within
 
-    def _bring_up(self, encoder: _Encoder, eagerness: _Eagerness) -> None:
+    def _bring_up(self, encoder: _Encoder, eagerness: Eagerness) -> None:
         """Start to bring an encoder as far up as its settings ask without a use, on its own thread."""
-        if eagerness is _Eagerness.TO_DEVICE:
+        if eagerness is Eagerness.TO_DEVICE:
             self._queue_quietly(encoder, Slot.warm)
-        elif eagerness is _Eagerness.TO_RAM:
+        elif eagerness is Eagerness.TO_RAM:
             self._queue_quietly(encoder, Slot.preload)
 
     def _queue_quietly(self, encoder: _Encoder, climb: Callable[[Slot], None]) -> Future[bool] | None:
@@ -378,29 +373,6 @@ def _terms(encoder: EncoderConfig, config: Config) -> Terms:
         unload_timeout_seconds=hardware.unload_timeout_seconds if unload is None else unload,
         max_keep_alive_seconds=hardware.max_keep_alive_seconds,
     )
-
-
-def _is_a_time(value: object) -> bool:
-    try:
-        return value is None or (isinstance(value, int | float) and math.isfinite(value))
-    except OverflowError:  # a whole number that is too long for a float
-        return False
-
-
-class _Eagerness(Enum):
-    """How far up an encoder goes without being used."""
-
-    LAZY = auto()
-    TO_RAM = auto()
-    TO_DEVICE = auto()
-
-
-def _eagerness(encoder: EncoderConfig, config: Config) -> _Eagerness:
-    hardware = config.hardware
-    if not (hardware.lazy_encoders if encoder.lazy_encoders is None else encoder.lazy_encoders):
-        return _Eagerness.TO_DEVICE
-    eager = hardware.eager_load if encoder.eager_load is None else encoder.eager_load
-    return _Eagerness.TO_RAM if eager else _Eagerness.LAZY
 
 
 def _succeeds(climb: Callable[[Slot], None], slot: Slot) -> bool:

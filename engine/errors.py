@@ -40,6 +40,12 @@ class PilotlightError(Exception):
         return f"{self.message} {self.next_step}" if self.next_step else self.message
 
 
+def first_line(error: BaseException) -> str:
+    """Return what a foreign error says first; its class, where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One wrong setting: where it stands (`("hardware", "port")`) and what is wrong, with the valid choices."""

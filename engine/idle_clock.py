@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from engine.errors import InvalidInput
+
+
+def check_keep_alive(value: object) -> None:
+    """Raise InvalidInput for what is neither None nor a finite number of seconds."""
+    try:
+        if value is None or (isinstance(value, int | float) and math.isfinite(value)):
+            return
+    except OverflowError:  # a whole number that is too long for a float
+        pass
+    shown = "too long a number" if isinstance(value, int) else repr(value)[:40]
+    raise InvalidInput(
+        f"keep_alive is {shown}, which is no number of seconds.",
+        param="keep_alive",
+        next_step="Give seconds, 0 to unload after the use, or a negative number to stay.",
+    )
 
 
 @dataclass(slots=True)

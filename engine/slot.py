@@ -289,7 +289,8 @@ class Slot:
             if ascent.loaded is None:
                 self._reload_seconds = now - began
             else:
-                news = None if self._loaded and self._loaded.note == ascent.loaded.note else ascent.loaded.note
+                told = self._loaded.note if self._loaded else None
+                news = None if ascent.loaded.note == told else ascent.loaded.note
                 self._loaded = ascent.loaded
                 self._loads += 1
                 self._note = self._adapter.cannot_rest

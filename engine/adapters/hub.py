@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from engine.adapters.model_folder import module_folders
-from engine.errors import LoadFailed
+from engine.errors import LoadFailed, first_line
 
 _OTHER_FORMATS: Final = (
     "onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf", "*.tar.gz",
@@ -44,7 +44,7 @@ def fetch(model: str) -> Path:
         ) from error
     except Exception as error:
         raise LoadFailed(
-            f"{model} could not be fetched from the model hub: {_first_line(error)}",
+            f"{model} could not be fetched from the model hub: {first_line(error)}",
             title="Model not downloaded",
             next_step="Check `model` in the settings, the network and the free disk space.",
         ) from error
@@ -58,8 +58,3 @@ def _pickled_only(folder: Path) -> list[str]:
         if not any((folder / module).glob("*.safetensors")):
             patterns += [f"{module}/{pattern}" if module else pattern for pattern in _PICKLED]
     return patterns
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from engine.errors import first_line
+
 _log = logging.getLogger(__name__)
 
 _AUTOMATIC: Final = ("cuda", "mps")
@@ -86,8 +88,7 @@ def _probe(device: str) -> str | None:
     try:
         total = (torch.ones(8, device=device) + 1).sum().item()
     except Exception as error:  # noqa: BLE001 - the adapter edge: a driver may raise anything
-        lines = str(error).strip().splitlines()
-        return lines[0] if lines else type(error).__name__
+        return first_line(error)
     return None if total == 16 else f"1 + 1, eight times, is {total:g} there"
 
 

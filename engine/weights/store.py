@@ -52,8 +52,8 @@ class _Kept:
 class Store:
     """Safetensors files by key, bounded in size, the least recently used removed first.
 
-    The key is a hex digest of all that the content depends on. `find` and `provide` count a use of the file that
-    they return: it is not removed until each is given back to `release`. Use shows in a file's access time alone, so
+    The key is a hex digest of all that the content depends on. `provide` counts a use of the file that it
+    returns: it is not removed until each is given back to `release`. Use shows in a file's access time alone, so
     that its modification time tells whether anybody changed it.
     """
 
@@ -74,18 +74,10 @@ class Store:
         self._lock = threading.Lock()  # guards `_uses`, and no longer than one system call
         self._uses: Counter[Path] = Counter()
 
-    def find(self, key: str) -> Path | None:
-        """Return the whole file for `key` and count a use of it, or None; never waits for a write."""
-        path = self._path(key)
-        self._use(path)
-        if _is_whole(path):
-            self._mark_used(path)
-            return path
-        self.release(path)
-        return None
-
     def provide(self, key: str, entries: Sequence[Entry]) -> Path:
         """Return the file for `key`, written from `entries` where there is none yet, and count a use of it.
+
+        A file that is there already waits for nobody who writes another.
 
         Raises OSError (ENOSPC, EFBIG, EIO, ...) when it does not fit or cannot be written, with nothing left behind,
         and ValueError when an entry's data are not what it announced.
@@ -109,7 +101,7 @@ class Store:
         return path
 
     def release(self, path: Path) -> None:
-        """Count one use less of a path from `find` or `provide`; raises ValueError when none is left."""
+        """Count one use less of a path from `provide`; raises ValueError when none is left."""
         with self._lock:
             if not self._uses[path]:
                 del self._uses[path]
