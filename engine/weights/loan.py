@@ -22,16 +22,10 @@ class Loan:
         """Copy, and let the module see the copies once all of them are there; an error leaves it as it was."""
         self._stretches: list[tuple[Stretch, torch.Tensor, int]] = []
         self._loose: list[tuple[Tenant, torch.Tensor, int]] = []
-        try:
-            for stretch in stretches:
-                self._stretches.append((stretch, *_copied(stretch.flat, device)))
-            for tenant in loose:
-                self._loose.append((tenant, *_copied(tenant.tensor.detach(), device)))
-        except BaseException:
-            # The error's traceback holds on to this object.
-            self._stretches.clear()
-            self._loose.clear()
-            raise
+        for stretch in stretches:
+            self._stretches.append((stretch, *_copied(stretch.flat, device)))
+        for tenant in loose:
+            self._loose.append((tenant, *_copied(tenant.tensor.detach(), device)))
         for stretch, copy, _ in self._stretches:
             stretch.lend(copy)
         for tenant, copy, _ in self._loose:
