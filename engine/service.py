@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import filelock
 
-from engine import paths
+from engine import paths, power
 from engine.configfile import SettingsFile
 from engine.engine import Engine
 from engine.errors import PilotlightError
@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 _REFUSE_SECONDS: Final = 0.5
 _CLOSE_SERVER_SECONDS: Final = 1.5
 _CLOSE_SETTINGS_SECONDS: Final = 0.5
+_CLOSE_POWER_SECONDS: Final = 0.3
 _CLOSE_ENGINE_SECONDS: Final = 1.0
 _FIND_OTHER_SECONDS: Final = 5.0
 _REPEAT_SECONDS: Final = 0.3
@@ -89,7 +90,7 @@ def _serve(options: Options, attend: Attend) -> bool:
 
         def close_engine() -> None:
             nonlocal clean
-            clean = engine.close(_CLOSE_ENGINE_SECONDS)
+            clean &= engine.close(_CLOSE_ENGINE_SECONDS)
 
         steps.callback(close_engine)
         host = options.host or config.server.host
@@ -101,6 +102,13 @@ def _serve(options: Options, attend: Attend) -> bool:
         )
         server = Server(app, sockets)
         engine.start()
+        watch = power.watch(engine.suspend, engine.resume)
+
+        def close_watch() -> None:
+            nonlocal clean
+            clean &= watch.close(_CLOSE_POWER_SECONDS)
+
+        steps.callback(close_watch)
         settings.watch(engine.apply, engine.events.publish)
         steps.callback(settings.close, _CLOSE_SETTINGS_SECONDS)
         server.start()

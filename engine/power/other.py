@@ -1,0 +1,19 @@
+"""macOS, the BSDs and other systems: nobody is asked about sleep."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+
+class PowerEvents:
+    """Tells nothing."""
+
+    def follow(self, on_sleep: Callable[[], None], on_wake: Callable[[], None]) -> None:
+        """Return at once."""
+        _log.debug("the machine's sleep is not followed on this system")
+
+    def stop(self) -> None:
+        """Do nothing."""
