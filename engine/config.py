@@ -1,15 +1,16 @@
-"""Settings as one frozen value: defaults with unit and meaning, and the one place that checks them."""
+"""Settings as one frozen value: defaults with unit and meaning, and the way to it from plain data."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Final
 
-from engine.adapters import references
+from engine import checks
 from engine.adapters.table import KINDS
+from engine.checks import Check
 from engine.errors import Problem, SettingsError
 
 BUILTIN: Final = "builtin:all-MiniLM-L6-v2"
@@ -26,6 +27,16 @@ class Hardware:
     """Read the weights into RAM at start and go up at the first use."""
     device: str = "auto"
     """auto | cpu | cuda | cuda:N | mps."""
+    max_vram: str = "0"
+    """GiB that all encoders together may hold on each GPU, or a list by device; as `Budget.parse` takes it."""
+    stream_layers: bool = False
+    """Run encoders that are larger than their budget block by block; on a CPU give each block back after it ran."""
+    on_no_room: str = "stream"
+    """What follows when an encoder does not fit: stream (where that is on and possible, else cpu) | cpu | error."""
+    keep_free_vram: float = 512.0
+    """MiB of each GPU that stay free for other programs: idle encoders step down for them; 0 = off."""
+    minimum_residency_seconds: float = 5.0
+    """Seconds after coming up in which an encoder steps down neither for other programs nor for a budget."""
     idle_timeout_seconds: float = 30.0
     """Seconds without use after which an encoder leaves its device; 0 = never."""
     unload_timeout_seconds: float = 900.0
@@ -59,6 +70,11 @@ class EncoderConfig:
     lazy_encoders: bool | None = None
     eager_load: bool | None = None
     device: str | None = None
+    stream_layers: bool | None = None
+    home: str = "mapped"
+    """Where weights wait while they are off a GPU: mapped (their file) | pinned (a copy of ours) | disk (nowhere)."""
+    dtype: str = "auto"
+    """auto (the file's own on a GPU, float32 on a CPU) | float32 | float16 | bfloat16."""
     idle_timeout_seconds: float | None = None
     unload_timeout_seconds: float | None = None
     pin: bool = False
@@ -107,81 +123,34 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     return Config(Hardware(**hardware), Server(**server), encoders if "encoders" in mapping else (DEFAULT_ENCODER,))
 
 
-# One check per key: returns the value to keep, or raises ValueError with what would have been right.
-Check = Callable[[Any], Any]
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")  # noqa: TRY004 - one kind of refusal for every check
-    return value
-
-
-def _seconds(value: Any, zero: str = "never") -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise ValueError(f"must be a number of seconds, 0 or more (0 = {zero})")
-    if value > _LONGEST:
-        raise ValueError(f"must be at most {_LONGEST:g} seconds; 0 means {zero}")
-    return float(value)
-
-
-_LONGEST: Final = 365 * 86400.0
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be a text that is not empty")
-    return value
-
-
-def _port(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
-        raise ValueError("must be a whole number from 0 to 65535 (0 = any free port)")
-    return value
-
-
-def _device(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", value):
-        raise ValueError("must be one of: auto, cpu, cuda, cuda:N, mps")
-    return value
-
-
-def _kind(value: Any) -> str:
-    if value not in KINDS:
-        raise ValueError(f"must be one of: {', '.join(KINDS)}")
-    return str(value)
-
-
-def _model(value: Any) -> str:
-    return references.check(_text(value))
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) and name.strip() for name in value):
-        raise ValueError("must be a list of texts")
-    return tuple(value)
-
-
 _HARDWARE: Final[dict[str, Check]] = {
-    "lazy_encoders": _boolean,
-    "eager_load": _boolean,
-    "device": _device,
-    "idle_timeout_seconds": _seconds,
-    "unload_timeout_seconds": _seconds,
-    "max_keep_alive_seconds": partial(_seconds, zero="no limit"),
+    "lazy_encoders": checks.boolean,
+    "eager_load": checks.boolean,
+    "device": checks.device,
+    "max_vram": checks.budget,
+    "stream_layers": checks.boolean,
+    "on_no_room": partial(checks.one_of, ("stream", "cpu", "error")),
+    "keep_free_vram": checks.mebibytes,
+    "minimum_residency_seconds": partial(checks.seconds, zero="none"),
+    "idle_timeout_seconds": checks.seconds,
+    "unload_timeout_seconds": checks.seconds,
+    "max_keep_alive_seconds": partial(checks.seconds, zero="no limit"),
 }
-_SERVER: Final[dict[str, Check]] = {"host": _text, "port": _port}
+_SERVER: Final[dict[str, Check]] = {"host": checks.text, "port": checks.port}
 _ENCODER: Final[dict[str, Check]] = {
-    "kind": _kind,
-    "model": _model,
-    "aliases": _names,
-    "default": _boolean,
-    "lazy_encoders": _boolean,
-    "eager_load": _boolean,
-    "device": _device,
-    "idle_timeout_seconds": _seconds,
-    "unload_timeout_seconds": _seconds,
-    "pin": _boolean,
+    "kind": checks.kind,
+    "model": checks.model,
+    "aliases": checks.names,
+    "default": checks.boolean,
+    "lazy_encoders": checks.boolean,
+    "eager_load": checks.boolean,
+    "device": checks.device,
+    "stream_layers": checks.boolean,
+    "home": partial(checks.one_of, ("mapped", "pinned", "disk")),
+    "dtype": partial(checks.one_of, ("auto", "float32", "float16", "bfloat16")),
+    "idle_timeout_seconds": checks.seconds,
+    "unload_timeout_seconds": checks.seconds,
+    "pin": checks.boolean,
 }
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from engine.config import BUILTIN, Config, Hardware, Server, parse
+from engine.config import BUILTIN, Config, EncoderConfig, Hardware, Server, parse
 from engine.errors import SettingsError
 
 MODEL = {"kind": "dense", "model": "org/name"}
+BEYOND = (float("nan"), float("inf"), float("-inf"), 10**400, -(10**400), 1e300, 5e-324)
+"""Numbers that nothing on a computer has."""
 
 
 def problems(mapping: dict[str, Any]) -> list[str]:
@@ -27,6 +29,11 @@ def test_no_settings_are_the_defaults() -> None:
         lazy_encoders=True,
         eager_load=False,
         device="auto",
+        max_vram="0",
+        stream_layers=False,
+        on_no_room="stream",
+        keep_free_vram=512.0,
+        minimum_residency_seconds=5.0,
         idle_timeout_seconds=30.0,
         unload_timeout_seconds=900.0,
         max_keep_alive_seconds=0.0,
@@ -43,16 +50,30 @@ def test_settings_are_frozen() -> None:
 def test_settings_survive_the_way_to_plain_data_and_back() -> None:
     settings = parse(
         {
-            "hardware": {"lazy_encoders": False, "device": "cuda:1", "eager_load": True, "max_keep_alive_seconds": 60},
+            "hardware": {
+                "lazy_encoders": False,
+                "device": "cuda:1",
+                "eager_load": True,
+                "max_keep_alive_seconds": 60,
+                "max_vram": "cuda:1=-0.5, cpu=2",
+                "stream_layers": True,
+                "on_no_room": "error",
+                "keep_free_vram": 0,
+                "minimum_residency_seconds": 0.5,
+            },
             "server": {"host": "::1", "port": 0},
             "encoders": {
                 "a": {**MODEL, "aliases": ["b"], "pin": True, "unload_timeout_seconds": 0, "lazy_encoders": True},
                 "c.d-e_f": {**MODEL, "eager_load": False},
+                "g": {**MODEL, "stream_layers": False, "home": "disk", "dtype": "bfloat16"},
             },
         }
     )
     assert parse(settings.as_mapping()) == settings
-    assert [encoder.name for encoder in settings.encoders] == ["a", "c.d-e_f"]
+    assert [encoder.name for encoder in settings.encoders] == ["a", "c.d-e_f", "g"]
+    assert settings.as_mapping()["encoders"]["g"]["stream_layers"] is False
+    assert "stream_layers" not in settings.as_mapping()["encoders"]["a"]
+    assert hash(settings) == hash(parse(settings.as_mapping()))
 
 
 def test_an_empty_table_of_encoders_means_none() -> None:
@@ -108,6 +129,10 @@ def test_a_timeout_may_be_whole_or_not(value: float) -> None:
         ("hardware", "device", "cuda:x", "auto, cpu, cuda, cuda:N, mps"),
         ("hardware", "device", 0, "auto, cpu, cuda, cuda:N, mps"),
         ("hardware", "device", "cpu\n", "auto, cpu, cuda, cuda:N, mps"),
+        ("hardware", "stream_layers", "on", "true or false"),
+        ("hardware", "on_no_room", "disk", "one of: stream, cpu, error"),
+        ("hardware", "on_no_room", False, "one of: stream, cpu, error"),
+        ("hardware", "on_no_room", ["cpu"], "one of: stream, cpu, error"),
         ("server", "port", -1, "0 to 65535"),
         ("server", "port", 65536, "0 to 65535"),
         ("server", "port", 80.0, "0 to 65535"),
@@ -140,12 +165,94 @@ def test_a_wrong_value_is_shown_with_its_key_and_the_choices(section: str, key: 
         ("lazy_encoders", "no", "true or false"),
         ("eager_load", 1, "true or false"),
         ("device", "tpu", "auto, cpu, cuda, cuda:N, mps"),
+        ("stream_layers", 1, "true or false"),
+        ("home", "ram", "one of: mapped, pinned, disk"),
+        ("home", True, "one of: mapped, pinned, disk"),
+        ("dtype", "fp16", "one of: auto, float32, float16, bfloat16"),
+        ("dtype", 16, "one of: auto, float32, float16, bfloat16"),
+        ("dtype", {}, "one of: auto, float32, float16, bfloat16"),
     ],
 )
 def test_a_wrong_value_of_an_encoder_is_shown_with_its_key_and_the_choices(key: str, value: Any, choices: str) -> None:
     [problem] = problems({"encoders": {"a": {**MODEL, key: value}}})
     assert problem.startswith(f"encoders.a.{key}: {value!r}: must be ")
     assert choices in problem
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (0, "0"),
+        (-0.0, "0"),
+        (6, "6"),
+        (6.0, "6"),
+        (1.5, "1.5"),
+        (-1, "-1"),
+        (1e-3, "0.001"),
+        (1e-5, "1e-05"),
+        ("6", "6"),
+        (" -1.0 ", "-1"),
+        ("cuda:0=6, cuda:1=-1", "cuda:0=6,cuda:1=-1"),
+    ],
+)
+def test_a_budget_is_a_number_or_a_text_and_kept_as_a_text_spelled_in_one_way(value: Any, kept: str) -> None:
+    assert parse({"hardware": {"max_vram": value}}).hardware.max_vram == kept
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, None, [6], ["cuda:0=6"], {}, {"cuda:0": 6}, "", "6GB", "6,7", "cuda:0=6,cuda:0=7", "cuda:x=1", *BEYOND],
+)
+def test_any_other_budget_is_refused_with_the_choices(value: Any) -> None:
+    [problem] = problems({"hardware": {"max_vram": value}})
+    assert problem.startswith("hardware.max_vram: ")
+    assert ": must be GiB on each GPU: 0 (no budget), N such as 6 or 1.5 (a cap) or -N (whatever is free" in problem
+    assert '"cuda:0=6,cuda:1=-1"' in problem
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 512, 1024**2])
+def test_what_stays_free_is_a_number_of_mebibytes(value: float) -> None:
+    assert parse({"hardware": {"keep_free_vram": value}}).hardware.keep_free_vram == value
+
+
+@pytest.mark.parametrize(
+    "value", [-1, -0.001, float("nan"), float("inf"), True, "512", "512 MiB", None, [512], 1024**2 + 1, 10**400]
+)
+def test_what_stays_free_is_refused_with_its_unit_and_what_0_means(value: Any) -> None:
+    [problem] = problems({"hardware": {"keep_free_vram": value}})
+    assert problem.startswith("hardware.keep_free_vram: ")
+    assert "MiB" in problem
+    assert "(0 = off)" in problem or "at most 1048576 MiB; 0 means off" in problem
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), True, "5", 10**400])
+def test_the_minimum_residency_is_a_number_of_seconds_whose_0_means_none(value: Any) -> None:
+    [problem] = problems({"hardware": {"minimum_residency_seconds": value}})
+    assert problem.startswith("hardware.minimum_residency_seconds: ")
+    assert "seconds" in problem
+    assert "none" in problem
+    assert "never" not in problem
+
+
+@pytest.mark.parametrize("key", ["max_vram", "on_no_room", "keep_free_vram", "minimum_residency_seconds"])
+def test_what_is_shared_by_all_encoders_is_none_of_ones_own(key: str) -> None:
+    [problem] = problems({"encoders": {"a": {**MODEL, key: getattr(Hardware(), key)}}})
+    assert "unknown key" in problem
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("home", ["mapped", "pinned", "disk"]),
+        ("dtype", ["auto", "float32", "float16", "bfloat16"]),
+        ("stream_layers", [True, False]),
+    ],
+)
+def test_an_encoder_takes_every_choice_and_is_still_one_value(key: str, values: list[Any]) -> None:
+    [silent] = parse({"encoders": {"a": MODEL}}).encoders
+    found = {parse({"encoders": {"a": {**MODEL, key: value}}}).encoders[0] for value in values}
+    assert {getattr(encoder, key) for encoder in found} == set(values)
+    assert getattr(silent, key) == getattr(EncoderConfig("a", "dense", "org/name"), key)
 
 
 @pytest.mark.parametrize("model", [BUILTIN, "/models/a", "~/a", "./a", "..\\a", "C:\\a", "d:/a", "org/na-me.v1_5"])

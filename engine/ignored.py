@@ -1,0 +1,100 @@
+"""Which options that somebody set for an encoder have no effect where and how it runs, and why."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from engine.budget import Budget
+from engine.config import EncoderConfig, Hardware
+from engine.placement import CPU
+
+_DEFAULTS: Final = Hardware()
+
+
+def ignored_options(
+    encoder: EncoderConfig, hardware: Hardware, *, device: str | None, streamable: bool | None
+) -> tuple[str, ...]:
+    """Return a text `OPTION: WHY` for each option that differs from its default and changes nothing.
+
+    `device` is the one that was chosen for the encoder (torch's name), wherever lack of room may have sent it since;
+    `streamable` whether its model can run block by block. None means that this is not known before a load: then only
+    what is certain without it is told.
+    """
+    if (encoder.device or hardware.device) == CPU:
+        device = CPU
+    why = {
+        "eager_load": _eager_load(encoder, hardware),
+        "max_vram": _max_vram(encoder, hardware, streamable) if device == CPU else None,
+        "stream_layers": _stream_layers(encoder, hardware, device, streamable),
+        "home": _home(encoder, device),
+        "idle_timeout_seconds": _idle_timeout(encoder, hardware),
+        "unload_timeout_seconds": _unload_timeout(encoder, hardware, device),
+    }
+    return tuple(f"{option}: {text}" for option, text in why.items() if text)
+
+
+def _eager_load(encoder: EncoderConfig, hardware: Hardware) -> str | None:
+    if not _value("eager_load", encoder, hardware) or _value("lazy_encoders", encoder, hardware):
+        return None
+    return "lazy_encoders is false, which brings the weights all the way to the device at start"
+
+
+def _max_vram(encoder: EncoderConfig, hardware: Hardware, streamable: bool | None) -> str | None:
+    """What holds for an encoder that computes on the CPU."""
+    budget = Budget.parse(hardware.max_vram)
+    if budget == Budget():
+        return None
+    if budget.allowance(CPU, 0, 0) is None:
+        return "it computes on the CPU, for which no budget is set"
+    if _value("stream_layers", encoder, hardware) and streamable is not False:
+        return None
+    return "on the CPU it bounds streaming only, and this encoder is not streamed"
+
+
+def _stream_layers(
+    encoder: EncoderConfig, hardware: Hardware, device: str | None, streamable: bool | None
+) -> str | None:
+    if not _value("stream_layers", encoder, hardware):
+        return None
+    if streamable is False:
+        return "its model has no list of blocks that could be streamed"
+    if device not in (None, CPU) and hardware.on_no_room != "stream":
+        return f'on_no_room is "{hardware.on_no_room}", so nothing is streamed on a GPU'
+    return None
+
+
+def _home(encoder: EncoderConfig, device: str | None) -> str | None:
+    if encoder.home == "pinned" and device == CPU:
+        return "it computes on the CPU, where weights always wait in their file"
+    return None
+
+
+def _idle_timeout(encoder: EncoderConfig, hardware: Hardware) -> str | None:
+    if encoder.pin and _asks("idle_timeout_seconds", encoder, hardware):
+        return "it is pinned and never steps down"
+    return None
+
+
+def _unload_timeout(encoder: EncoderConfig, hardware: Hardware, device: str | None) -> str | None:
+    if not _asks("unload_timeout_seconds", encoder, hardware):
+        return None
+    if encoder.pin:
+        return "it is pinned and never steps down"
+    if encoder.home == "disk":
+        return 'home is "disk", so nothing of it waits in RAM'
+    # On a GPU it may still step down to make room for another, and then this timeout counts.
+    if device == CPU and _value("idle_timeout_seconds", encoder, hardware) == 0:
+        return "it counts from stepping down, which never comes with idle_timeout_seconds = 0"
+    return None
+
+
+def _asks(timeout: str, encoder: EncoderConfig, hardware: Hardware) -> bool:
+    """Whether somebody set a timeout that shall pass one day; 0 asks for never."""
+    said = getattr(encoder, timeout) is not None or getattr(hardware, timeout) != getattr(_DEFAULTS, timeout)
+    return bool(said and _value(timeout, encoder, hardware) > 0)
+
+
+def _value(option: str, encoder: EncoderConfig, hardware: Hardware) -> Any:
+    """What is in force: the encoder's own, else the one of `[hardware]`."""
+    own = getattr(encoder, option)
+    return getattr(hardware, option) if own is None else own
