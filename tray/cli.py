@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _BATCH: Final = 256
 _TIMINGS: Final = {"load_seconds": "loaded in", "reload_seconds": "back in", "offload_seconds": "stepped down in"}
+_VRAM: Final = {"ours": "allocated_vram", "context": "context_bytes", "others": "others_vram", "free": "vram_free"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -135,11 +136,21 @@ def _status(options: argparse.Namespace) -> int:
 
 def _status_lines(found: dict[str, Any], url: str) -> Iterator[str]:
     yield f"Pilotlight {found['version']} at {url} (process {found['pid']})"
-    yield f"RSS {_size(found['memory']['process']['rss'])}"
+    yield f"RSS {words.size(found['memory']['process']['rss'])}"
     for device in found["memory"]["devices"]:
-        yield f"VRAM of {device['name']}: {_size(device['vram_used'])} of {_size(device['vram_total'])}"
+        yield f"VRAM of {device['name']}: {', '.join(_vram(device))}"
     for component in found["components"]:
         yield f"{component['name']} ({component['kind']}): {', '.join(_facts(component))}"
+
+
+def _vram(device: dict[str, Any]) -> Iterator[str]:
+    """What is used of one GPU and by whom; unlike an encoder's facts, what is unknown is said to be."""
+    if device["shares_ram"]:
+        yield "the GPU shares the system's memory"
+    else:
+        yield f"{words.known_size(device['vram_used'])} of {words.known_size(device['vram_total'])}"
+    for what, key in _VRAM.items():
+        yield f"{what} {words.known_size(device[key])}"
 
 
 def _facts(component: dict[str, Any]) -> Iterator[str]:
@@ -171,10 +182,6 @@ def _kept(seconds: float) -> str:
     if seconds < 0:
         return "keep_alive: stays"
     return f"keep_alive {words.timeout(seconds)}" if seconds else "keep_alive 0: unloads after use"
-
-
-def _size(count: int | None) -> str:
-    return "unknown" if count is None else words.size(count)
 
 
 def _embed(options: argparse.Namespace) -> int:
@@ -226,7 +233,7 @@ def _control(options: argparse.Namespace) -> int:
         outcomes = [client.control(options.name, options.verb)]
     for outcome in outcomes:
         because = f": {outcome['reason']}" if outcome["reason"] else ""
-        freed = _size(outcome["freed_bytes"])
+        freed = words.known_size(outcome["freed_bytes"])
         print(f"{outcome['name']}: {outcome['result']}, {outcome['state']}, freed {freed}{because}")
     return 0 if all(outcome["result"] == "done" for outcome in outcomes) else 1
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.config import Config
-from engine.memory import DeviceReading, Reading
+from engine.memory import Reading
 from engine.state import EncoderView, State
 from tray import words
 from tray.encoder_row import encoder_row
+from tray.gpu_row import gpu_row
 from tray.item import (
     SEPARATOR,
     Command,
@@ -35,6 +36,7 @@ UNLOAD_TIMEOUTS: Final = (0.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 
 ON_A_CPU: Final = "Stepping down lowers RSS; pages stay as droppable file cache"
 ON_A_GPU: Final = "Stepping down frees VRAM; weights stay in RAM"
+ON_A_SHARING_GPU: Final = "Stepping down frees RAM: the GPU shares it"
 """What stepping down gives back; on a CPU the pages become file cache, which the system may drop at any time."""
 
 
@@ -94,15 +96,15 @@ def _memory(snapshot: Snapshot) -> tuple[Item, ...]:
     devices = {device.index: device for device in snapshot.reading.devices}
     indices = sorted({*devices, *snapshot.gpus})
     names = [f"GPU {index} VRAM" for index in indices] if len(indices) > 1 else ["VRAM"]
-    gpus = (note(_vram(name, devices.get(index))) for name, index in zip(names, indices, strict=False))
-    on_a_cpu = not indices and all(view.device in (None, "cpu") for view in snapshot.views)
-    return (*gpus, note(f"RSS {words.size(snapshot.reading.rss)}"), note(ON_A_CPU if on_a_cpu else ON_A_GPU))
+    gpus = (gpu_row(name, devices.get(index)) for name, index in zip(names, indices, strict=False))
+    return (*gpus, note(f"RSS {words.size(snapshot.reading.rss)}"), note(_given_back(snapshot)))
 
 
-def _vram(name: str, device: DeviceReading | None) -> str:
-    if device is None or device.vram_used is None or device.vram_total is None:
-        return f"{name} unknown"
-    return f"{name} {device.vram_used / words.GIB:.1f} / {device.vram_total / words.GIB:.1f} GiB"
+def _given_back(snapshot: Snapshot) -> str:
+    devices = snapshot.reading.devices
+    if not (devices or snapshot.gpus) and all(view.device in (None, "cpu") for view in snapshot.views):
+        return ON_A_CPU
+    return ON_A_SHARING_GPU if devices and all(device.shares_ram for device in devices) else ON_A_GPU
 
 
 def _choices(text: str, command: Callable[[float], Command], offered: tuple[float, ...], current: float) -> Item:

@@ -9,6 +9,9 @@ KIB: Final = 2**10
 MIB: Final = 2**20
 GIB: Final = 2**30
 
+UNKNOWN: Final = "unknown"
+"""What nobody says; it must never read as 0."""
+
 LONGEST: Final = 60
 """Characters of a text from elsewhere that one row shows."""
 
@@ -19,6 +22,11 @@ _STEPS: Final = ((120, 1), (600, 5), (1200, 30), (7200, 60), (72000, 300), (math
 def size(count: int) -> str:
     """Return bytes as `3.4 MiB`."""
     return " ".join(_sized(count))
+
+
+def known_size(count: int | None) -> str:
+    """Return bytes as `size` does, and what nobody says as unknown."""
+    return UNKNOWN if count is None else size(count)
 
 
 def share(part: int, whole: int | None, between: str = " / ") -> str:

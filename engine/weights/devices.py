@@ -1,4 +1,4 @@
-"""Which device a model computes on: wished for, there, and seen to work."""
+"""Which device a model computes on: wished for, there, and seen to work; beside it the rest that is done to devices."""
 
 from __future__ import annotations
 
@@ -8,6 +8,22 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engine.errors import first_line
+from engine.weights.allocator import empty_cache, limit
+from engine.weights.backends import module_for
+from engine.weights.device_memory import Allocated, DeviceMemory, allocated, free_without_context, memory
+from engine.weights.out_of_memory import out_of_memory_on
+
+__all__ = [
+    "Allocated",
+    "Choice",
+    "DeviceMemory",
+    "allocated",
+    "choose",
+    "empty_cache",
+    "limit",
+    "memory",
+    "out_of_memory_on",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -49,16 +65,10 @@ def choose(wanted: str) -> Choice:
     return Choice("cpu", f"It computes on the CPU, because torch {_torch().__version__} finds no {wanted} here.")
 
 
-def empty_cache(device: str) -> None:
-    """Return the device memory that torch holds for later to the driver; nothing to do on a CPU."""
-    if device != "cpu":
-        _module(device).empty_cache()
-
-
 def _devices(kind: str) -> Iterator[str]:
     """The devices of a kind, the one with most free memory first."""
     try:
-        module = _module(kind)
+        module = module_for(kind)
         count = int(module.device_count())
     except (RuntimeError, AttributeError):
         return
@@ -67,19 +77,8 @@ def _devices(kind: str) -> Iterator[str]:
         return
     numbers = list(range(count))
     if count > 1:
-        numbers.sort(key=lambda number: -_free(module, number))
+        numbers.sort(key=lambda number: -free_without_context(module, number))
     yield from (f"{kind}:{number}" for number in numbers)
-
-
-def _free(module: Any, number: int) -> int:
-    """Free bytes of a device, found without starting a context on it where torch can; 0 where nobody says."""
-    try:
-        if hasattr(module, "device_memory_used"):
-            return int(module.get_device_properties(number).total_memory - module.device_memory_used(number))
-        return int(module.mem_get_info(number)[0])
-    except Exception:  # noqa: BLE001 - the adapter edge: NVML, its binding or the driver may be missing
-        _log.warning("the free memory of device %d is not known", number, exc_info=True)
-        return 0
 
 
 def _probe(device: str) -> str | None:
@@ -90,10 +89,6 @@ def _probe(device: str) -> str | None:
     except Exception as error:  # noqa: BLE001 - the adapter edge: a driver may raise anything
         return first_line(error)
     return None if total == 16 else f"1 + 1, eight times, is {total:g} there"
-
-
-def _module(device: str) -> Any:
-    return _torch().get_device_module(device.partition(":")[0])
 
 
 def _torch() -> Any:

@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Final
 
@@ -47,6 +48,10 @@ class Card:
         with self._lock:
             self.capacity: int | None = None
             self.used_by_others = 0
+            self.limit: int | None = None
+            """Bytes that this process may keep from others, living and cached."""
+            self.shares_ram = False
+            """What the card's properties call `is_integrated`."""
             self.keeps_freed_bytes = False
             """Keep freed bytes for later allocations until `empty_cache`, as CUDA's allocator does."""
             self.cached = 0
@@ -82,6 +87,12 @@ class Card:
         """Bytes that the card has."""
         return UNLIMITED if self.capacity is None else self.capacity
 
+    @property
+    def _room(self) -> int:
+        """Bytes that this process could keep at most."""
+        room = self.total - self.used_by_others
+        return room if self.limit is None else min(room, self.limit)
+
     def empty_cache(self) -> None:
         """Give back the bytes that were freed."""
         with self._lock:
@@ -100,14 +111,15 @@ class Card:
 
     def _allocate(self, size: int) -> None:
         self.allocations += 1
-        room = self.total - self.used_by_others
-        if self.allocations == self._failing_allocation or self.live + size > room:
+        if self.allocations == self._failing_allocation or self.live + size > self._room:
+            limited = "" if self.limit is None else f", {self.limit} allowed"
             raise torch.OutOfMemoryError(
                 f"{NAME} out of memory. Tried to allocate {size} bytes on card {self.index}: "
-                f"{self.live} live, {self.used_by_others} used by others, of {self.total}."
+                f"{self.live} live, {self.used_by_others} used by others, of {self.total}{limited}."
             )
         self.live += size
-        self.cached = max(0, min(self.cached - size, room - self.live))
+        # Out of what was kept as far as it goes; the rest of it is given back where there is no room for both.
+        self.cached = max(0, min(self.cached - size, self._room - self.live))
         self.peak = max(self.peak, self.live)
 
     def free(self, size: int) -> None:
@@ -335,6 +347,15 @@ class Stream:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What a card says of itself, by the names of torch.cuda's."""
+
+    name: str
+    total_memory: int
+    is_integrated: bool
+
+
 class Backend:
     """What `torch.fakegpu` answers: the part of `torch.cuda` that is asked of a device, by the same names."""
 
@@ -345,6 +366,8 @@ class Backend:
         """Show both cards."""
         self.visible = len(CARDS)
         """How many cards there are; a test may hide some."""
+        self.initialized = True
+        """Whether this process has used the device; a test may deny it."""
         self._current = threading.local()
 
     def is_available(self) -> bool:
@@ -352,8 +375,8 @@ class Backend:
         return self.visible > 0
 
     def is_initialized(self) -> bool:
-        """Return True."""
-        return True
+        """Whether this process has used the device."""
+        return self.initialized
 
     def device_count(self) -> int:
         """Return the number of cards."""
@@ -366,6 +389,11 @@ class Backend:
     def get_device_name(self, device: Any = None) -> str:
         """Return a name that differs between cards."""
         return f"Fake GPU {card_of(device).index}"
+
+    def get_device_properties(self, device: Any = None) -> Properties:
+        """Return what the card says of itself."""
+        card = card_of(device)
+        return Properties(self.get_device_name(device), card.total, card.shares_ram)
 
     def synchronize(self, device: Any = None) -> None:
         """Do nothing but check the device."""
@@ -392,6 +420,15 @@ class Backend:
         """Count the peak from now."""
         card = card_of(device)
         card.peak = card.live
+
+    def set_per_process_memory_fraction(self, fraction: float, device: Any = None) -> None:
+        """Let this process keep so much of what the card has now; what it keeps already stays. Raises ValueError."""
+        if not isinstance(fraction, float):
+            raise TypeError("Invalid type for fraction argument, must be `float`")
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"Invalid fraction value: {fraction}. Allowed range: 0~1")
+        card = card_of(device)
+        card.limit = int(fraction * card.total)
 
     def mem_get_info(self, device: Any = None) -> tuple[int, int]:
         """Return the free and all bytes of a card."""

@@ -231,6 +231,41 @@ def test_freed_bytes_are_kept_until_the_cache_is_emptied(card: Card) -> None:
     assert (card.reserved, card.cache_emptied) == (0, 1)
 
 
+def test_a_share_of_the_card_bounds_what_lives_and_what_is_kept(cards: tuple[Card, ...]) -> None:
+    card, other = cards
+    gpu: Any = torch.fakegpu
+    card.capacity, card.keeps_freed_bytes = 1000, True
+    _kept = torch.zeros(10, device="fakegpu")
+    torch.zeros(40, device="fakegpu")
+    gpu.set_per_process_memory_fraction(0.1, 0)
+    assert (card.live, card.cached) == (40, 160)
+    with pytest.raises(torch.OutOfMemoryError, match=r"Tried to allocate 64 bytes .* of 1000, 100 allowed"):
+        torch.zeros(16, device="fakegpu")
+    again = torch.zeros(15, device="fakegpu:0")
+    assert (card.live, card.reserved, card.limit) == (100, 100, 100)
+    torch.zeros(40, device="fakegpu:1")
+    gpu.set_per_process_memory_fraction(0.12, "fakegpu:0")
+    del again
+    smaller = torch.zeros(10, device="fakegpu")
+    assert (card.live, card.reserved) == (80, 100)
+    gpu.set_per_process_memory_fraction(1.0)
+    more = torch.zeros(230, device="fakegpu")
+    assert card.reserved == 1000
+    del smaller, more
+    gpu.set_per_process_memory_fraction(0.0)
+    card.reset()
+    torch.zeros(40, device="fakegpu")
+    assert (card.limit, other.limit) == (None, None)
+
+
+def test_a_share_that_torch_would_refuse_is_refused(card: Card) -> None:
+    gpu: Any = torch.fakegpu
+    for share, error in ((1, TypeError), (-0.1, ValueError), (1.1, ValueError)):
+        with pytest.raises(error, match="Invalid"):
+            gpu.set_per_process_memory_fraction(share, 0)
+    assert card.limit is None
+
+
 def test_a_reset_forgets_all_but_what_is_live(card: Card) -> None:
     kept = torch.zeros(4).to("fakegpu")
     card.capacity, card.used_by_others = 1000, 10
@@ -374,7 +409,14 @@ def test_the_device_module_answers_what_an_adapter_asks(cards: tuple[Card, ...])
     assert gpu is torch.fakegpu
     assert (gpu.is_available(), gpu.device_count(), gpu.current_device()) == (True, 2, 0)
     assert [gpu.get_device_name(device) for device in (0, "fakegpu:1")] == ["Fake GPU 0", "Fake GPU 1"]
+    assert gpu.is_initialized()
     assert gpu.mem_get_info() == (UNLIMITED, UNLIMITED)
+    cards[1].shares_ram = True
+    found = [gpu.get_device_properties(device) for device in (0, "fakegpu:1")]
+    assert [(one.name, one.total_memory, one.is_integrated) for one in found] == [
+        ("Fake GPU 0", UNLIMITED, False),
+        ("Fake GPU 1", UNLIMITED, True),
+    ]
     cards[1].capacity, cards[1].used_by_others = 1000, 300
     torch.zeros(25, device="fakegpu:1")
     _kept = torch.zeros(5, device="fakegpu:1")

@@ -10,6 +10,7 @@ import pytest
 from tray_fakes import GIB, MIB, a_gpu, a_reading, a_view
 
 from engine.config import Config, Hardware
+from engine.memory import DeviceReading
 from engine.state import ErrorView, State
 from tray.item import (
     SEPARATOR,
@@ -25,7 +26,7 @@ from tray.item import (
     UnloadAll,
     shape,
 )
-from tray.menu import ON_A_CPU, ON_A_GPU, Snapshot, build, headline
+from tray.menu import ON_A_CPU, ON_A_GPU, ON_A_SHARING_GPU, Snapshot, build, headline
 
 NOW = 1000.0
 URL = "http://127.0.0.1:7458"
@@ -81,9 +82,56 @@ def test_the_headline_counts_the_awake_and_says_while_something_loads(states: tu
     assert headline(tuple(a_view(name, state) for name, state in zip(names, states, strict=False))) == words
 
 
+def vram(rows: tuple[Item, ...], number: int = 0) -> Item:
+    """The row of a GPU."""
+    return [row for row in rows if "VRAM" in row.text][number]
+
+
+def used_gpu(**changes: Any) -> DeviceReading:
+    """A GPU of 8 GiB on which torch holds 1.2 GiB and whose driver tells all."""
+    figures = {"vram_free": int(4.4 * GIB), "process_vram": int(1.5 * GIB), "allocated_vram": int(1.2 * GIB)}
+    figures |= {"context_bytes": 310 * MIB, "others_vram": int(2.1 * GIB)}
+    return replace(a_gpu(0, int(3.6 * GIB)), name="NVIDIA GeForce RTX 4060", **(figures | changes))
+
+
 def test_a_gpu_has_a_row_in_gib() -> None:
     rows = build(a_snapshot(reading=a_reading(412 * MIB, a_gpu(0, int(1.2 * GIB)))))
     assert texts(rows)[1:3] == ["VRAM 1.2 / 8.0 GiB", "RSS 412 MiB"]
+
+
+def test_a_gpus_submenu_says_what_is_ours_the_contexts_others_and_free() -> None:
+    row = vram(build(a_snapshot(reading=a_reading(412 * MIB, used_gpu()))))
+    assert row.text == "VRAM 3.6 / 8.0 GiB · ours 1.2 GiB"
+    assert texts(row.children) == [
+        "NVIDIA GeForce RTX 4060",
+        "Ours: 1.2 GiB",
+        "Context, until Pilotlight ends: 310 MiB",
+        "Other programs and the driver: 2.1 GiB",
+        "Free: 4.4 of 8.0 GiB",
+        "As its driver says",
+    ]
+    assert not any(child.enabled or child.command for child in row.children)
+
+
+def test_what_the_driver_does_not_say_of_us_is_unknown_beside_what_torch_knows() -> None:
+    silent = used_gpu(process_vram=None, context_bytes=None, others_vram=None)
+    row = vram(build(a_snapshot(reading=a_reading(412 * MIB, silent))))
+    assert row.text == "VRAM 3.6 / 8.0 GiB · ours 1.2 GiB"
+    assert texts(row.children)[1:] == [
+        "Ours: 1.2 GiB",
+        "Context, until Pilotlight ends: unknown",
+        "Other programs and the driver: unknown",
+        "Free: 4.4 of 8.0 GiB",
+        "Its driver does not say who uses what",
+    ]
+
+
+def test_a_gpu_that_shares_the_systems_memory_says_so() -> None:
+    nothing = dict.fromkeys(("vram_total", "vram_used", "vram_free", "process_vram", "context_bytes", "others_vram"))
+    rows = build(a_snapshot(reading=a_reading(412 * MIB, used_gpu(shares_ram=True, **nothing))))
+    assert vram(rows).text == "VRAM is the system's memory · ours 1.2 GiB"
+    assert texts(vram(rows).children)[4:] == ["Free: unknown", "The GPU shares the system's memory"]
+    assert ON_A_SHARING_GPU in texts(rows)
 
 
 def test_two_gpus_are_told_apart() -> None:
@@ -92,12 +140,25 @@ def test_two_gpus_are_told_apart() -> None:
 
 
 def test_a_driver_that_does_not_say_is_unknown_and_not_zero() -> None:
-    assert texts(build(a_snapshot(reading=a_reading(MIB, a_gpu(0, None)))))[1] == "VRAM unknown"
-    assert texts(build(a_snapshot(reading=a_reading(MIB, a_gpu(0, MIB, None)))))[1] == "VRAM unknown"
+    for gpu in (a_gpu(0, None), a_gpu(0, MIB, None)):
+        row = vram(build(a_snapshot(reading=a_reading(MIB, gpu))))
+        assert row.text == "VRAM unknown"
+        assert sum("unknown" in text for text in texts(row.children)) == 4
 
 
-def test_a_gpu_that_falls_silent_keeps_its_row() -> None:
-    assert texts(build(a_snapshot(gpus=(0,))))[1:3] == ["VRAM unknown", "RSS 412 MiB"]
+def test_a_gpu_that_falls_silent_keeps_its_row_and_its_submenu() -> None:
+    rows = build(a_snapshot(gpus=(0,)))
+    assert texts(rows)[1:3] == ["VRAM unknown", "RSS 412 MiB"]
+    assert texts(vram(rows).children)[-1] == "Its driver does not answer now"
+    for gpu in (a_gpu(), used_gpu(), used_gpu(shares_ram=True), used_gpu(vram_total=None, allocated_vram=None)):
+        assert shape(build(a_snapshot(reading=a_reading(MIB, gpu)))) == shape(rows)
+
+
+def test_a_gpus_row_keeps_room_for_the_figures_to_come() -> None:
+    asleep, busy = (vram(build(a_snapshot(reading=a_reading(MIB, gpu)))) for gpu in (a_gpu(), used_gpu()))
+    assert asleep.room == busy.room >= len(busy.text)
+    room = max(child.room for child in asleep.children)
+    assert all(len(child.text) <= room for child in busy.children)
 
 
 @pytest.mark.parametrize(

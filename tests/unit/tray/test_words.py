@@ -35,6 +35,10 @@ def test_a_size_is_short(count: int, text: str) -> None:
     assert words.size(count) == text
 
 
+def test_what_nobody_says_is_unknown_and_not_zero() -> None:
+    assert (words.known_size(None), words.known_size(0), words.known_size(MIB)) == ("unknown", "0 MiB", "1.0 MiB")
+
+
 @pytest.mark.parametrize("power", range(14, 40))
 def test_a_size_is_told_within_5_percent(power: int) -> None:
     for part in range(64):

@@ -1,0 +1,118 @@
+"""What NVML, the monitoring library of NVIDIA's driver, says of each GPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+_log = logging.getLogger(__name__)
+
+_NOT_AVAILABLE: Final = 2**64 - 1
+"""NVML_VALUE_NOT_AVAILABLE: bytes that the driver does not know, as under Windows' driver model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU at one instant; bytes, and None where NVML does not say."""
+
+    index: int
+    """NVML's number, which CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER do not touch."""
+    name: str
+    uuid: str | None
+    pci: tuple[int, int, int] | None
+    """Domain, bus and device number."""
+    total: int | None
+    used: int | None
+    """With what the driver reserves for itself: `nvmlDeviceGetMemoryInfo` is asked in its first version, whose `used`
+    and `free` make up the total; the second counts the reserve apart, but not alike in all drivers."""
+    free: int | None
+    lists_us: bool | None
+    """Whether this process is among those that use the GPU."""
+    process: int | None
+    """What this process uses, its context included; None too where it is not listed."""
+    utilisation: float | None
+
+
+class Nvml:
+    """NVML for as long as it is started; every answer it refuses becomes None."""
+
+    def __init__(self, nvml: Any) -> None:
+        """Take the module pynvml, started; `start` finds and starts it."""
+        self._nvml = nvml
+
+    @classmethod
+    def start(cls) -> Nvml | None:
+        """Start NVML, or return None where there is no NVIDIA driver."""
+        try:
+            import pynvml
+        except ImportError:
+            return None
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            _log.debug("no NVIDIA GPU to read: %s", error)
+            return None
+        return cls(pynvml)
+
+    def stop(self) -> None:
+        """Shut NVML down."""
+        self._ask(self._nvml.nvmlShutdown)
+
+    def read(self) -> tuple[Gpu, ...]:
+        """Return the GPUs that answer; one that fell off the bus or may not be asked is left out."""
+        count = self._ask(self._nvml.nvmlDeviceGetCount) or 0
+        handles = ((index, self._ask(self._nvml.nvmlDeviceGetHandleByIndex, index)) for index in range(count))
+        return tuple(self._gpu(index, handle) for index, handle in handles if handle is not None)
+
+    def _gpu(self, index: int, handle: Any) -> Gpu:
+        memory = self._ask(self._nvml.nvmlDeviceGetMemoryInfo, handle)
+        rates = self._ask(self._nvml.nvmlDeviceGetUtilizationRates, handle)
+        pci = self._ask(self._nvml.nvmlDeviceGetPciInfo, handle)
+        listed = self._listed(handle)
+        return Gpu(
+            index=index,
+            name=_text(self._ask(self._nvml.nvmlDeviceGetName, handle)) or f"GPU {index}",
+            uuid=_text(self._ask(self._nvml.nvmlDeviceGetUUID, handle)),
+            pci=(pci.domain, pci.bus, pci.device) if pci else None,
+            total=memory.total if memory else None,
+            used=memory.used if memory else None,
+            free=memory.free if memory else None,
+            lists_us=None if listed is None else bool(listed),
+            process=None if not listed or None in listed else max(used for used in listed if used is not None),
+            utilisation=rates.gpu / 100 if rates else None,
+        )
+
+    def _listed(self, handle: Any) -> list[int | None] | None:
+        """What this process uses by each list that names it, None where neither list can be had.
+
+        A process that computes and draws stands in both, each time with all that it uses.
+        """
+        computing = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+        drawing = self._ask(self._nvml.nvmlDeviceGetGraphicsRunningProcesses, handle)
+        if computing is None:
+            # Who only draws may be known all the same, but not who does not compute.
+            return [_used(drawing)] if drawing and _ours(drawing) else None
+        return [_used(found) for found in (computing, drawing or ()) if _ours(found)]
+
+    def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return question(*arguments)
+        except (self._nvml.NVMLError, self._nvml.NVMLLibraryMismatchError):
+            return None
+
+
+def _ours(processes: Iterable[Any]) -> list[Any]:
+    return [process for process in processes if process.pid == os.getpid()]
+
+
+def _used(processes: Iterable[Any]) -> int | None:
+    """The bytes of this process in one list; it may stand there once for each part of a divided GPU."""
+    used = [process.usedGpuMemory for process in _ours(processes)]
+    return None if any(count is None or count == _NOT_AVAILABLE for count in used) else sum(used)
+
+
+def _text(answer: str | bytes | None) -> str | None:
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else answer

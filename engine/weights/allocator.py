@@ -1,0 +1,40 @@
+"""What torch's allocator of device memory is told: how much it may hold, and when to give back what it keeps."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from engine.weights.backends import has_context, module_for, number_of
+
+_log = logging.getLogger(__name__)
+
+
+def empty_cache(device: str) -> None:
+    """Return the device memory that torch holds for later to the driver; nothing to do on a CPU."""
+    if device != "cpu":
+        module_for(device).empty_cache()
+
+
+def limit(device: str, nbytes: int | None) -> None:
+    """Let torch's allocator hold at most `nbytes` on `device`, None = all it has; what is held already stays.
+
+    Nothing happens on a CPU, on mps (which counts by another measure) and where a backend has no such call.
+    """
+    if device in ("cpu", "mps") or (nbytes is None and not has_context(device)):
+        return
+    try:
+        module = module_for(device)
+        if hasattr(module, "set_per_process_memory_fraction"):
+            total = int(module.get_device_properties(number_of(device)).total_memory)
+            module.set_per_process_memory_fraction(_fraction(nbytes, total), number_of(device))
+    except Exception:  # noqa: BLE001 - the adapter edge: a lost card must not stop those who look after the others
+        _log.warning("the memory of %s could not be limited", device, exc_info=True)
+
+
+def _fraction(nbytes: int | None, total: int) -> float:
+    """The share of `total` that gives `nbytes` again once torch has multiplied and dropped what follows the point."""
+    if nbytes is None or nbytes >= total:
+        return 1.0
+    fraction = max(0, nbytes) / total
+    return fraction if int(fraction * total) >= nbytes else math.nextafter(fraction, 1.0)

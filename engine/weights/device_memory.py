@@ -1,0 +1,121 @@
+"""How much memory a device has and what torch holds of it; looking never imports torch and starts no context."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from engine.weights.backends import devices_in_use, has_context, module_in_use, number_of
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """One device's memory at one instant, in bytes; None where nobody says."""
+
+    device: str
+    """torch's name of the device."""
+    free: int | None
+    total: int | None
+    ours: int | None
+    """What torch's allocator has from the driver for this process, living and kept for later; without the context."""
+    shared: bool = False
+    """Whether it is the system's memory: then `free` and `total` are the RAM that is available and all of it."""
+
+    @property
+    def others(self) -> int | None:
+        """Neither free nor in our allocator: other programs, the driver and this process's own context."""
+        if self.free is None or self.total is None or self.ours is None:
+            return None
+        return max(0, self.total - self.free - self.ours)
+
+
+@dataclass(frozen=True, slots=True)
+class Allocated:
+    """A device on which this process has a context, and what tells it from others whatever torch calls it."""
+
+    memory: DeviceMemory
+    name: str
+    uuid: str | None = None
+    """As the driver writes it, without a prefix."""
+    pci: tuple[int, int, int] | None = None
+    """Domain, bus and device number."""
+
+
+def memory(device: str) -> DeviceMemory | None:
+    """Return what the driver and torch say of `device` now; None for a CPU.
+
+    Nothing is known of a device whose kind torch has not used yet, but that nothing on it is ours.
+    """
+    return None if device == "cpu" else _memory_of(device)
+
+
+def allocated() -> tuple[Allocated, ...]:
+    """Return every device on which this process has a context; none while torch is not there or has not used one."""
+    try:
+        return tuple(_allocated_on(device) for device in devices_in_use())
+    except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything
+        _log.debug("what torch holds is not known", exc_info=True)
+        return ()
+
+
+def free_without_context(module: Any, number: int) -> int:
+    """Return the free bytes of a device, found without starting a context on it where torch can; 0 if nobody says."""
+    try:
+        return _driver_says(module, number, started=not hasattr(module, "device_memory_used"))[0]
+    except Exception:  # noqa: BLE001 - the adapter edge: NVML, its binding or the driver may be missing
+        _log.warning("the free memory of device %d is not known", number, exc_info=True)
+        return 0
+
+
+def _memory_of(device: str) -> DeviceMemory:
+    module, number = module_in_use(device), number_of(device)
+    free = total = ours = None
+    shared = device == "mps"
+    try:
+        started = has_context(device)
+        ours = _reserved(module, device) if started else 0
+        if module is not None and not shared:
+            shared = bool(getattr(module.get_device_properties(number), "is_integrated", False))
+            free, total = (None, None) if shared else _driver_says(module, number, started=started)
+    except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything
+        _log.debug("the memory of %s is not known", device, exc_info=True)
+    if shared:
+        import psutil
+
+        system = psutil.virtual_memory()
+        free, total = system.available, system.total
+    return DeviceMemory(device, free, total, ours, shared)
+
+
+def _reserved(module: Any, device: str) -> int:
+    return int(module.driver_allocated_memory() if device == "mps" else module.memory_reserved(number_of(device)))
+
+
+def _driver_says(module: Any, number: int, *, started: bool) -> tuple[int, int]:
+    """Free and all bytes. Asking the driver would start a context where there is none; NVML behind torch does not."""
+    if started:
+        free, total = module.mem_get_info(number)
+        return int(free), int(total)
+    total = int(module.get_device_properties(number).total_memory)
+    return max(0, total - int(module.device_memory_used(number))), total
+
+
+def _allocated_on(device: str) -> Allocated:
+    held = _memory_of(device)
+    if device == "mps":
+        return Allocated(held, "Apple GPU")
+    try:
+        properties = module_in_use(device).get_device_properties(number_of(device))
+    except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything
+        return Allocated(held, device)
+    uuid = getattr(properties, "uuid", None)
+    domain, bus, slot = (getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
+    return Allocated(
+        held,
+        name=str(getattr(properties, "name", device)),
+        uuid=str(uuid) if uuid else None,
+        pci=None if domain is None or bus is None or slot is None else (domain, bus, slot),
+    )

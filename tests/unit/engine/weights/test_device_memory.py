@@ -1,0 +1,137 @@
+"""What is asked of torch about a device, and what is not: asking must start no context and import nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.weights.devices import Allocated, DeviceMemory, allocated, limit, memory
+
+
+@dataclass
+class FakeCuda:
+    """Stands in for torch.cuda: two GPUs, of which those in `started` have a context; asking others fails the test."""
+
+    initialized: bool = True
+    started: set[int] = field(default_factory=lambda: {1})
+    integrated: bool = False
+    properties: dict[str, Any] = field(default_factory=lambda: {"uuid": "0fa1"})
+
+    def is_initialized(self) -> bool:
+        return self.initialized
+
+    def device_count(self) -> int:
+        return 2
+
+    def get_device_properties(self, number: int) -> Any:
+        assert self.initialized
+        facts = {"name": f"GPU {number}", "total_memory": 1000, "is_integrated": int(self.integrated)}
+        return SimpleNamespace(**facts, **self.properties)
+
+    def mem_get_info(self, number: int) -> tuple[int, int]:
+        assert number in self.started, "this would start a context"
+        return 600, 990
+
+    def memory_reserved(self, number: int) -> int:
+        return 250
+
+    def device_memory_used(self, number: int) -> int:
+        """As torch asks NVML."""
+        return 300
+
+    def set_per_process_memory_fraction(self, share: float, number: int) -> None:
+        assert number in self.started, "this would start a context"
+
+
+class FakeMps:
+    """Stands in for torch.mps, which does not tell whether it was used."""
+
+    def __init__(self, there: bool = True) -> None:
+        self.is_available = lambda: there
+        self.device_count = lambda: int(there)
+        self.driver_allocated_memory = lambda: 70
+
+
+def fake_torch(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> None:
+    cuda = modules.get("cuda")
+    inside = SimpleNamespace(
+        _cuda_hasPrimaryContext=lambda number: number in cuda.started,
+        _get_privateuse1_backend_name=lambda: "privateuseone",
+    )
+    found = SimpleNamespace(_C=inside, **modules)
+    found.get_device_module = lambda kind: getattr(found, kind)
+    monkeypatch.setitem(sys.modules, "torch", found)
+
+
+def test_only_a_device_with_a_context_is_asked_through_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_torch(monkeypatch, cuda=FakeCuda())
+    assert memory("cuda:1") == DeviceMemory("cuda:1", free=600, total=990, ours=250)
+    assert memory("cuda:0") == DeviceMemory("cuda:0", free=700, total=1000, ours=0)
+    limit("cuda:0", None)
+
+
+def test_what_is_ours_and_free_is_not_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_torch(monkeypatch, cuda=FakeCuda())
+    found = memory("cuda:1")
+    assert found is not None
+    assert found.others == 140
+    assert DeviceMemory("cuda:0", 600, 990, None).others is None
+    assert DeviceMemory("cuda:0", 900, 990, 250).others == 0
+
+
+def test_before_torch_has_used_the_gpus_nothing_is_asked_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_torch(monkeypatch, cuda=FakeCuda(initialized=False))
+    assert memory("cuda:1") == DeviceMemory("cuda:1", None, None, 0)
+    assert allocated() == ()
+    limit("cuda:1", None)
+
+
+def test_a_gpu_is_told_from_others_by_what_the_driver_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = DeviceMemory("cuda:1", 600, 990, 250)
+    fake_torch(monkeypatch, cuda=FakeCuda())
+    assert allocated() == (Allocated(held, "GPU 1", "0fa1", None),)
+    place = {"pci_domain_id": 0, "pci_bus_id": 101, "pci_device_id": 2}
+    fake_torch(monkeypatch, cuda=FakeCuda(properties=place))
+    assert allocated() == (Allocated(held, "GPU 1", None, (0, 101, 2)),)
+
+
+def test_an_integrated_gpu_shares_the_systems_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_torch(monkeypatch, cuda=FakeCuda(integrated=True))
+    found = memory("cuda:1")
+    assert found is not None
+    assert (found.shared, found.ours) == (True, 250)
+    assert found.total is not None
+    assert found.total > 1000
+
+
+def test_mps_shares_the_systems_memory_and_has_a_count_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_torch(monkeypatch, mps=FakeMps())
+    [found] = allocated()
+    assert (found.name, found.memory.device, found.memory.ours, found.memory.shared) == ("Apple GPU", "mps", 70, True)
+    limit("mps", 1)
+    fake_torch(monkeypatch, mps=FakeMps(there=False))
+    assert allocated() == ()
+
+
+@pytest.mark.parametrize("half", [SimpleNamespace(), SimpleNamespace(cuda=SimpleNamespace())])
+def test_a_torch_that_is_still_being_imported_has_used_nothing(monkeypatch: pytest.MonkeyPatch, half: Any) -> None:
+    monkeypatch.setitem(sys.modules, "torch", half)
+    assert allocated() == ()
+    assert memory("cuda:0") == DeviceMemory("cuda:0", None, None, 0)
+
+
+def test_looking_and_a_cpu_import_no_torch() -> None:
+    code = """
+import sys
+from engine.weights.devices import allocated, limit, memory, out_of_memory_on
+limit("cpu", 1), limit("cuda:0", None)
+with out_of_memory_on("cpu"), out_of_memory_on("cuda:0"):
+    print(memory("cpu"), memory("cuda:0").ours, allocated(), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "None 0 () False"
