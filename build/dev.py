@@ -4,6 +4,7 @@
     python3 build/dev.py run [-- pilotlight's arguments]   set up, then start Pilotlight in the foreground
     python3 build/dev.py test [-- pytest's arguments]      set up with the test tools, then run every test
     python3 build/dev.py bench [NAME [-- arguments]]       run build/bench/NAME.py; without a name, list them
+    python3 build/dev.py bench --gpu [-- arguments]        run build/bench/gpu.py, with torch's CUDA build if it can
     python3 build/dev.py wheels                            do all pins have wheels for every system and Python?
 
 Set-up makes .venv from pyproject.toml at the versions in build/constraints.txt, and on Debian and Ubuntu installs the
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import hashlib
 import importlib.util
 import json
@@ -72,7 +74,11 @@ def main() -> int:
     try:
         check_python()
         if options.command == "bench" and not options.name:
-            return list_benchmarks()
+            if options.gpu is None:
+                return list_benchmarks()
+            options.name = "gpu"
+            if options.gpu == "cuda" and not has_nvidia_driver():
+                options.gpu = None  # gigabytes for a benchmark that could only say that there is no GPU
         set_up("run" if options.command == "run" else "test", options.gpu)
         return start(command_line(options.command, options.name, rest))
     except SetupError as reason:
@@ -121,8 +127,17 @@ def command_line(command: str, name: str | None, rest: list[str]) -> list[str]:
 
 def list_benchmarks() -> int:
     for script in sorted((ROOT / "build" / "bench").glob("*.py")):
-        print(script.stem)
+        if "def main(" in script.read_text(encoding="utf-8"):
+            print(script.stem)
     return 0
+
+
+def has_nvidia_driver() -> bool:
+    try:
+        ctypes.CDLL("nvcuda.dll" if WINDOWS else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def start(command: list[str]) -> int:

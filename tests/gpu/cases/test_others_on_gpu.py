@@ -1,0 +1,96 @@
+"""Other programs that want VRAM, and a computer that goes to sleep, on a real GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from measured import GIB, MIB, Gpu
+from subjects import NAME, TEXTS, Subject
+
+from engine import Engine, State
+from engine.events import Event, StateChanged
+
+Start = Callable[..., Engine]
+SMALL = pytest.mark.parametrize("subject", ["minilm"], indirect=True)
+TAKER = """
+import sys, torch
+taken = torch.ones(int(sys.argv[2]), dtype=torch.uint8, device=sys.argv[1])
+torch.cuda.synchronize()
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def taken_by_another(gpu: Gpu, nbytes: int) -> Iterator[None]:
+    """Another process holds `nbytes` of the GPU meanwhile, beside its context."""
+    command = [sys.executable, "-c", TAKER, gpu.device, str(nbytes)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        try:
+            assert other.stdout.readline() == "taken\n"
+            yield
+        finally:
+            other.stdin.close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Return whether it came true in time."""
+    ends = time.monotonic() + seconds
+    while not condition() and time.monotonic() < ends:
+        time.sleep(0.05)
+    return condition()
+
+
+def test_an_idle_encoder_makes_way_for_another_program(start: Start, subject: Subject, gpu: Gpu) -> None:
+    """It keeps so much free that the other program need not fill the card."""
+    if gpu.free() < subject.total + 4 * GIB:
+        pytest.skip(f"there are only {gpu.free() / GIB:.1f} GiB of free VRAM")
+    # The weights, what a first batch takes and a margin for whoever else is on the card.
+    keep = gpu.free() - subject.total - 768 * MIB
+    engine = start(subject, keep_free_vram=keep / MIB)
+    events: list[Event] = []
+    engine.events.subscribe(events.append)
+    wanted = engine.dense(NAME).encode(TEXTS)
+    assert not wait_for(lambda: engine.view(NAME).state is not State.ON_DEVICE, seconds=3.0)
+    with taken_by_another(gpu, GIB + GIB // 2):
+        assert wait_for(lambda: engine.view(NAME).state is State.IN_RAM)
+    reasons = [event.reason for event in events if isinstance(event, StateChanged) and event.reason]
+    assert any("another program needs VRAM" in reason for reason in reasons)
+    assert (engine.dense(NAME).encode(TEXTS) == wanted).all()
+
+
+@SMALL
+def test_what_just_came_up_stays_for_its_minimum_residency(start: Start, subject: Subject, gpu: Gpu) -> None:
+    keep = gpu.free() / MIB + 1
+    engine = start(subject, keep_free_vram=keep, minimum_residency_seconds=3600)
+    engine.dense(NAME).encode(TEXTS)
+    assert not wait_for(lambda: engine.view(NAME).state is not State.ON_DEVICE, seconds=4.0)
+
+
+def test_nothing_is_left_on_the_gpu_while_the_computer_sleeps(start: Start, subject: Subject, gpu: Gpu) -> None:
+    engine = start(subject)
+    wanted = engine.dense(NAME).encode(TEXTS)
+    high = gpu.allocated()
+    engine.suspend()
+    assert engine.view(NAME).state is State.IN_RAM
+    assert high - gpu.allocated() >= subject.total
+    engine.resume()
+    assert (engine.dense(NAME).encode(TEXTS) == wanted).all()
+    assert engine.view(NAME).device == gpu.device
+
+
+@SMALL
+def test_a_pinned_encoder_leaves_the_gpu_for_the_sleep_too(start: Start, subject: Subject, gpu: Gpu) -> None:
+    engine = start(subject, {"pin": True})
+    wanted = engine.dense(NAME).encode(TEXTS)
+    engine.suspend()
+    assert engine.view(NAME).bytes_on_device == 0
+    engine.resume()
+    assert (engine.dense(NAME).encode(TEXTS) == wanted).all()
