@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from engine.weights import layout, pages
 from engine.weights.identity import Identity
 from engine.weights.layout import Place
-from engine.weights.pages import Usage
+from engine.weights.pages import Backing, Backings, Usage
 
 if TYPE_CHECKING:
     import torch
@@ -36,10 +36,17 @@ TORCH_NAMES: Final = {
 
 def read_ahead(path: Path) -> None:
     """Bring the file into the system's cache before a library reads it piece by piece; raises OSError."""
-    if not path.stat().st_size:
-        return  # no system maps an empty file
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
-        pages.read_in(memory)
+    warm_cache(path)
+
+
+def warm_cache(path: Path) -> None:
+    """Bring the file into the system's cache, at no time more than a small part of it into this process.
+
+    Raises OSError.
+    """
+    if path.stat().st_size:  # no system maps an empty file
+        with path.open("rb", buffering=0) as file:
+            pages.warm(file)
 
 
 class Mapping:
@@ -76,18 +83,38 @@ class Mapping:
         """Return how many of its bytes are resident, and how many were written to, in this process now."""
         return Usage(0, 0) if self.gone else pages.usage(self._address, self._length)
 
+    def backing(self, place: Place, known: Backings) -> Backing | None:
+        """Return what the system calls the place of a tensor in this file; None where it does not say."""
+        return known.of(self._address + place.begin, place.nbytes)
+
     def read_in(self) -> None:
         """Bring all of its pages in; only before `close`."""
         if self._memory is not None:
             pages.read_in(self._memory)
 
-    def give_back(self) -> None:
-        """Let the system have its pages; what was written into them is lost. Raises OSError."""
-        pages.give_back(self._address, self._length)
+    def give_back(self, begin: int = 0, end: int | None = None) -> None:
+        """Let the system have its pages, or those on which a range of bytes lies; what was written there is lost.
+
+        Raises OSError.
+        """
+        start, length = self._pages(begin, end)
+        pages.give_back(start, length)
+
+    def will_need(self, begin: int = 0, end: int | None = None) -> None:
+        """Hint that a range of bytes is wanted soon: the system may read it from the disk meanwhile."""
+        if not self.gone:
+            start, length = self._pages(begin, end)
+            pages.will_need(start, length)
 
     def close(self) -> None:
         """Unmap the file once the last view of it is gone."""
         self._memory = None
+
+    def _pages(self, begin: int, end: int | None) -> tuple[int, int]:
+        """The address and the length of the whole pages on which a range lies."""
+        last = self._length if end is None else min(end, self._length)
+        first = begin // mmap.PAGESIZE * mmap.PAGESIZE
+        return self._address + first, -(-max(0, last - first) // mmap.PAGESIZE) * mmap.PAGESIZE
 
     @property
     def gone(self) -> bool:

@@ -6,18 +6,22 @@ import logging
 import math
 from collections.abc import Iterable
 from collections.abc import Mapping as Table
+from mmap import PAGESIZE
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from engine.weights import libc
+from engine.weights import libc, pages
 from engine.weights.layout import Place
 from engine.weights.mapping import TORCH_NAMES, Mapping
+from engine.weights.pages import Backing, Backings
 from engine.weights.survey import Stretch
 
 if TYPE_CHECKING:
     import torch
 
 _log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 16 << 20  # bytes
 
 Found = Table[str, tuple[Path, str]]
 """Stretch -> the file, and the tensor in it, that holds its bytes."""
@@ -27,6 +31,7 @@ class Places:
     """The tensors of some files that no stretch took yet."""
 
     def __init__(self, mappings: Iterable[Mapping]) -> None:
+        self._backings = pages.backings()
         self._free: dict[tuple[str, int], list[tuple[Mapping, Place]]] = {}
         for mapping in mappings:
             for place in filter(mapping.can_view, mapping.places.values()):
@@ -37,20 +42,54 @@ class Places:
         """Return the place whose bytes are those of `stretch`, None for none; the most alike name is looked at first.
 
         Names alone say little, because libraries rename. A place serves one stretch: two that are equal by chance must
-        not become one. What is `known` from an earlier look at the same files is not compared again.
+        not become one. Not compared is what is `known` from an earlier look at the same files, and what stands in a
+        mapping of such a file as it was read: that touches no page.
         """
         fitting = self._free.get((type_name(stretch.flat.dtype), stretch.flat.numel()), [])
         fitting.sort(key=lambda pair: _likeness(stretch.name, pair[1].name), reverse=True)
-        wanted = known.get(stretch.name)
+        wanted, origin = known.get(stretch.name), self._origin(stretch.flat)
         for index, (mapping, place) in enumerate(fitting):
-            if wanted == (mapping.identity.path, place.name) or same(stretch.flat, mapping.flat(place)):
+            if wanted == (mapping.identity.path, place.name):
+                return fitting.pop(index)
+            if origin is not None and origin == mapping.backing(place, self._backings):
+                return fitting.pop(index)
+        for index, (mapping, place) in enumerate(fitting):
+            if same(stretch.flat, mapping.flat(place), self._backings):
                 return fitting.pop(index)
         return None
 
+    def _origin(self, flat: torch.Tensor) -> Backing | None:
+        """The place in a file that the elements were mapped from, None when they may be others by now."""
+        origin = self._backings.of(flat.data_ptr(), flat.nbytes)
+        return origin if origin and pages.usage(flat.data_ptr(), flat.nbytes).written == 0 else None
 
-def same(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether two tensors on the CPU, each one row of elements, hold the same bytes."""
-    return left.nbytes == right.nbytes and libc.same_bytes(left.data_ptr(), right.data_ptr(), left.nbytes)
+
+def same(left: torch.Tensor, right: torch.Tensor, backings: Backings | None = None) -> bool:
+    """Whether two tensors on the CPU, each one row of elements, hold the same bytes.
+
+    What is a file's by `backings`, and was not written to, is given back part by part; only while nobody writes there.
+    """
+    if left.nbytes != right.nbytes:
+        return False
+    for begin in range(0, left.nbytes, _AT_ONCE):
+        size = min(_AT_ONCE, left.nbytes - begin)
+        addresses = (left.data_ptr() + begin, right.data_ptr() + begin)
+        if not libc.same_bytes(*addresses, size):
+            return False
+        for address in addresses:
+            if backings is not None:
+                _let_go(address, size, backings)
+    return True
+
+
+def _let_go(address: int, size: int, backings: Backings) -> None:
+    """Give the whole pages within a range back, if they are a file's and come again as they are."""
+    start, end = -(-address // PAGESIZE) * PAGESIZE, (address + size) // PAGESIZE * PAGESIZE
+    if start < end and backings.of(start, end - start) and pages.usage(start, end - start).written == 0:
+        try:
+            pages.give_back(start, end - start)
+        except OSError as error:
+            _log.debug("not given back: %s", error)
 
 
 def type_name(dtype: torch.dtype) -> str:

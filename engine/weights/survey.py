@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class _View:
     strides: tuple[int, ...]
 
     def of(self, flat: torch.Tensor) -> torch.Tensor:
-        return flat.as_strided(self.shape, self.strides, self.offset)
+        return flat.as_strided(self.shape, self.strides, flat.storage_offset() + self.offset)
 
     def is_seen_in(self, flat: torch.Tensor) -> bool:
         """Whether its tensor still looks at `flat`; a module may have put other data behind it."""
@@ -99,6 +99,22 @@ class Stretch:
     def _version(self) -> int:
         return sum(view.tenant.tensor._version for view in self._views)
 
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Its tensors; the first lies lowest."""
+        return [view.tenant.tensor for view in self._views]
+
+    @property
+    def holders(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Every place in the module that holds one of its tensors: the table and the key in it."""
+        for view in self._views:
+            yield from view.tenant.holders
+
+    @property
+    def standing(self) -> list[torch.Tensor | None]:
+        """What stands in the module now in place of each of `tensors`."""
+        return [view.tenant.standing for view in self._views]
+
     def lend(self, flat: torch.Tensor) -> None:
         """Let views of `flat`, a copy on a device, stand in the module; the own tensors wait untouched."""
         import torch
@@ -108,6 +124,19 @@ class Stretch:
             if isinstance(view.tenant.tensor, torch.nn.Parameter):
                 copy = torch.nn.Parameter(copy, requires_grad=False)
             view.tenant.give_way(copy)
+
+    def give_way(self, others: Sequence[torch.Tensor]) -> None:
+        """Let `others`, one for each of `tensors`, stand in the module; the own tensors wait untouched."""
+        for view, other in zip(self._views, others, strict=True):
+            view.tenant.give_way(other)
+
+    def fetch(self, flat: torch.Tensor) -> torch.Tensor:
+        """Return what stands in the module, on the CPU, (n,); `flat` is what was lent."""
+        fetched = flat.to("cpu")
+        for view, now in zip(self._views, self.standing, strict=True):
+            if now is not None and now.shape == view.shape and now.data_ptr() != view.of(flat).data_ptr():
+                view.of(fetched).copy_(now.detach())
+        return fetched
 
     def come_back(self) -> None:
         """Let the own tensors stand in the module again."""

@@ -7,18 +7,23 @@ import errno
 import functools
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
-from engine.weights.pages.touch import touch
+from engine.weights.pages.backing import Backing, Backings, Region
+from engine.weights.pages.touch import Readable, read_through, touch
 from engine.weights.pages.usage import Usage
 
-_MADV_DONTNEED: Final = 4  # <asm-generic/mman-common.h>, as the next two
+_MADV_WILLNEED: Final = 3  # <asm-generic/mman-common.h>, as the next three
+_MADV_DONTNEED: Final = 4
 _MADV_HUGEPAGE: Final = 14
 _MADV_POPULATE_READ: Final = 22
 _PAGE_IS_FILE: Final = 1 << 2  # <linux/fs.h>, as the rest of the ioctl
 _PAGE_IS_PRESENT: Final = 1 << 3
 _PAGE_IS_SWAPPED: Final = 1 << 4
+_READ_AHEAD: Final = 128 << 10  # bytes; the kernel's default for a device
+_WARMED_AT_ONCE: Final = 32 << 20  # bytes
 _REGIONS: Final = 4096  # per call; 96 KiB
 _OF_A_FILE, _SWAPPED, _PRESENT = 1, 2, 4
 _ENTRY_BYTES: Final = 8
@@ -85,18 +90,62 @@ def read_in(memory: mmap.mmap) -> None:
     A file that is not cached comes at three times the speed of page faults, and in large pieces: of what page faults
     brought in small ones, giving the pages of 2 GB back takes 50 ms instead of 1. Raises OSError.
     """
-    madvise: Callable[[int], None] = getattr(memory, "madvise")  # noqa: B009 - not in mypy's view of Windows
+    _in_large_pieces(memory)
     try:
-        madvise(_MADV_HUGEPAGE)
-    except OSError:
-        pass  # only the pieces are smaller, where the kernel has no huge pages
-    try:
-        madvise(_MADV_POPULATE_READ)
+        _advise(memory, _MADV_POPULATE_READ)
     except OSError as error:
         # Anything else is about the file, and touching it would end the process.
         if error.errno != errno.EINVAL:
             raise
         touch(memory)  # before Linux 5.14
+
+
+def warm(file: Readable) -> None:
+    """Bring a file, which is not empty, into the system's cache; never more than 32 MiB of it are resident here.
+
+    That is as fast as `read_in` and leaves the same large pieces; a sequential read takes up to three times as long.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+        _in_large_pieces(memory)
+        try:
+            for begin in range(0, len(memory), _WARMED_AT_ONCE):
+                place = (begin, min(_WARMED_AT_ONCE, len(memory) - begin))
+                _advise(memory, _MADV_POPULATE_READ, *place)
+                _advise(memory, _MADV_DONTNEED, *place)
+            return
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+    read_through(file)  # before Linux 5.14
+
+
+def will_need(address: int, length: int) -> None:
+    """Have the system read a range of a file mapping into its cache meanwhile; no page becomes resident by that.
+
+    `address` is the start of a page. Source: madvise(2), MADV_WILLNEED.
+    """
+    # Of one piece of advice the kernel reads no more than the device's read-ahead, often 128 KiB, and drops the rest.
+    for begin in range(0, length, _READ_AHEAD):
+        if _libc().madvise(address + begin, min(_READ_AHEAD, length - begin), _MADV_WILLNEED):
+            return
+
+
+def backings() -> Backings:
+    """List the file mappings of this process. Source: proc_pid_maps(5)."""
+    try:
+        with Path("/proc/self/maps").open(encoding="utf-8", errors="replace") as lines:
+            return Backings(regions(lines))
+    except OSError:
+        return Backings()
+
+
+def regions(lines: Iterable[str]) -> Iterator[Region]:
+    """Read the lines of a list of mappings; those of no file are left out."""
+    for line in lines:
+        addresses, _, offset, device, inode = line.split(maxsplit=5)[:5]
+        if inode != "0":
+            start, end = (int(address, 16) for address in addresses.split("-"))
+            yield Region(start, end, Backing((device, int(inode)), int(offset, 16)))
 
 
 def scanned(address: int, length: int) -> Usage:
@@ -173,6 +222,19 @@ def first_that_works(fast: Way, sure: Way) -> Way:
 @functools.cache
 def _way() -> Way:
     return first_that_works(scanned, listed)
+
+
+def _in_large_pieces(memory: mmap.mmap) -> None:
+    """Have the system read what it reads for this mapping into its cache in huge pages, where it has them."""
+    try:
+        _advise(memory, _MADV_HUGEPAGE)
+    except OSError:
+        pass  # only the pieces are smaller
+
+
+def _advise(memory: mmap.mmap, *advice: int) -> None:
+    madvise: Callable[..., None] = getattr(memory, "madvise")  # noqa: B009 - not in mypy's view of Windows
+    madvise(*advice)
 
 
 def _whole_pages(address: int, length: int) -> tuple[int, int]:

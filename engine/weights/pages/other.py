@@ -7,6 +7,7 @@ import errno
 import os
 from typing import Final
 
+from engine.weights.pages.backing import Backings
 from engine.weights.pages.usage import Usage
 
 _MADV_DONTNEED: Final = 4  # <sys/mman.h> on macOS and the BSDs
@@ -29,3 +30,12 @@ def give_back(address: int, length: int) -> None:
     if length and madvise(address, length, _MADV_DONTNEED):
         number = ctypes.get_errno()
         raise OSError(number, f"madvise: {os.strerror(number)}")
+
+
+def backings() -> Backings:
+    """Say that nothing is known of which memory is a file's."""
+    return Backings()
+
+
+def will_need(address: int, length: int) -> None:
+    """Do nothing; reading ahead is left to the system."""

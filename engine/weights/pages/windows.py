@@ -13,6 +13,7 @@ import mmap
 from collections.abc import Callable
 from typing import Any, Final
 
+from engine.weights.pages.backing import Backings
 from engine.weights.pages.usage import Usage
 
 _ERROR_NOT_LOCKED: Final = 158
@@ -105,6 +106,15 @@ def usage(address: int, length: int) -> Usage:
 def give_back(address: int, length: int) -> None:
     """Take the pages of a range out of the working set; raises OSError."""
     _memory().give_back(address, length)
+
+
+def backings() -> Backings:
+    """Say that nothing is known of which memory is a file's."""
+    return Backings()
+
+
+def will_need(address: int, length: int) -> None:
+    """Do nothing; reading ahead is left to Windows."""
 
 
 @functools.cache

@@ -1,0 +1,64 @@
+"""Embeddings whose weight stays on the CPU: the rows that one call needs are brought to the device for it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from engine.weights.absent import absent
+from engine.weights.blocks import Table
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Lookup:
+    """One table on the CPU; each module that reads it gets a small one, of the rows that its ids name, while it runs.
+
+    What comes out is the same to the bit. An id outside the table is an IndexError, on every device.
+    """
+
+    def __init__(self, table: Table, device: torch.device) -> None:
+        """Take the weight's place in its modules; an error leaves them as they were."""
+        (self._weight,) = table.stretch.tensors
+        self._device = device
+        self._absent = absent(self._weight, device)
+        self._stretch = table.stretch
+        self._hooks: list[Any] = []
+        try:
+            for module in table.modules:
+                padding = module.padding_idx
+                self._hooks += [
+                    module.register_forward_pre_hook(self._begin, with_kwargs=True),
+                    module.register_forward_hook(partial(self._finish, padding), always_call=True),
+                ]
+            self._stretch.give_way([self._absent])
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Let the modules have their weight again."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._stretch.come_back()
+
+    def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        import torch
+
+        ids = args[0] if args else kwargs.get("input")
+        if not isinstance(ids, torch.Tensor) or ids.is_floating_point():
+            return None  # the module itself says what is wrong with it
+        with torch.inference_mode(False), torch.no_grad():
+            unique, positions = torch.unique(ids.to("cpu"), return_inverse=True)
+            rows = self._weight.detach().index_select(0, unique).to(self._device)
+            positions = positions.to(self._device)
+        module._parameters["weight"] = rows
+        # It is checked against the number of rows, and matters to gradients only.
+        module.padding_idx = None
+        return ((positions, *args[1:]), kwargs) if args else (args, kwargs | {"input": positions})
+
+    def _finish(self, padding: int | None, module: Any, args: Any, output: Any) -> None:
+        module._parameters["weight"] = self._absent
+        module.padding_idx = padding

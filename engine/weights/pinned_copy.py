@@ -1,0 +1,44 @@
+"""A second home for weights that shall come to their device at the bus's speed: a pinned copy of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.weights.pinned import PinnedMemory
+from engine.weights.staging import Courier, Piece, Source, laid_out
+from engine.weights.survey import Stretch
+
+
+class PinnedCopy:
+    """All stretches of a module, in one run of pinned memory that is ours; it stays in RAM until `close`."""
+
+    def __init__(self, stretches: Sequence[Stretch], device: str, courier: Courier, source: Source) -> None:
+        """Read everything. Raises MemoryError or OSError where it cannot be had, and what reading a file raises."""
+        self.nbytes, offsets = laid_out(stretch.flat.nbytes for stretch in stretches)
+        if self.nbytes > (free := _available()):
+            raise MemoryError(f"{self.nbytes} bytes are more than the {free} that the system has left")
+        self._memory = PinnedMemory(self.nbytes, device)
+        self._offsets = dict(zip(stretches, offsets, strict=True))
+        if not self._memory.pinned:
+            self.close()
+            raise OSError("the driver of its device pins no memory of ours")
+        try:
+            courier.collect(self._memory, [source(stretch, offset) for stretch, offset in self._offsets.items()])
+        except BaseException:
+            self.close()
+            raise
+
+    def piece(self, stretch: Stretch, offset: int) -> Piece:
+        """Return where the bytes of a stretch are; the device has to have them before `close`."""
+        begin = self._offsets[stretch]
+        return Piece(offset, self._memory.tensor[begin : begin + stretch.flat.nbytes], pinned=True)
+
+    def close(self) -> None:
+        """Give the memory back; nothing may be on its way from it."""
+        self._memory.close()
+
+
+def _available() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().available)
