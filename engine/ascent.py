@@ -7,8 +7,10 @@ import traceback
 from dataclasses import dataclass
 
 from engine.adapters.protocol import Adapter, Loaded
-from engine.descent import drop
-from engine.errors import FilesChanged, LoadFailed, Unavailable
+from engine.admission import Admission
+from engine.descent import Descent, descend, drop
+from engine.errors import FilesChanged, LoadFailed, NoRoom, OutOfMemory, Unavailable
+from engine.placement import Placement
 from engine.state import State
 from engine.weights.footprint import Footprint
 
@@ -17,17 +19,29 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ascent:
-    """What a climb found out; `loaded` is None where nothing had to be read."""
+    """What a climb found out."""
 
     footprint: Footprint
     loaded: Loaded | None
+    """None where nothing had to be read."""
+    chosen_device: str | None = None
+    """The device that the settings mean and that works; known after a climb to a device."""
+    placement: Placement | None = None
+    """Where the weights stand now; None where they went no further than to RAM."""
+    note: str | None = None
+    """What a person should know about how they stand there."""
+    refusal: NoRoom | None = None
+    """Why they did not come to stand anywhere; then `resting` says where they are."""
+    resting: Descent | None = None
 
 
-def ascend(name: str, adapter: Adapter, origin: State, target: State, *, fault_in: bool) -> Ascent:
+def ascend(
+    name: str, adapter: Adapter, origin: State, target: State, *, device: str | None, fault_in: bool, room: Admission
+) -> Ascent:
     """Bring the weights from `origin` to `target` (IN_RAM or ON_DEVICE), with `fault_in` every page of them.
 
-    Raises Unavailable, or LoadFailed for whatever else the adapter meets; what is half up then is the caller's to
-    drop.
+    `device` is what they were read for, where they are in RAM. Raises Unavailable, or LoadFailed for whatever else the
+    adapter meets; what is half up then is the caller's to drop.
     """
     loaded = None
     try:
@@ -38,25 +52,50 @@ def ascend(name: str, adapter: Adapter, origin: State, target: State, *, fault_i
         if origin is not State.IN_RAM:
             adapter.probe()
             loaded = _loaded(name, adapter)
+            device = loaded.device
         if fault_in:
             adapter.fault_in()
         if target is State.ON_DEVICE:
-            adapter.resume()
+            return _rise(name, adapter, device, loaded, room)
         return Ascent(adapter.footprint(), loaded)
     except Unavailable as error:
-        _let_go(error)
+        let_go(error)
         raise
     except LoadFailed as error:
         _log.warning("%s could not be brought up: %s", name, error, exc_info=error.__cause__)
-        _let_go(error)
+        let_go(error)
         raise
     except Exception as error:
         _log.exception("%s could not be brought up", name)
-        _let_go(error)
+        let_go(error)
         raise LoadFailed(
             f"{name} could not be loaded: {type(error).__name__}: {error}",
             next_step="The log has the details; a retry follows at the next use after a delay.",
         ) from error
+
+
+def _rise(name: str, adapter: Adapter, device: str | None, loaded: Loaded | None, room: Admission) -> Ascent:
+    """Go from RAM up to a device, in the first of the ways that there is room for."""
+    needs = adapter.needs()
+    with room.turn(needs.device):
+        try:
+            for placement in room.placements(name, needs):
+                if placement.device != device:
+                    drop(name, adapter)
+                    loaded = adapter.load(on=placement.device)
+                    device = placement.device
+                try:
+                    note = adapter.resume(placement)
+                except OutOfMemory as error:
+                    _log.warning("%s does not fit: %s", name, error.message)
+                    let_go(error)
+                else:
+                    return Ascent(adapter.footprint(), loaded, needs.device, placement, placement.reason or note)
+        except NoRoom as error:
+            _log.warning("%s waits in RAM: %s", name, error.message)
+            resting = descend(name, adapter, State.IN_RAM, device=device or needs.device)
+            return Ascent(resting.after, loaded, refusal=error, resting=resting)
+    raise AssertionError("an admission ends with a placement that fits, or with NoRoom")
 
 
 def _loaded(name: str, adapter: Adapter) -> Loaded:
@@ -65,12 +104,12 @@ def _loaded(name: str, adapter: Adapter) -> Loaded:
         return adapter.load()
     except FilesChanged as error:
         _log.info("%s is read again: %s", name, error.message)
-        _let_go(error)
+        let_go(error)
     drop(name, adapter)
     return adapter.load()
 
 
-def _let_go(error: BaseException) -> None:
+def let_go(error: BaseException) -> None:
     """Empty the frames that the error came through: they would keep half a model in memory as long as it is around."""
     link: BaseException | None = error
     while link is not None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
@@ -19,12 +19,16 @@ from engine.eagerness import Eagerness
 from engine.errors import Closed, PilotlightError, QueueFull, UnknownEncoder
 from engine.events import Event, Events, SettingsApplied, StateChanged, TimerSet
 from engine.idle_clock import check_keep_alive
+from engine.ignored import ignored_options
 from engine.memory import Reader, Reading, SystemReader
 from engine.offloader import Offloader
 from engine.policy import Decision, Step
 from engine.proxies import DenseProxy
-from engine.slot import Slot, Terms
+from engine.room import Room
+from engine.serving import serve
+from engine.slot import Slot
 from engine.state import RESTING, EncoderView, Outcome
+from engine.terms import terms_of
 from engine.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -47,8 +51,7 @@ class _Encoder:
 
     def serves(self, config: EncoderConfig, device: str) -> bool:
         """Whether this one can go on under `config`, or another must take its place."""
-        mine = self.config
-        return (mine.kind, mine.model, self.device) == (config.kind, config.model, device)
+        return _essence(self.config, self.device) == _essence(config, device)
 
 
 class Engine:
@@ -70,12 +73,14 @@ class Engine:
         self.clock = clock
         self._adapter = adapter or (lambda config, device: adapter_class(config.kind)(config, device))
         self._reader = reader or SystemReader(clock)
-        self._offloader = Offloader(self, clock)
+        self._config = config or Config()
+        self._room = Room(self, self._config.hardware, clock)
+        self._offloader = Offloader(self, self._room, clock)
         self._lock = threading.Lock()
         self._running = False
         self._retired: list[_Encoder] = []
-        self._config = config or Config()
-        self._encoders = {encoder.name: self._build(encoder, self._config) for encoder in self._config.encoders}
+        encoders = (_resolved(encoder, self._config) for encoder in self._config.encoders)
+        self._encoders = {encoder.name: self._build(encoder, self._config) for encoder in encoders}
         self.events.subscribe(self._on_event)
 
     def __enter__(self) -> Self:
@@ -108,15 +113,16 @@ class Engine:
         """Put new settings in force: encoders that stay themselves keep their weights, others are replaced."""
         with self._lock:
             old, before = self._config, self._encoders
+            self._room.configure(config.hardware)
             after = {}
-            for encoder in config.encoders:
+            for encoder in (_resolved(encoder, config) for encoder in config.encoders):
                 device = encoder.device or config.hardware.device
                 kept = before.get(encoder.name)
                 if kept is None or not kept.serves(encoder, device):
                     after[encoder.name] = self._build(encoder, config)
                     continue
                 pinned = None if kept.config.pin == encoder.pin else encoder.pin
-                kept.slot.configure(_terms(encoder, config), pinned=pinned)
+                kept.slot.configure(terms_of(encoder, config.hardware), pinned=pinned)
                 after[encoder.name] = _Encoder(encoder, device, kept.slot, kept.worker)
             self._config, self._encoders = config, after
             gone = _without(before.values(), after.values())
@@ -156,6 +162,7 @@ class Engine:
             clean &= encoder.worker.close(max(0.0, ends - time.monotonic()))
         for encoder in encoders:
             clean &= encoder.slot.close(max(0.0, ends - time.monotonic()))
+        self._room.close()
         self._reader.close()
         return clean
 
@@ -198,8 +205,7 @@ class Engine:
         check_keep_alive(keep_alive)
 
         def run(encoder: _Encoder) -> T:
-            with encoder.slot.lease(used_by, keep_alive) as adapter:
-                return operation(adapter)
+            return serve(encoder.slot, self._room, operation, used_by, keep_alive)
 
         return self._queue(name, run)
 
@@ -282,6 +288,17 @@ class Engine:
         waits = [(encoder, self._queue_quietly(encoder, Slot.warm)) for encoder in self._encoders.values()]
         return tuple(self._came_up(encoder, wait is not None and wait.result()) for encoder, wait in waits)
 
+    def suspend(self, timeout: float = 3.0) -> None:
+        """Take all weights off devices that lose them when the computer sleeps, pinned ones too.
+
+        Waits up to `timeout` seconds for encoders in use; `resume` takes those down that were not free in time.
+        """
+        self._evacuate("the computer goes to sleep", timeout)
+
+    def resume(self, timeout: float = 30.0) -> None:
+        """Take down what slept on a device, so that the next use brings fresh copies there."""
+        self._evacuate("the computer was asleep", timeout)
+
     def apply_decision(self, decision: Decision) -> None:
         """Do what the policy decided, if its evidence still holds."""
         encoder = self._encoders.get(decision.name)
@@ -291,6 +308,11 @@ class Engine:
         step(if_unused_since=decision.if_unused_since, reason=decision.reason)
 
     # Within
+
+    def _evacuate(self, reason: str, timeout: float) -> None:
+        ends = time.monotonic() + timeout
+        for encoder in self._encoders.values():
+            encoder.slot.evacuate(reason, max(0.0, ends - time.monotonic()))
 
     def _bring_up(self, encoder: _Encoder, eagerness: Eagerness) -> None:
         """Start to bring an encoder as far up as its settings ask without a use, on its own thread."""
@@ -336,7 +358,7 @@ class Engine:
 
     def _view(self, encoder: _Encoder, *, measured: bool = False) -> EncoderView:
         config = encoder.config
-        return encoder.slot.view(
+        view = encoder.slot.view(
             kind=config.kind,
             model=config.model,
             aliases=config.aliases,
@@ -344,14 +366,20 @@ class Engine:
             queued=encoder.worker.queued,
             measured=measured,
         )
+        in_force = replace(config, pin=view.pinned)
+        ignored = ignored_options(
+            in_force, self._config.hardware, device=view.chosen_device, streamable=view.streamable
+        )
+        return replace(view, ignored_options=ignored)
 
     def _build(self, encoder: EncoderConfig, config: Config) -> _Encoder:
         device = encoder.device or config.hardware.device
         slot = Slot(
             encoder.name,
             self._adapter(encoder, device),
-            _terms(encoder, config),
+            terms_of(encoder, config.hardware),
             pinned=encoder.pin,
+            room=self._room,
             publish=self.events.publish,
             clock=self.clock,
         )
@@ -365,14 +393,16 @@ class Engine:
             self._offloader.wake()
 
 
-def _terms(encoder: EncoderConfig, config: Config) -> Terms:
-    hardware = config.hardware
-    idle, unload = encoder.idle_timeout_seconds, encoder.unload_timeout_seconds
-    return Terms(
-        idle_timeout_seconds=hardware.idle_timeout_seconds if idle is None else idle,
-        unload_timeout_seconds=hardware.unload_timeout_seconds if unload is None else unload,
-        max_keep_alive_seconds=hardware.max_keep_alive_seconds,
-    )
+def _resolved(encoder: EncoderConfig, config: Config) -> EncoderConfig:
+    """The encoder's settings, with what its adapter must know of `[hardware]`."""
+    if encoder.stream_layers is not None:
+        return encoder
+    return replace(encoder, stream_layers=config.hardware.stream_layers)
+
+
+def _essence(encoder: EncoderConfig, device: str) -> tuple[object, ...]:
+    """What an encoder that goes on under new settings must keep."""
+    return (encoder.kind, encoder.model, device, encoder.stream_layers, encoder.home, encoder.dtype)
 
 
 def _succeeds(climb: Callable[[Slot], None], slot: Slot) -> bool:

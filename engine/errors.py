@@ -9,9 +9,11 @@ PilotlightError
     EncoderError
         LoadFailed       a load was tried and failed; it may be tried again later
             FilesChanged     a file changed while it was read
+            NoRoom           its device has no room for it now, and nothing else may make some
         Unavailable      trying cannot help until something is installed or put in place
         MoveFailed       weights could not be moved between rungs
             CannotRest       they would not survive in RAM, so they are dropped instead
+        OutOfMemory          a device has no memory left; what was asked of it did not happen
     QueueFull            too many requests wait for this encoder
     Closed               the engine, or this encoder, is shutting down
 
@@ -122,6 +124,12 @@ class FilesChanged(LoadFailed):
     """A weights file changed while it was read; the next try may well find it whole."""
 
 
+class NoRoom(LoadFailed):
+    """The weights do not fit on the device now; they wait in RAM, and the next use tries again at once."""
+
+    title = "No room on the device"
+
+
 class Unavailable(EncoderError):
     """A package or file is missing; no retry can help until it is there."""
 
@@ -138,6 +146,12 @@ class CannotRest(MoveFailed):
     """The weights would not survive a stay in RAM; the encoder is unloaded instead, which is no failure."""
 
     title = "Unloaded"
+
+
+class OutOfMemory(EncoderError):
+    """A device ran out of memory during a move or a batch; what was asked of it was rolled back whole."""
+
+    title = "Out of device memory"
 
 
 class QueueFull(PilotlightError):

@@ -32,13 +32,15 @@ class IdleClock:
     last_used_by: str | None = None
     first_use_seconds: float | None = None
     """What the first use since the last climb took."""
+    came_up_at: float | None = None
+    """When the weights last reached RAM or their device, until they step down."""
     stepped_down_at: float | None = None
     keep_alive_seconds: float | None = None
     """What a request set over the idle timeout, until another one does or the encoder steps down."""
 
     def came_up(self, now: float) -> None:
         """The weights reached RAM or their device."""
-        self.last_used = now
+        self.last_used = self.came_up_at = now
         self.first_use_seconds = None
         self.stepped_down_at = None
 
@@ -56,4 +58,5 @@ class IdleClock:
     def stepped_down(self, now: float) -> None:
         """The weights went down: what a request had set is over."""
         self.stepped_down_at = now
+        self.came_up_at = None
         self.keep_alive_seconds = None

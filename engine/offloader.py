@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from engine import policy
 from engine.policy import Decision
-from engine.state import EncoderView
+from engine.state import EncoderView, Shortage
 
 _log = logging.getLogger(__name__)
 
@@ -18,6 +18,8 @@ _LONGEST_SLEEP_SECONDS: Final = 86400.0
 """Windows cannot wait for more than 49 days at once."""
 _SHORTEST_SLEEP_SECONDS: Final = 0.05
 """Between two ticks when what was due answered busy."""
+_WATCH_SECONDS: Final = 1.0
+"""Between two looks at a device that other programs share."""
 
 
 class Ladder(Protocol):
@@ -30,11 +32,26 @@ class Ladder(Protocol):
         """Do what was decided, if its evidence still holds."""
 
 
+class Devices(Protocol):
+    """What the offloader needs of whoever shares out the devices' memory."""
+
+    @property
+    def watching(self) -> bool:
+        """Whether something could become short without any encoder being used."""
+
+    def shortages(self) -> Iterable[Shortage]:
+        """Return what is short now."""
+
+    def relieve(self, shortage: Shortage) -> None:
+        """Make idle encoders step down for it."""
+
+
 class Offloader:
     """Owns the thread `engine-offloader`."""
 
-    def __init__(self, ladder: Ladder, clock: Callable[[], float]) -> None:
+    def __init__(self, ladder: Ladder, devices: Devices, clock: Callable[[], float]) -> None:
         self._ladder = ladder
+        self._devices = devices
         self._clock = clock
         self._wake = threading.Event()
         self._stopping = False
@@ -60,12 +77,18 @@ class Offloader:
                 _log.warning("%s is still at work after %.1f s", self._thread.name, timeout)
 
     def tick(self) -> float | None:
-        """Step down what is due; return the seconds until something else can be, or None for never."""
+        """Step down what is due or in the way; return the seconds until the next look, or None for never."""
         for decision in policy.decide(self._clock(), self._ladder.views()):
             self._ladder.apply_decision(decision)
+        if self._devices.watching:
+            for shortage in self._devices.shortages():
+                self._devices.relieve(shortage)
         now = self._clock()
         deadline = policy.next_deadline(now, self._ladder.views())
-        return None if deadline is None else max(_SHORTEST_SLEEP_SECONDS, deadline - now)
+        sleep = None if deadline is None else max(_SHORTEST_SLEEP_SECONDS, deadline - now)
+        if not self._devices.watching:
+            return sleep
+        return _WATCH_SECONDS if sleep is None else min(sleep, _WATCH_SECONDS)
 
     def _run(self) -> None:
         while not self._stopping:

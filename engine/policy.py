@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from engine.state import EncoderView, State
+from engine.state import EncoderView, Shortage, State
 
 
 class Step(StrEnum):
@@ -30,6 +31,38 @@ def decide(now: float, views: Iterable[EncoderView]) -> list[Decision]:
     """Return the steps that are due at `now` (seconds, the views' clock), longest idle first."""
     due = [(deadline, view) for view in views if (deadline := _deadline(now, view)) is not None and deadline <= now]
     return [_decision(view) for _, view in sorted(due, key=lambda pair: pair[0])]
+
+
+def relieve(
+    now: float,
+    views: Iterable[EncoderView],
+    shortage: Shortage,
+    *,
+    minimum_residency_seconds: float = 0.0,
+    spare: str | None = None,
+) -> list[Decision]:
+    """Return the steps that free what is short on a device, longest idle first, and no more of them than that takes.
+
+    Pinned and busy encoders, the one called `spare` and those that came up less than `minimum_residency_seconds` ago
+    stay. What is left short is not for this function to say.
+    """
+    settled = now - minimum_residency_seconds
+    idle = [
+        view
+        for view in views
+        if view.device == shortage.device
+        and view.state is State.ON_DEVICE
+        and view.name != spare
+        and not (view.pinned or view.in_flight or view.queued)
+        and (view.came_up_at is None or view.came_up_at <= settled)
+    ]
+    decisions, freed = [], 0
+    for view in sorted(idle, key=lambda view: -math.inf if view.last_used is None else view.last_used):
+        if freed >= shortage.nbytes:
+            break
+        decisions.append(Decision(view.name, Step.OFFLOAD, view.last_used, shortage.reason))
+        freed += view.bytes_on_device or 0
+    return decisions
 
 
 def next_deadline(now: float, views: Iterable[EncoderView]) -> float | None:

@@ -6,33 +6,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
-from engine.adapters.protocol import Adapter, Loaded
+from engine.adapters.protocol import Adapter
+from engine.admission import Admission, Unbounded
 from engine.ascent import ascend
 from engine.descent import Descent, descend, drop, kept, look
 from engine.errors import Closed, EncoderError, Unavailable
 from engine.events import Event, StateChanged, TimerSet
 from engine.idle_clock import IdleClock
+from engine.placement import CPU
+from engine.record import Record, with_bytes
 from engine.setback import Setback
 from engine.state import RESTING, EncoderView, Outcome, State
-from engine.weights.footprint import NOTHING, UNKNOWN
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """When an encoder steps down: seconds on its device without use, then seconds in RAM; 0 = never."""
-
-    idle_timeout_seconds: float
-    unload_timeout_seconds: float
-    max_keep_alive_seconds: float = 0.0
-    """The longest that a request's keep_alive may take the place of the idle timeout; 0 = as long as it asks for."""
-
-    def bounded(self, keep_alive: float | None) -> float | None:
-        """Return the `keep_alive` that counts."""
-        if keep_alive is None or not self.max_keep_alive_seconds:
-            return keep_alive
-        return self.max_keep_alive_seconds if keep_alive < 0 else min(keep_alive, self.max_keep_alive_seconds)
+from engine.terms import Terms
+from engine.weights.footprint import UNKNOWN
 
 
 class Slot:
@@ -49,12 +36,14 @@ class Slot:
         terms: Terms,
         *,
         pinned: bool = False,
+        room: Admission | None = None,
         publish: Callable[[Event], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._adapter = adapter
         self._terms = terms
+        self._room = room or Unbounded()
         self._pinned = pinned
         self._publish = publish
         self._clock = clock
@@ -66,13 +55,7 @@ class Slot:
         self._setback = Setback()
         self._idle = IdleClock()
         self._closing = False
-        self._footprint = NOTHING
-        self._bytes_total: int | None = None
-        self._note: str | None = None
-        self._loaded: Loaded | None = None
-        self._loads = 0
-        self._reload_seconds: float | None = None
-        self._offload_seconds: float | None = None
+        self._record = Record()
 
     @contextmanager
     def lease(self, used_by: str | None = None, keep_alive: float | None = None) -> Iterator[Adapter]:
@@ -125,6 +108,20 @@ class Slot:
         self._drop_if_closing()
         return outcome
 
+    def evacuate(self, reason: str, timeout: float) -> Outcome:
+        """Take the weights off a device that is about to lose them, pinned or not, once nobody uses them.
+
+        Waits up to `timeout` seconds for that, then answers `busy`. What computes on a CPU stays.
+        """
+        with self._turn():
+            self._changed.wait_for(lambda: self._state in RESTING and not self._leases, timeout)
+            if self._leases or self._state not in RESTING:
+                return Outcome(self.name, "busy", self._state)
+            if self._state is not State.ON_DEVICE or self._record.device == CPU:
+                return Outcome(self.name, "done", self._state)
+            self._enter(State.STEPPING_DOWN, reason=reason)
+        return self._descend(State.IN_RAM, reason)
+
     def unload(self, *, if_unused_since: float | None = None, reason: str | None = None) -> Outcome:
         """Drop weights, skeleton and tokenizer; `if_unused_since` as in `offload`."""
         return self._step_down(frozenset({State.ON_DEVICE, State.IN_RAM}), State.UNLOADED, if_unused_since, reason)
@@ -175,7 +172,6 @@ class Slot:
         The bytes are those after the last move; `measured` asks the system for those of this instant.
         """
         with self._changed:
-            loaded = self._loaded
             view = EncoderView(
                 name=self.name,
                 kind=kind,
@@ -187,45 +183,39 @@ class Slot:
                 unload_timeout_seconds=self._terms.unload_timeout_seconds,
                 keep_alive_seconds=self._idle.keep_alive_seconds,
                 pinned=self._pinned,
-                revision=loaded.revision if loaded else None,
-                device=loaded.device if loaded else None,
-                bytes_on_device=self._footprint.on_device,
-                bytes_in_ram=self._footprint.in_ram,
-                bytes_total=self._bytes_total,
                 in_flight=self._leases,
                 queued=queued,
                 last_used=self._idle.last_used,
                 last_used_by=self._idle.last_used_by,
+                came_up_at=self._idle.came_up_at,
                 stepped_down_at=self._idle.stepped_down_at,
-                import_seconds=loaded.import_seconds if loaded else None,
-                load_seconds=loaded.load_seconds if loaded else None,
                 first_encode_seconds=self._idle.first_use_seconds,
-                reload_seconds=self._reload_seconds,
-                offload_seconds=self._offload_seconds,
-                loads=self._loads,
                 error=self._setback.error,
-                note=self._note or (loaded.note if loaded else None),
             )
+            view = self._record.drawn_into(view)
         if not measured or view.state not in (State.ON_DEVICE, State.IN_RAM):
             return view
-        footprint = look(self.name, self._adapter)
-        return replace(view, bytes_on_device=footprint.on_device, bytes_in_ram=footprint.in_ram)
+        return with_bytes(view, look(self.name, self._adapter))
 
     # Leases
 
     def _acquire(self, *, fault_in: bool = False) -> None:
         while not self._take(fault_in=fault_in):
-            climb = self._climbs
+            climb, device = self._climbs, self._record.device
             try:
                 changed = self._adapter.stale()
+                outgrown = None if changed or device is None else self._room.outgrown(self.name, device)
             except BaseException:
                 self._release()
                 raise
-            if changed is None:
+            if changed is None and outgrown is None:
                 return
-            # Its pages must not be touched: they may be gone, or another file's.
             self._release()
-            self._forget(changed, climb)
+            if changed is not None:
+                # Its pages must not be touched: they may be gone, or another file's.
+                self._quit(climb, State.UNLOADED, f"{changed} since it was loaded")
+            elif outgrown is not None:
+                self._quit(climb, State.IN_RAM, outgrown)
 
     def _take(self, *, fault_in: bool) -> bool:
         """Take a lease on the device, after a climb where one is needed; returns whether this thread climbed."""
@@ -272,34 +262,32 @@ class Slot:
         """Load or resume. On the device this thread holds a lease at the end; else the error is kept and raised."""
         began = self._clock()
         try:
-            ascent = ascend(self.name, self._adapter, origin, target, fault_in=fault_in)
+            ascent = ascend(
+                self.name, self._adapter, origin, target, device=self._record.device, fault_in=fault_in, room=self._room
+            )
         except EncoderError as error:
             self._fall(State.UNAVAILABLE if isinstance(error, Unavailable) else State.FAILED, error)
             raise
         except BaseException:
             self._fall(State.UNLOADED, None)
             raise
+        refusal = ascent.refusal
         with self._turn():
-            now = self._clock()
+            if ascent.loaded is not None:
+                self._record.read(ascent.loaded, self._adapter.cannot_rest)
             self._setback.overcome()
-            self._idle.came_up(now)
-            self._footprint = ascent.footprint
-            self._bytes_total = ascent.footprint.total
-            news = None
-            if ascent.loaded is None:
-                self._reload_seconds = now - began
+            if refusal is not None and ascent.resting is not None:
+                self._settle(ascent.resting, refusal.message)
+                self._record.was_refused(refusal)
             else:
-                told = self._loaded.note if self._loaded else None
-                news = None if ascent.loaded.note == told else ascent.loaded.note
-                self._loaded = ascent.loaded
-                self._loads += 1
-                self._note = self._adapter.cannot_rest
-            self._enter(target, reason=news)
-            if not self._closing:
-                self._leases += target is State.ON_DEVICE
-                return
+                now = self._clock()
+                self._idle.came_up(now)
+                self._enter(target, reason=self._record.came_up(ascent, now - began))
+                if not self._closing:
+                    self._leases += target is State.ON_DEVICE
+                    return
         self._drop_if_closing()
-        raise Closed(f"{self.name} is closing.")
+        raise refusal or Closed(f"{self.name} is closing.")
 
     def _fall(self, state: State, error: EncoderError | None) -> None:
         """Leave nothing half-loaded behind, keep `error` for the waiters, and settle in `state`."""
@@ -330,38 +318,33 @@ class Slot:
             self._enter(State.STEPPING_DOWN, reason=reason)
         return self._descend(target, reason)
 
-    def _forget(self, changed: str, climb: int) -> None:
-        """Drop what `climb` loaded from files that are no longer the same, once nobody uses it."""
-        reason = f"{changed} since it was loaded"
+    def _quit(self, climb: int, target: State, reason: str) -> None:
+        """Take down what `climb` brought up, once nobody uses it."""
         with self._turn():
             self._changed.wait_for(lambda: not self._leases or self._climbs != climb or self._closing)
             if self._state is not State.ON_DEVICE or self._climbs != climb or self._closing:
                 return
             self._enter(State.STEPPING_DOWN, reason=reason)
-        self._descend(State.UNLOADED, reason)
+        self._descend(target, reason)
 
     def _descend(self, target: State, reason: str | None) -> Outcome:
         """Go down from STEPPING_DOWN, which keeps everybody else from moving anything."""
         began = self._clock()
         try:
-            device = self._loaded.device if self._loaded else "cpu"
-            descent = descend(self.name, self._adapter, target, device=device)
+            descent = descend(self.name, self._adapter, target, device=self._record.device or CPU)
         except BaseException:
             self._fall(State.UNLOADED, None)
             raise
         with self._turn():
             seconds = self._clock() - began
-            if descent.rung is State.IN_RAM:
-                self._offload_seconds = seconds
-            self._settle(descent, reason)
+            self._settle(descent, reason, seconds if descent.rung is State.IN_RAM else None)
         result = "done" if descent.done else "refused"
         return Outcome(self.name, result, descent.rung, descent.freed, seconds, descent.note)
 
-    def _settle(self, descent: Descent, reason: str | None = None) -> None:
-        """Rest where a way down ended, under the lock."""
+    def _settle(self, descent: Descent, reason: str | None = None, seconds: float | None = None) -> None:
+        """Rest where a way down ended that took `seconds`, under the lock."""
         self._idle.stepped_down(self._clock())
-        self._footprint = descent.after
-        self._note = descent.note
+        self._record.went_down(descent, seconds)
         self._enter(descent.rung, reason=reason, error=descent.error)
 
     def _drop_if_closing(self) -> None:

@@ -40,6 +40,15 @@ _STATUS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+class Shortage:
+    """Bytes that must come free on a device, and for whom, in words."""
+
+    device: str
+    nbytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorView:
     """A kept error in words for a person; `retry_at` is on the engine's monotonic clock."""
 
@@ -72,6 +81,10 @@ class EncoderView:
     is_default: bool = False
     revision: str | None = None
     device: str | None = None
+    chosen_device: str | None = None
+    """The device that the settings mean and that works; `device` is another where that one has no room."""
+    streamable: bool | None = None
+    """Whether the model has blocks that can be streamed; None before its first load."""
     bytes_on_device: int | None = 0
     bytes_in_ram: int | None = 0
     bytes_total: int | None = None
@@ -80,6 +93,8 @@ class EncoderView:
     last_used: float | None = None
     """When the last use, or a load that nobody used yet, ended."""
     last_used_by: str | None = None
+    came_up_at: float | None = None
+    """When the weights last came up, to RAM or to their device, until they step down."""
     stepped_down_at: float | None = None
     import_seconds: float | None = None
     load_seconds: float | None = None

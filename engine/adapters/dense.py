@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_BATCH_SIZE: Final = 32
-"""Texts per forward; on a CPU larger batches are slower, because they pad more."""
 _PREFIX_CHARACTERS: Final = 32
 """Characters a token, looked at first in a long text."""
 
@@ -81,25 +79,37 @@ class DenseAdapter(TorchAdapter):
         return Encoding(vectors, tokens)
 
     def _encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
-        vectors: NDArray[np.float32] = self._module.encode(
-            texts, batch_size=_BATCH_SIZE, show_progress_bar=False, convert_to_numpy=True
-        )
+        import numpy as np
+
+        def encode(size: int) -> Any:
+            return self._module.encode(texts, batch_size=size, show_progress_bar=False, convert_to_numpy=True)
+
+        vectors: NDArray[np.float32] = np.asarray(self._in_batches(encode, len(texts)), dtype=np.float32)
         return vectors
 
     def _encode_ids(self, ids: list[list[int]]) -> NDArray[np.float32]:
         import numpy as np
-        import torch
 
         order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
         vectors: list[Any] = [None] * len(ids)
-        for start in range(0, len(order), _BATCH_SIZE):
-            batch = order[start : start + _BATCH_SIZE]
-            features = self._module.tokenizer.pad({"input_ids": [ids[index] for index in batch]}, return_tensors="pt")
-            with torch.inference_mode():
-                output = self._module({key: value.to(self._device) for key, value in features.items()})
-            for index, vector in zip(batch, output["sentence_embedding"].float().cpu().numpy(), strict=True):
-                vectors[index] = vector
+
+        def encode(size: int) -> None:
+            for start in range(0, len(order), size):
+                batch = order[start : start + size]
+                for index, vector in zip(batch, self._forward([ids[index] for index in batch]), strict=True):
+                    vectors[index] = vector
+
+        self._in_batches(encode, len(ids))
         return np.stack(vectors)
+
+    def _forward(self, ids: list[list[int]]) -> NDArray[np.float32]:
+        import torch
+
+        features = self._module.tokenizer.pad({"input_ids": ids}, return_tensors="pt")
+        with torch.inference_mode():
+            output = self._module({key: value.to(self._device) for key, value in features.items()})
+        vectors: NDArray[np.float32] = output["sentence_embedding"].float().cpu().numpy()
+        return vectors
 
     def _checked_ids(self, ids: object, index: int) -> list[int]:
         """The ids with the model's begin and end tokens, cut to what it reads."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.config import EncoderConfig
+from engine.placement import Needs, Placement
 from engine.weights.footprint import Footprint
 
 
@@ -14,12 +15,14 @@ class Loaded:
     """What a finished load reports; durations in seconds."""
 
     device: str
-    """Where `resume` will bring the weights."""
+    """Which device the weights were read for."""
     revision: str | None
     import_seconds: float
     """Importing the model library; close to zero from the second load on."""
     load_seconds: float
     """Reading the model."""
+    streamable: bool | None = None
+    """Whether the model has blocks that can be streamed; None where nobody looked."""
     note: str | None = None
     """Why the device is not the one that the settings ask for, None when it is."""
 
@@ -41,14 +44,26 @@ class Adapter(Protocol):
     def probe(self) -> None:
         """Raise Unavailable when a package or file is missing; import nothing."""
 
-    def load(self) -> Loaded:
-        """Bring the weights from disk to RAM, pages only as they are needed; after an error `unload` is called."""
+    def load(self, on: str | None = None) -> Loaded:
+        """Bring the weights from disk to RAM, pages only as they are needed; after an error `unload` is called.
+
+        They are read for the device that the encoder wishes for, or for `on`, by torch's name.
+        """
+
+    def needs(self) -> Needs:
+        """Return what the weights would take on the device that the encoder wishes for; read after `load`.
+
+        It stays known after a `load` for another device.
+        """
 
     def fault_in(self) -> None:
-        """Read all the weights into RAM now; called before `resume`."""
+        """Read all the weights into RAM now; those that will be streamed on a CPU into the system's file cache only."""
 
-    def resume(self) -> None:
-        """Bring the weights from RAM to the device."""
+    def resume(self, placement: Placement) -> str | None:
+        """Bring the weights from RAM to the device that they were read for, whole or streamed.
+
+        Returns what a person should know about it. Raises OutOfMemory and leaves them in RAM where they do not fit.
+        """
 
     def stale(self) -> str | None:
         """Say what happened to the weights' files since they were loaded, None for nothing; touches no weight."""

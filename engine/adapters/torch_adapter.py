@@ -6,23 +6,25 @@ import logging
 import time
 import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, final
 
 from engine import paths
 from engine.adapters import hub, model_folder, references
 from engine.adapters.protocol import Loaded
 from engine.config import EncoderConfig
-from engine.errors import Unavailable
-from engine.weights.devices import choose, empty_cache
+from engine.errors import OutOfMemory, Unavailable
+from engine.placement import CPU, Needs, Placement
+from engine.weights.devices import Choice, choose, empty_cache, out_of_memory_on
 from engine.weights.footprint import NOTHING, Footprint
 from engine.weights.gate import CONSTRUCTION
 from engine.weights.home import Home
 from engine.weights.identity import Identity
-from engine.weights.mapping import read_ahead
+from engine.weights.mapping import read_ahead, warm_cache
 from engine.weights.matching import Found
 from engine.weights.release import dismantle, release, settle
 from engine.weights.store import Store
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
     import torch
 
 _log = logging.getLogger(__name__)
+
+_BATCH_SIZE: Final = 32
+"""Inputs per forward; on a CPU larger batches are slower, because they pad more."""
+
+T = TypeVar("T")
 
 
 class TorchAdapter(ABC):
@@ -43,7 +50,9 @@ class TorchAdapter(ABC):
         """Keep the configuration; import and read nothing."""
         self._config = config
         self._wanted_device = device
-        self._device = "cpu"
+        self._device = CPU
+        self._needs: Needs | None = None
+        self._batch_size = _BATCH_SIZE
         self._module: Any = None
         self._home: Home | None = None
         self._left: list[Home] = []
@@ -71,8 +80,8 @@ class TorchAdapter(ABC):
         references.locate(self._config.model)
 
     @final
-    def load(self) -> Loaded:
-        """Read the model; asks a hub only for a model that is a hub id."""
+    def load(self, on: str | None = None) -> Loaded:
+        """Read the model for the device that it wishes for, or for `on`; asks a hub only for a hub id."""
         reference = references.locate(self._config.model)
         began = time.monotonic()
         hub.be_quiet()
@@ -80,15 +89,17 @@ class TorchAdapter(ABC):
 
         library = self._import_library()
         imported = time.monotonic()
-        choice = choose(self._wanted_device)
+        choice = choose(self._wanted_device) if on is None else Choice(on)
         self._device = choice.device
         folder = Path(reference.source) if reference.local else hub.fetch(reference.source)
         sources = tuple(Identity.of(file) for file in model_folder.weight_files(folder))
         made_by = f"{library}, torch {torch.__version__}, {model_folder.configuration(folder)}"
         if (sources, made_by) != (self._sources, self._made_by):
             self._sources, self._made_by, self._found, self._writes = sources, made_by, {}, {}
-        for source in sources:
-            read_ahead(source.path)
+        if not (self._config.stream_layers and self._device == CPU):
+            # There, less may be in memory than the files hold.
+            for source in sources:
+                read_ahead(source.path)
         with CONSTRUCTION:
             self._module = self._construct(folder)
         self._home = Home(
@@ -98,7 +109,12 @@ class TorchAdapter(ABC):
             device=self._device,
             made_by=made_by,
             known=self._found,
+            dtype=self._config.dtype,
+            keep=self._config.home,
         )
+        whole, least = self._home.needs()
+        if on is None:
+            self._needs = Needs(self._device, whole, least if self._config.stream_layers else None)
         self._found = self._home.found
         self._home.restore(self._writes)
         self._writes = {}
@@ -106,10 +122,31 @@ class TorchAdapter(ABC):
         return Loaded(
             device=self._device,
             note=choice.reason,
-            revision=reference.revision or (None if reference.local else folder.name),
+            streamable=least is not None,
+            revision=self._revision(reference.revision or (None if reference.local else folder.name)),
             import_seconds=imported - began,
             load_seconds=time.monotonic() - imported,
         )
+
+    @final
+    def _in_batches(self, compute: Callable[[int], T], count: int) -> T:
+        """Return what `compute` makes of `count` inputs in batches of the size that it is given.
+
+        Where the device has no memory for a batch it begins anew with batches half as large, and what worked is kept
+        until the weights come up again. Raises OutOfMemory when one input alone is too much.
+        """
+        size = max(1, min(self._batch_size, count))
+        while True:
+            try:
+                with out_of_memory_on(self._device):
+                    return compute(size)
+            except OutOfMemory:
+                if size == 1:
+                    raise
+            # Not before: the error may hold what was computed last.
+            empty_cache(self._device)
+            size = self._batch_size = (size + 1) // 2
+            _log.warning("%s has memory for batches of %d at most", self._device, size)
 
     @property
     @final
@@ -118,18 +155,32 @@ class TorchAdapter(ABC):
         return self._home.cannot_rest if self._home else None
 
     @final
-    def fault_in(self) -> None:
-        """Read all the weights into RAM now."""
-        self._at_home.fault_in()
+    def needs(self) -> Needs:
+        """Return what the weights would take on the device that the encoder wishes for."""
+        assert self._needs is not None, "only after a load"  # noqa: S101 - the slot's promise
+        return self._needs
 
     @final
-    def resume(self) -> None:
-        """Let the module compute on its device."""
-        if self._device == "cpu":
-            self._at_home.to_device()
+    def fault_in(self) -> None:
+        """Read all the weights into RAM now; what will be streamed on a CPU into the system's file cache only."""
+        if self._config.stream_layers and self._device == CPU:
+            for source in self._sources:
+                warm_cache(source.path)
         else:
-            with CONSTRUCTION:
-                self._at_home.to_device()
+            self._at_home.fault_in()
+
+    @final
+    def resume(self, placement: Placement) -> str | None:
+        """Let the module compute, whole or streamed; raises OutOfMemory and leaves it in RAM where it does not fit."""
+        self._batch_size = _BATCH_SIZE
+        if placement.device == CPU:
+            return self._at_home.to_device(placement)
+        try:
+            with CONSTRUCTION, out_of_memory_on(placement.device):
+                return self._at_home.to_device(placement)
+        except OutOfMemory:
+            empty_cache(placement.device)
+            raise
 
     @final
     def stale(self) -> str | None:
@@ -139,7 +190,7 @@ class TorchAdapter(ABC):
     @final
     def offload(self) -> Footprint:
         """Give the weights' memory back, keep skeleton and tokenizer; returns where they were. Raises CannotRest."""
-        if self._device == "cpu":
+        if self._device == CPU:
             return self._at_home.offload()
         with CONSTRUCTION:
             before = self._at_home.offload()
@@ -183,6 +234,12 @@ class TorchAdapter(ABC):
         if now.in_ram is None or None in left:
             return replace(now, in_ram=None)
         return replace(now, in_ram=now.in_ram + kept + sum(filter(None, left)))
+
+    def _revision(self, revision: str | None) -> str | None:
+        """The model's revision with the element type that it computes in, on which its answers depend too."""
+        weights = (str(weight.dtype) for weight in self._module.parameters() if weight.is_floating_point())
+        dtype = next(weights, "").removeprefix("torch.")
+        return "+".join(filter(None, (revision, dtype))) or None
 
     def _gone(self) -> bool:
         self._left = [home for home in self._left if not home.gone]

@@ -28,6 +28,9 @@ _PATCHABLE_ENCODER_KEYS: Final = (
     "idle_timeout_seconds",
     "unload_timeout_seconds",
     "device",
+    "stream_layers",
+    "home",
+    "dtype",
     "pin",
 )
 

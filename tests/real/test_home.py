@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
 import json
+import mmap
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +19,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.errors import CannotRest, LoadFailed
-from engine.weights.home import Found, Home
+from engine.placement import CPU, Placement
+from engine.weights.home import Home
 from engine.weights.identity import Identity
 from engine.weights.store import Entry, Store
 
 MIB = 1 << 20
+HERE = Placement(CPU)
 
 Adopt = Callable[..., Home]
 
@@ -36,16 +40,14 @@ def adopt(store: Store) -> Iterator[Adopt]:
     """Gives a module a home over files; every home that a test leaves open is closed at its end."""
     homes = []
 
-    def begin(
-        module: nn.Module, *files: Path, device: str = "cpu", known: Found | None = None, kept: Store = store
-    ) -> Home:
+    def begin(module: nn.Module, *files: Path, device: str = CPU, kept: Store = store, **choices: Any) -> Home:
         sources = [Identity.of(file) for file in files]
-        homes.append(Home(module, sources, kept, device=device, made_by="a test", known=known))
+        homes.append(Home(module, sources, kept, device=device, made_by="a test", **choices))
         return homes[-1]
 
     yield begin
     for home in homes:
-        if home._stretches or home._mappings:
+        if home._stretches or home._adoption.mappings:
             home.close()
 
 
@@ -161,10 +163,10 @@ def test_outputs_are_bit_identical_after_adoption_and_after_every_way_down_and_u
         home = adopt(module, written(tmp_path / "model.safetensors", module.state_dict()))
         assert bits(module(inputs)) == before
         for _ in range(2):
-            home.to_device()
+            home.to_device(HERE)
             assert bits(module(inputs)) == before
             home.offload()
-        home.to_device()
+        home.to_device(HERE)
         assert bits(module(inputs)) == before
 
 
@@ -264,9 +266,9 @@ def test_empty_tensors_and_those_without_dimensions_stay_what_they_are(tmp_path:
     module.register_buffer("flag", torch.tensor([True, False, True]))
     file = written(tmp_path / "model.safetensors", module.state_dict())
     home = adopt(module, file)
-    home.to_device()
+    home.to_device(HERE)
     home.offload()
-    home.to_device()
+    home.to_device(HERE)
     assert all(lies_in(tensor, file) for tensor in (module.scale, module.steps, module.flag))
     assert module.scale.shape == module.steps.shape == ()
     assert (module.scale.item(), module.steps.item(), module.flag.tolist()) == (2.5, 7, [True, False, True])
@@ -338,9 +340,9 @@ def test_aliases_look_at_the_same_memory_still(tmp_path: Path, adopt: Adopt, dty
     file = written(tmp_path / "model.safetensors", state)
     wanted = {name: bits(tensor.float()) for name, tensor in module.state_dict().items()}
     home = adopt(module, file)
-    home.to_device()
+    home.to_device(HERE)
     home.offload()
-    home.to_device()
+    home.to_device(HERE)
     assert {name: bits(tensor) for name, tensor in module.state_dict().items()} == wanted
     assert home.total == 12 * 6 * 4
     assert len(home.found) == 1
@@ -400,9 +402,9 @@ def test_half_precision_computes_as_float32_on_a_cpu_from_a_file_converted_once(
     inputs = torch.randn(3, 8)
     with torch.inference_mode():
         assert bits(module(inputs)) == bits(other(inputs))
-        again.to_device()
+        again.to_device(HERE)
         again.offload()
-        again.to_device()
+        again.to_device(HERE)
         assert bits(module(inputs)) == bits(other(inputs))
 
 
@@ -455,7 +457,7 @@ def test_pickled_weights_are_converted(tmp_path: Path, adopt: Adopt, store: Stor
     (ours,) = converted(store)
     assert all(lies_in(tensor, ours) for tensor in module.state_dict().values())
     assert [bits(tensor) for tensor in module.state_dict().values()] == wanted
-    home.to_device()
+    home.to_device(HERE)
     home.offload()
     assert home.cannot_rest is None
 
@@ -515,7 +517,7 @@ def test_a_module_with_weights_that_no_file_can_hold_says_so_and_works(
     assert home.cannot_rest is not None
     assert "extra" in home.cannot_rest
     assert "when idle it is unloaded" in home.cannot_rest
-    home.to_device()
+    home.to_device(HERE)
     with torch.inference_mode():
         assert bits(module(inputs)) == before
         with pytest.raises(CannotRest, match="extra"):
@@ -537,7 +539,7 @@ def test_a_module_without_files_says_so_and_works(adopt: Adopt) -> None:
         with pytest.raises(CannotRest):
             home.offload()
         assert bits(module(inputs)) == before
-    home.to_device()
+    home.to_device(HERE)
     assert home.footprint().on_device == home.total == sum(t.nbytes for t in module.state_dict().values())
 
 
@@ -555,7 +557,7 @@ def test_a_full_disk_leaves_the_weights_in_plain_memory_and_says_so(
     assert "when idle it is unloaded" in home.cannot_rest
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in module.state_dict().items())
     assert not converted(kept)
-    home.to_device()
+    home.to_device(HERE)
     with torch.inference_mode():
         assert module(torch.randn(3, 8)).dtype is torch.float32
     with pytest.raises(CannotRest, match="plain memory"):
@@ -581,7 +583,7 @@ def test_stepping_down_gives_the_memory_back_and_coming_up_takes_it_again(
     assert smaps(file) <= 0.05 * 64 * MIB, "adoption itself leaves no pages behind"
     inputs = torch.randn(2, 2048)
     for _ in range(2):
-        home.to_device()
+        home.to_device(HERE)
         with torch.inference_mode():
             first = bits(module(inputs))
         up, held, figures = rss(), smaps(file), home.footprint()
@@ -595,7 +597,7 @@ def test_stepping_down_gives_the_memory_back_and_coming_up_takes_it_again(
         assert figures.on_device == 0
         assert abs(figures.in_ram - left) <= 0.05 * held
         assert up - down >= 0.95 * held
-        home.to_device()
+        home.to_device(HERE)
         with torch.inference_mode():
             assert bits(module(inputs)) == first
 
@@ -632,9 +634,9 @@ def test_one_element_written_keeps_the_weights_up_and_its_value(
     content = file.read_bytes()
     module = seeded(chain).to(dtype)
     home = adopt(module, file)
-    home.to_device()
+    home.to_device(HERE)
     home.offload()
-    home.to_device()
+    home.to_device(HERE)
     with torch.no_grad():
         module[3].weight[2, 5] = 42
     wanted = {name: bits(tensor) for name, tensor in module.state_dict().items()}
@@ -651,7 +653,7 @@ def test_one_element_written_keeps_the_weights_up_and_its_value(
     again = adopt(fresh, file)
     assert fresh[3].weight[2, 5] != 42
     again.restore(writes)
-    again.to_device()
+    again.to_device(HERE)
     assert {name: bits(tensor) for name, tensor in fresh.state_dict().items()} == wanted
     with pytest.raises(CannotRest):
         again.offload()
@@ -793,7 +795,7 @@ def test_no_mapping_remains_once_home_and_module_are_gone(
     file = written(tmp_path / "model.safetensors", module.state_dict())
     home = adopt(module, file)
     ours = [file, *converted(store)]
-    home.to_device()
+    home.to_device(HERE)
     with torch.inference_mode():
         module(torch.randn(2, 8))
     assert all(mappings(path) for path in ours)
@@ -808,7 +810,7 @@ def test_a_parameter_that_somebody_keeps_is_told(tmp_path: Path, adopt: Adopt) -
     module = seeded(chain)
     file = written(tmp_path / "model.safetensors", module.state_dict())
     home = adopt(module, file)
-    home.to_device()
+    home.to_device(HERE)
     with torch.inference_mode():
         module(torch.randn(2, 8))
     kept = module[3].weight
@@ -889,3 +891,153 @@ def test_other_data_behind_a_parameter_is_kept(tmp_path: Path, adopt: Adopt) -> 
     assert not torch.equal(again[0].weight, module[0].weight)
     other.restore(home.writes())
     assert torch.equal(again[0].weight, module[0].weight)
+
+
+# An element type that was asked for
+
+
+def attended() -> nn.Module:
+    """Weights, running statistics, and buffers that no file has: one as wide as the weights may be, one of integers."""
+    module = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 4))
+    module.register_buffer("frequencies", torch.rand(4), persistent=False)
+    module.register_buffer("ids", torch.arange(4), persistent=False)
+    return module
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("wanted", ["float32", "float16", "bfloat16"])
+def test_every_floating_weight_gets_the_type_that_was_asked_for(
+    tmp_path: Path, adopt: Adopt, store: Store, stored: torch.dtype, wanted: str
+) -> None:
+    module, dtype = seeded(attended).to(stored), getattr(torch, wanted)
+    module.frequencies = module.frequencies.float()
+    file = written(tmp_path / "model.safetensors", module.state_dict())
+    plain = copy.deepcopy(module)
+    home = adopt(module, file, dtype=wanted)
+    ours = converted(store)
+    assert len(ours) == (stored is not dtype)
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        expected = plain.state_dict()[name]
+        expected = expected.to(dtype) if expected.is_floating_point() else expected
+        assert bits(tensor) == bits(expected), name
+        assert tensor.dtype is expected.dtype
+        assert lies_in(tensor, ours[0] if ours and expected.is_floating_point() else file), name
+    assert module.get_buffer("frequencies").dtype is torch.float32, "as the library made it"
+    assert home.cannot_rest is None
+    inputs = torch.randn(3, 8, dtype=dtype)
+    with torch.inference_mode():
+        for _ in range(2):
+            home.to_device(HERE)
+            assert bits(module(inputs)) == bits(plain.to(dtype)(inputs))
+            home.offload()
+
+
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
+def test_a_narrow_buffer_that_no_file_has_goes_with_the_weights(tmp_path: Path, adopt: Adopt, wanted: str) -> None:
+    module = seeded(attended).half()
+    file = written(tmp_path / "model.safetensors", module.state_dict())
+    adopt(module, file, dtype=wanted)
+    assert module.get_buffer("frequencies").dtype is getattr(torch, wanted)
+    assert module.get_buffer("ids").dtype is torch.int64
+
+
+def test_each_element_type_is_converted_once(tmp_path: Path, adopt: Adopt, store: Store) -> None:
+    file = written(tmp_path / "model.safetensors", seeded(chain).state_dict())
+    kept = []
+    for dtype in ("float16", "bfloat16", "float16", "float32", "auto"):
+        adopt(seeded(chain), file, dtype=dtype)
+        kept.append(converted(store))
+    assert [len(files) for files in kept] == [1, 2, 2, 2, 2]
+
+
+def test_parameters_that_no_file_can_hold_get_the_type_too(tmp_path: Path, adopt: Adopt) -> None:
+    module = seeded(chain)
+    file = written(tmp_path / "model.safetensors", module.state_dict())
+    module[0].weight = nn.Parameter(module[0].weight.detach().to_sparse(), requires_grad=False)
+    adopt(module, file, dtype="bfloat16")
+    assert module[0].weight.dtype is module[3].weight.dtype is torch.bfloat16
+
+
+# A home on disk
+
+
+def cached(path: Path) -> bool:
+    """Whether the system has a page of a file in its cache. Source: mincore(2), which reads nothing itself."""
+    size = path.stat().st_size
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as memory:
+        first = ctypes.c_char.from_buffer(memory)
+        pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(size), pages) == 0
+        del first
+    return any(page & 1 for page in pages)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_a_home_on_disk_leaves_nothing_in_ram_not_even_the_systems_cache(
+    tmp_path: Path, adopt: Adopt, store: Store, dtype: str
+) -> None:
+    module = seeded(chain)
+    file = written(tmp_path / "model.safetensors", module.state_dict())
+    os.sync()
+    home = adopt(module, file, keep="disk", dtype=dtype)
+    assert home.cannot_rest == "Its home is the disk, so when idle it is unloaded."
+    home.to_device(HERE)
+    with torch.inference_mode():
+        module(torch.randn(2, 8, dtype=module[0].weight.dtype))
+    with pytest.raises(CannotRest, match="Its home is the disk"):
+        home.offload()
+    home.close()
+    files = [file, *converted(store)]
+    home.forget_files()
+    assert all(cached(path) for path in files), "it is still in use"
+    del module
+    gc.collect()
+    assert home.gone
+    home.forget_files()
+    assert not [path.name for path in files if cached(path)]
+
+
+def test_a_home_in_files_leaves_the_systems_cache_alone(tmp_path: Path, adopt: Adopt) -> None:
+    module = seeded(chain)
+    file = written(tmp_path / "model.safetensors", module.state_dict())
+    os.sync()
+    home = adopt(module, file)
+    home.close()
+    del module
+    gc.collect()
+    home.forget_files()
+    assert cached(file)
+
+
+# In less RAM than it takes
+
+
+class Tower(nn.Module):
+    """Blocks that stand in one list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(512, 512) for _ in range(6))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Run one block after the other."""
+        for block in self.blocks:
+            inputs = torch.relu(block(inputs))
+        return inputs
+
+
+def test_blocks_give_their_pages_back_where_they_are_streamed_on_a_cpu(tmp_path: Path, adopt: Adopt) -> None:
+    module, inputs = seeded(Tower), torch.randn(3, 512)
+    file = written(tmp_path / "model.safetensors", module.state_dict())
+    with torch.inference_mode():
+        wanted = module(inputs)
+        home = adopt(module, file)
+        whole, least = home.needs()
+        assert least is not None
+        assert home.to_device(Placement(CPU, least, "for a test")) is not None
+        assert torch.equal(module(inputs), wanted)
+        assert smaps(file) < whole / 2
+        home.offload()
+        assert home.to_device(HERE) is None
+        assert torch.equal(module(inputs), wanted)
+        assert smaps(file) > 0.9 * whole

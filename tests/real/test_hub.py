@@ -160,6 +160,7 @@ import json, os, sys, threading, urllib.request
 
 from engine.adapters.dense import DenseAdapter
 from engine.config import EncoderConfig
+from engine.placement import Placement
 from engine.weights.gate import CONSTRUCTION
 
 adapter, loaded = DenseAdapter(EncoderConfig("small", "dense", sys.argv[1]), "cpu"), []
@@ -171,7 +172,7 @@ if free:
     CONSTRUCTION.release()
 urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/go").close()
 thread.join()
-adapter.resume()
+adapter.resume(Placement("cpu"))
 shape = adapter.encode(["a pilot light"]).vectors.shape
 print(json.dumps({"free": free, "revision": loaded[0].revision, "shape": shape, "rests": adapter.cannot_rest is None}))
 """

@@ -7,19 +7,21 @@ import mmap
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from engine.weights import pages
+from engine.weights import layout, pages
+from engine.weights.mapping import Mapping, warm_cache
 from engine.weights.pages import Usage
 
 if sys.platform != "linux":
     pytest.skip("the page tables are Linux'", allow_module_level=True)
 
-from engine.weights.pages import linux, other
+from engine.weights.pages import linux, other, touch
 
 MIB = 1 << 20
 SIZE = 32 * MIB
@@ -223,3 +225,138 @@ def test_the_other_systems_advice_reaches_the_c_library(path: Path) -> None:
         assert other.usage(it.address, it.length) == Usage(None, 0)
     with pytest.raises(OSError, match="madvise"):
         other.give_back(1, PAGE)
+
+
+# The file cache
+
+
+def cached(it: Mapped, begin: int = 0, end: int | None = None) -> int:
+    """Bytes of the file that are in the system's cache, from mincore(2)."""
+    length = (end or it.length) - begin
+    found = (ctypes.c_ubyte * (whole(length) // PAGE))()
+    assert ctypes.CDLL(None).mincore(ctypes.c_void_p(it.address + begin), ctypes.c_size_t(length), found) == 0
+    return sum(page & 1 for page in found) * PAGE
+
+
+def forget(path: Path) -> None:
+    """Drop the file from the system's cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def test_a_file_that_is_warmed_is_in_the_cache_and_not_in_the_process(path: Path) -> None:
+    forget(path)
+    warm_cache(path)
+    with mapped(path) as it:
+        assert cached(it) == whole(it.length)
+        assert it.usage() == Usage(0, 0)
+
+
+def test_of_a_large_file_little_is_resident_while_it_is_warmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(256 * MIB)
+    seen, advise = [resident()], linux._advise
+
+    def watched(memory: mmap.mmap, *advice: int) -> None:
+        advise(memory, *advice)
+        seen.append(resident())
+
+    monkeypatch.setattr(linux, "_advise", watched)
+    warm_cache(path)
+    assert 16 * MIB < max(seen) - seen[0] <= 40 * MIB
+    assert seen[-1] - seen[0] <= 8 * MIB
+
+
+def test_a_kernel_that_cannot_fill_a_mapping_reads_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linux, "_MADV_POPULATE_READ", 9999)
+    forget(path)
+    warm_cache(path)
+    with mapped(path) as it:
+        assert cached(it) == whole(it.length)
+
+
+def test_reading_a_file_through_warms_it_too(path: Path) -> None:
+    forget(path)
+    with path.open("rb", buffering=0) as file:
+        touch.read_through(file)
+    with mapped(path) as it:
+        assert cached(it) == whole(it.length)
+
+
+def test_an_empty_file_is_warm(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    warm_cache(tmp_path / "empty")
+
+
+def resident() -> int:
+    """Bytes of the whole process, counted exactly."""
+    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8")
+    return int(rollup.partition("Rss:")[2].split()[0]) * 1024
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(layout.header([("bytes", "U8", (SIZE,))], {}) + os.urandom(MIB) * (SIZE // MIB))
+    forget(path)
+    return path
+
+
+def test_a_hint_reads_a_range_into_the_cache_and_makes_nothing_resident(weights: Path) -> None:
+    mapping = Mapping(weights)
+    with mapped(weights) as it:
+        mapping.will_need(4 * MIB + 5, 8 * MIB + 5)
+        give_up = time.monotonic() + 20
+        while cached(it, 4 * MIB, 8 * MIB + PAGE) < 4 * MIB + PAGE:
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+    assert mapping.usage() == Usage(0, 0)
+    mapping.close()
+
+
+def test_a_hint_on_what_is_gone_is_no_error(weights: Path) -> None:
+    mapping = Mapping(weights)
+    mapping.close()
+    mapping.will_need()
+    linux.will_need(0, PAGE)
+
+
+def test_a_range_is_given_back_with_the_pages_at_its_borders_and_no_others(weights: Path) -> None:
+    mapping = Mapping(weights)
+    flat = mapping.flat(mapping.places["bytes"]).numpy()
+    assert int(flat[::PAGE].sum()) + int(flat[-1]) >= 0
+    everything = mapping.usage().resident
+    assert everything == whole(weights.stat().st_size)
+    mapping.give_back(5 * PAGE - 1, 7 * PAGE + 1)
+    assert mapping.usage() == Usage(everything - 4 * PAGE, 0)
+    mapping.give_back(8 * PAGE, 8 * PAGE)
+    assert mapping.usage() == Usage(everything - 4 * PAGE, 0)
+    mapping.give_back(everything - PAGE)
+    assert mapping.usage() == Usage(everything - 5 * PAGE, 0)
+    mapping.give_back()
+    assert mapping.usage() == Usage(0, 0)
+
+
+# Which file it is
+
+
+def test_two_mappings_of_a_file_are_known_to_be_of_the_same(path: Path) -> None:
+    with mapped(path) as one, mapped(path) as other:
+        known = pages.backings()
+        assert known.of(one.address + 5, PAGE) == known.of(other.address + 5, PAGE)
+        assert known.of(one.address + 5, PAGE) != known.of(other.address + 6, PAGE)
+
+
+def test_a_copy_of_a_file_is_another_one(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.write_bytes(path.read_bytes())
+    with mapped(path) as one, mapped(copy) as other:
+        known = pages.backings()
+        assert known.of(one.address, PAGE) != known.of(other.address, PAGE)
+
+
+def test_memory_that_is_no_files_is_known_as_none() -> None:
+    memory = ctypes.create_string_buffer(64 * MIB)
+    assert pages.backings().of(ctypes.addressof(memory), 64 * MIB) is None

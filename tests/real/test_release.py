@@ -24,6 +24,7 @@ from pathlib import Path
 
 from engine.adapters.dense import DenseAdapter
 from engine.config import EncoderConfig
+from engine.placement import Placement
 
 folder = sys.argv[1]
 adapter = DenseAdapter(EncoderConfig("small", "dense", folder), "cpu")
@@ -32,7 +33,7 @@ found = {"alive": [], "mapped": []}
 
 def up():
     adapter.load()
-    adapter.resume()
+    adapter.resume(Placement("cpu"))
     adapter.encode(["a pilot light"])
 
 

@@ -11,8 +11,10 @@ from engine.adapters.protocol import Loaded
 from engine.config import Config, EncoderConfig, Hardware
 from engine.events import Event, StateChanged, TimerSet
 from engine.memory import Reading
-from engine.slot import Slot, Terms
+from engine.placement import Needs, Placement
+from engine.slot import Slot
 from engine.state import EncoderView, State
+from engine.terms import Terms
 from engine.weights.footprint import Footprint
 
 LIMIT = 5.0
@@ -66,6 +68,12 @@ class FakeAdapter:
     def __init__(self, config: EncoderConfig | None = None, device: str = "gpu") -> None:
         self.config = config
         self.device = device
+        """Where it wishes to be."""
+        self.stands_on = device
+        """Where its weights were read for."""
+        self.least: int | None = None
+        self.placements: list[Placement] = []
+        """Every one that it came up in."""
         self.cannot_rest: str | None = None
         self.changed: str | None = None
         """What happened to the files since the last load."""
@@ -104,10 +112,15 @@ class FakeAdapter:
     def probe(self) -> None:
         self._run("probe")
 
-    def load(self) -> Loaded:
+    def load(self, on: str | None = None) -> Loaded:
+        self.stands_on = on or self.device
+        self._rest = "file" if self.stands_on == "cpu" else "ram"
         self._run("load", {self._rest})
         self.changed = None
-        return Loaded(device=self.device, revision="1", import_seconds=1.0, load_seconds=2.0, note=self.note)
+        return Loaded(device=self.stands_on, revision="1", import_seconds=1.0, load_seconds=2.0, note=self.note)
+
+    def needs(self) -> Needs:
+        return Needs(self.device, SIZE, self.least)
 
     def fault_in(self) -> None:
         self._run("fault_in", {"ram"})
@@ -121,8 +134,11 @@ class FakeAdapter:
         self._run("offload", {self._rest})
         return before
 
-    def resume(self) -> None:
+    def resume(self, placement: Placement) -> str | None:
+        assert placement.device == self.stands_on
         self._run("resume", {"device"})
+        self.placements.append(placement)
+        return None if placement.streamed_in is None else f"Streamed in {placement.streamed_in} bytes."
 
     def unload(self) -> bool:
         self._run("unload", set())
@@ -145,7 +161,7 @@ class FakeAdapter:
         if not self.weights:
             return Footprint(0, self._left, 0)
         on_device, in_ram = (SIZE if place in self.weights else 0 for place in ("device", "ram"))
-        if self.device != "cpu":
+        if self.stands_on != "cpu":
             return Footprint(on_device + self._left, None if self.blind else in_ram + self.beside, SIZE)
         if "device" in self.weights:
             return Footprint(None if self.blind else on_device, self.beside, SIZE)

@@ -9,6 +9,7 @@ from engine_fakes import SIZE, FakeAdapter
 
 from engine.descent import Descent, descend, drop
 from engine.errors import CannotRest, MoveFailed
+from engine.placement import Placement
 from engine.state import State
 from engine.weights.footprint import UNKNOWN, Footprint
 
@@ -20,7 +21,7 @@ def up(device: str) -> FakeAdapter:
     """An adapter whose weights are on their device, with no call on record."""
     adapter = FakeAdapter(device=device)
     adapter.load()
-    adapter.resume()
+    adapter.resume(Placement(device))
     adapter.calls.clear()
     return adapter
 

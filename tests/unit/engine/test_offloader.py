@@ -12,7 +12,7 @@ from test_state import view
 
 from engine.offloader import Offloader
 from engine.policy import Decision, Step
-from engine.state import EncoderView, State
+from engine.state import EncoderView, Shortage, State
 
 
 class FakeLadder:
@@ -35,17 +35,46 @@ class FakeLadder:
         self.applied.set()
 
 
+class FakeDevices:
+    """Says what is short as scripted, and keeps what was done about it."""
+
+    def __init__(self, *short: Shortage, watching: bool = False) -> None:
+        self.watching = watching
+        self.short = short
+        self.relieved: list[Shortage] = []
+
+    def shortages(self) -> tuple[Shortage, ...]:
+        return self.short
+
+    def relieve(self, shortage: Shortage) -> None:
+        self.relieved.append(shortage)
+
+
 def test_a_tick_applies_what_is_due_and_says_how_long_nothing_else_is() -> None:
     ladder = FakeLadder(view(State.ON_DEVICE, name="due", last_used=960.0), view(State.ON_DEVICE, last_used=990.0))
     ladder.on_apply = lambda: setattr(ladder, "shown", ladder.shown[1:])
-    assert Offloader(ladder, FakeClock()).tick() == 20.0
+    assert Offloader(ladder, FakeDevices(), FakeClock()).tick() == 20.0
     assert ladder.decisions == [Decision("due", Step.OFFLOAD, 960.0, "idle for 30 s")]
+
+
+def test_a_tick_relieves_what_is_short_and_looks_again_a_second_later() -> None:
+    shortage = Shortage("cuda:0", 5, "another program needs VRAM")
+    devices = FakeDevices(shortage, watching=True)
+    awake = view(State.ON_DEVICE, last_used=990.0)
+    assert Offloader(FakeLadder(awake), devices, FakeClock()).tick() == 1.0
+    assert devices.relieved == [shortage]
+
+
+def test_a_tick_looks_at_no_device_while_nothing_can_become_short_there() -> None:
+    devices = FakeDevices(Shortage("cuda:0", 5, "another program needs VRAM"))
+    assert Offloader(FakeLadder(), devices, FakeClock()).tick() is None
+    assert devices.relieved == []
 
 
 def test_a_tick_unloads_what_a_request_wanted_unloaded_at_its_end() -> None:
     ladder = FakeLadder(view(State.ON_DEVICE, last_used=1000.0, keep_alive_seconds=0.0))
     ladder.on_apply = lambda: setattr(ladder, "shown", ())
-    assert Offloader(ladder, FakeClock()).tick() is None
+    assert Offloader(ladder, FakeDevices(), FakeClock()).tick() is None
     assert ladder.decisions == [Decision("minilm", Step.UNLOAD, 1000.0, "a request asked for it (keep_alive 0)")]
 
 
@@ -54,24 +83,24 @@ def test_a_tick_sleeps_as_long_as_a_request_wants_an_encoder_kept() -> None:
         view(State.ON_DEVICE, name="kept", last_used=900.0, keep_alive_seconds=300.0),
         view(State.ON_DEVICE, name="stays", last_used=900.0, keep_alive_seconds=-1.0),
     )
-    assert Offloader(ladder, FakeClock()).tick() == 200.0
+    assert Offloader(ladder, FakeDevices(), FakeClock()).tick() == 200.0
     assert ladder.decisions == []
 
 
 def test_a_tick_with_nothing_that_can_expire_sleeps_until_woken() -> None:
     ladder = FakeLadder(view(State.UNLOADED), view(State.ON_DEVICE, last_used=1.0, pinned=True))
-    assert Offloader(ladder, FakeClock()).tick() is None
+    assert Offloader(ladder, FakeDevices(), FakeClock()).tick() is None
     assert ladder.decisions == []
 
 
 def test_what_is_due_but_busy_is_not_asked_in_a_tight_loop() -> None:
     ladder = FakeLadder(view(State.ON_DEVICE, last_used=1.0))
-    assert Offloader(ladder, FakeClock()).tick() == pytest.approx(0.05)
+    assert Offloader(ladder, FakeDevices(), FakeClock()).tick() == pytest.approx(0.05)
 
 
 def test_the_thread_starts_on_demand_and_once_and_stops() -> None:
     before = set(threading.enumerate())
-    offloader = Offloader(FakeLadder(), FakeClock())
+    offloader = Offloader(FakeLadder(), FakeDevices(), FakeClock())
     assert set(threading.enumerate()) == before
     offloader.start()
     offloader.start()
@@ -81,12 +110,12 @@ def test_the_thread_starts_on_demand_and_once_and_stops() -> None:
 
 
 def test_stopping_without_a_start_does_nothing() -> None:
-    Offloader(FakeLadder(), FakeClock()).stop(LIMIT)
+    Offloader(FakeLadder(), FakeDevices(), FakeClock()).stop(LIMIT)
 
 
 def test_waking_makes_it_look_again() -> None:
     ladder = FakeLadder()
-    offloader = Offloader(ladder, FakeClock())
+    offloader = Offloader(ladder, FakeDevices(), FakeClock())
     offloader.start()
     for _ in range(2):
         assert ladder.looked.acquire(timeout=LIMIT)
@@ -108,7 +137,7 @@ def test_a_tick_that_fails_is_logged_and_the_thread_goes_on(caplog: pytest.LogCa
         ladder.shown = ()
 
     ladder.on_apply = fail_once
-    offloader = Offloader(ladder, FakeClock())
+    offloader = Offloader(ladder, FakeDevices(), FakeClock())
     with caplog.at_level(logging.ERROR):
         offloader.start()
         assert failed.wait(LIMIT)
@@ -121,7 +150,7 @@ def test_a_tick_that_fails_is_logged_and_the_thread_goes_on(caplog: pytest.LogCa
 def test_a_stop_that_runs_out_of_time_names_the_thread(caplog: pytest.LogCaptureFixture) -> None:
     ladder, gate = FakeLadder(view(State.ON_DEVICE, last_used=1.0)), Gate()
     ladder.on_apply = gate.passed
-    offloader = Offloader(ladder, FakeClock())
+    offloader = Offloader(ladder, FakeDevices(), FakeClock())
     offloader.start()
     gate.reached()
     with caplog.at_level(logging.WARNING):

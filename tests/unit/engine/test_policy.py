@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from test_state import view
 
 from engine import policy
-from engine.policy import Decision, Step
-from engine.state import State
+from engine.policy import Decision, Step, relieve
+from engine.state import EncoderView, Shortage, State
 
 ON_DEVICE, IN_RAM = State.ON_DEVICE, State.IN_RAM
 NO_TIMEOUT = {"idle_timeout_seconds": 0.0}
@@ -107,3 +108,62 @@ def test_a_sleeper_is_not_woken_again_and_again_while_what_unloads_at_its_end_st
 def test_deciding_twice_from_the_same_views_gives_the_same() -> None:
     views = (view(ON_DEVICE, last_used=1.0), view(IN_RAM, stepped_down_at=2.0))
     assert policy.decide(5000.0, views) == policy.decide(5000.0, views)
+
+
+# Making room on a device
+
+
+def on_gpu(name: str, **fields: Any) -> EncoderView:
+    fields = {"last_used": 900.0, "came_up_at": 800.0, "bytes_on_device": 10, **fields}
+    return view(State.ON_DEVICE, name=name, device="cuda:0", **fields)
+
+
+def relieved(nbytes: int, *views: EncoderView, **limits: Any) -> list[str]:
+    shortage = Shortage("cuda:0", nbytes, "another program needs VRAM")
+    return [decision.name for decision in relieve(1000.0, views, shortage, **limits)]
+
+
+def test_the_longest_idle_make_room_first_and_no_more_than_it_takes() -> None:
+    crowd = [on_gpu("new", last_used=999.0), on_gpu("old", last_used=1.0), on_gpu("older", last_used=0.5)]
+    assert relieved(1, *crowd) == ["older"]
+    assert relieved(10, *crowd) == ["older"]
+    assert relieved(11, *crowd) == ["older", "old"]
+    assert relieved(1000, *crowd) == ["older", "old", "new"]
+    assert relieved(0, *crowd) == []
+
+
+def test_making_room_says_for_whom_and_on_which_evidence() -> None:
+    (decision,) = relieve(1000.0, [on_gpu("one")], Shortage("cuda:0", 1, "another program needs VRAM"))
+    assert decision == Decision("one", Step.OFFLOAD, 900.0, "another program needs VRAM")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pinned": True},
+        {"in_flight": 1},
+        {"queued": 1},
+        {"device": "cuda:1"},
+        {"device": "cpu"},
+        {"state": State.IN_RAM},
+        {"state": State.LOADING},
+        {"name": "spared"},
+    ],
+    ids=str,
+)
+def test_who_is_pinned_busy_elsewhere_or_spared_makes_no_room(fields: dict[str, Any]) -> None:
+    assert relieved(1, replace(on_gpu("one"), **fields), spare="spared") == []
+
+
+def test_who_just_came_up_makes_no_room_until_it_has_stayed_its_time() -> None:
+    young = on_gpu("young", came_up_at=996.0)
+    assert relieved(1, young, minimum_residency_seconds=5.0) == []
+    assert relieved(1, young, minimum_residency_seconds=4.0) == ["young"]
+
+
+def test_one_that_an_app_holds_makes_room_too() -> None:
+    assert relieved(1, on_gpu("held", keep_alive_seconds=-1.0)) == ["held"]
+
+
+def test_who_takes_unknown_bytes_counts_as_none_of_them() -> None:
+    assert relieved(10, on_gpu("unknown", last_used=1.0, bytes_on_device=None), on_gpu("known")) == ["unknown", "known"]

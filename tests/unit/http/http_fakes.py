@@ -14,6 +14,7 @@ from engine.adapters.dense import Encoding
 from engine.adapters.protocol import Loaded
 from engine.config import EncoderConfig
 from engine.errors import LoadFailed, Unavailable
+from engine.placement import Needs, Placement
 from engine.weights.footprint import Footprint
 
 
@@ -34,7 +35,7 @@ class FakeDense:
         if isinstance(self.broken, Unavailable):
             raise self.broken
 
-    def load(self) -> Loaded:
+    def load(self, on: str | None = None) -> Loaded:
         if self.broken is not None:
             raise self.broken
         self.there = True
@@ -42,7 +43,10 @@ class FakeDense:
 
     def fault_in(self) -> None: ...
 
-    def resume(self) -> None: ...
+    def needs(self) -> Needs:
+        return Needs("cpu", 1000)
+
+    def resume(self, placement: Placement) -> str | None: ...
 
     def stale(self) -> str | None: ...
 

@@ -15,6 +15,7 @@ from engine.config import Config
 from engine.configfile import SettingsFile
 from engine.engine import Engine
 from engine.http import admin
+from engine.memory import DeviceReading, Reading
 from engine.state import EncoderView, State
 
 COMPONENT = {
@@ -23,6 +24,8 @@ COMPONENT = {
     "load_seconds", "reload_seconds", "offload_seconds", "loads", "error", "ignored_options", "keep_alive_seconds",
     "note",
 }  # fmt: skip
+
+NOTHING = Reading(at=0.0, rss=1000, ram_total=9000, ram_available=5000)
 
 
 def test_health_says_who_is_there(caller: Caller) -> None:
@@ -49,6 +52,28 @@ def test_memory_is_null_where_unknown(caller: Caller) -> None:
     assert memory["process"]["rss"] > 0
     assert set(memory["system"]) == {"ram_total", "ram_available"}
     assert isinstance(memory["devices"], list)
+
+
+def test_memory_says_of_each_gpu_what_is_known_and_null_for_the_rest() -> None:
+    engine = seen()
+    known = DeviceReading(0, "GeForce", 8000, 2000, 6000, 500, 200, 0.25, 300, 1500, "cuda:0", False)
+    engine.reading = replace(NOTHING, devices=(known, DeviceReading(1, "Silent", *[None] * 6)))
+    first, second = engine.ask("/admin/memory")["devices"]
+    assert first == {
+        "index": 0,
+        "name": "GeForce",
+        "vram_total": 8000,
+        "vram_used": 2000,
+        "vram_free": 6000,
+        "process_vram": 500,
+        "allocated_vram": 300,
+        "context_bytes": 200,
+        "others_vram": 1500,
+        "utilisation": 0.25,
+        "device": "cuda:0",
+        "shares_ram": False,
+    }
+    assert second == dict.fromkeys(first) | {"index": 1, "name": "Silent"}
 
 
 def test_looking_loads_nothing(caller: Caller, engine: Engine) -> None:
@@ -125,6 +150,7 @@ class Seen:
 
     def __init__(self, view: EncoderView) -> None:
         self.seen = view
+        self.reading = NOTHING
         self.measured: list[tuple[bool, bool]] = []
 
     def clock(self) -> float:
@@ -134,11 +160,18 @@ class Seen:
         self.measured.append((measured, threading.current_thread() is threading.main_thread()))
         return (self.seen,)
 
-    def component(self) -> dict[str, Any]:
-        """What the route says of the one encoder."""
+    def read_memory(self, detailed: bool = False) -> Reading:
+        return self.reading
+
+    def ask(self, path: str) -> dict[str, Any]:
+        """What a route answers."""
         routes = FastAPI()
         routes.include_router(admin.router(self, None, "1", lambda: None))  # type: ignore[arg-type]
-        [found] = Caller(routes, "").send("GET", "/admin/components").json()["components"]
+        return dict(Caller(routes, "").send("GET", path).json())
+
+    def component(self) -> dict[str, Any]:
+        """What the route says of the one encoder."""
+        [found] = self.ask("/admin/components")["components"]
         return dict(found)
 
 

@@ -1,0 +1,107 @@
+"""A machine with less memory than the model has weights: block by block it encodes all the same."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_models
+from expected import importing_root
+from memory_group import memory_group
+from running import ROOT
+
+from engine.weights import layout
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory groups and peaks are read as Linux shows them")
+
+MIB = 2**20
+SIZES = {
+    "vocab_size": 250_002,
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+"""Those of XLM-RoBERTa-large, but for the positions, of which the small model's tokenizer knows 128."""
+AT_ONCE = 1 << 22  # numbers
+LEAST_FREE = 6 << 30
+"""Bytes on the disk, so that a small machine is not filled."""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a model of XLM-RoBERTa-large's size, 2.2 GB of random float32."""
+    if shutil.disk_usage(tmp_path).free < LEAST_FREE:
+        pytest.skip(f"less than {LEAST_FREE >> 30} GiB are free on the disk")
+    folder = small_models.xlm_roberta(tmp_path / "model")
+    for file, sizes in (
+        (folder / "config.json", SIZES),
+        (folder / "1_Pooling" / "config.json", {"embedding_dimension": SIZES["hidden_size"]}),
+    ):
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        assert sizes.keys() <= settings.keys()
+        file.write_text(json.dumps(settings | sizes), encoding="utf-8")
+    write_weights(folder)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def write_weights(folder: Path) -> None:
+    """Write random weights of the shapes that the folder's configuration asks for; none stay in the file cache."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    with torch.device("meta"):
+        bare = AutoModel.from_config(AutoConfig.from_pretrained(folder))
+    shapes = {name: tuple(tensor.shape) for name, tensor in bare.state_dict().items()}
+    chance = np.random.default_rng(0)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(layout.header([(name, "F32", shape) for name, shape in shapes.items()], {"format": "pt"}))
+        for name, shape in shapes.items():
+            mean = 1 if name.endswith("LayerNorm.weight") else 0
+            for start in range(0, math.prod(shape), AT_ONCE):
+                values = chance.random(min(AT_ONCE, math.prod(shape) - start), dtype=np.float32)
+                values *= 0.07
+                values += mean - 0.035
+                file.write(values.data)
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def encode(model: Path, *group: Path) -> Any:
+    """What a process of its own found."""
+    script = ROOT / "tests" / "real" / "encode_within.py"
+    run = subprocess.run(
+        [sys.executable, str(script), str(model), *map(str, group)],
+        cwd=ROOT,
+        check=False,
+        env=importing_root() | {"XDG_CACHE_HOME": str(model.parent / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_in_half_the_memory_that_its_weights_take_a_model_encodes_to_the_same_bits(model: Path) -> None:
+    weights = (model / "model.safetensors").stat().st_size
+    with memory_group(weights // 2) as group:
+        paged = encode(model, group)
+    whole = encode(model)
+    for name, found in (("streamed", paged), ("whole", whole)):
+        print(f"{name}: peak {found['peak'] / MIB:.0f} MiB, {found['seconds']:.2f} s; weights {weights / MIB:.0f} MiB")
+    assert paged["vectors"] == whole["vectors"]
+    assert paged["equal"]
+    assert any(np.frombuffer(bytes.fromhex(paged["vectors"]), dtype=np.float32))
+    assert paged["peak"] < 0.6 * weights
+    assert whole["peak"] > 0.6 * weights, "so that the limit above means something"

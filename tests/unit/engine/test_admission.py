@@ -1,0 +1,273 @@
+"""What a slot and its requests do without room: the next way, other encoders, the CPU, or a clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+from engine_fakes import LIMIT, FakeAdapter, FakeClock, SlotBench, config, encoder, failure, started
+
+from engine.engine import Engine
+from engine.errors import InvalidInput, LoadFailed, NoRoom, OutOfMemory
+from engine.events import StateChanged
+from engine.placement import CPU, Needs, Placement
+from engine.serving import serve
+from engine.slot import Slot
+from engine.state import EncoderView, State
+from engine.terms import Terms
+
+GPU = "gpu"
+FULL = OutOfMemory("gpu is full.")
+
+
+class Doorkeeper:
+    """Offers the placements that it is given, then says no; and does what a batch without memory asks of it."""
+
+    def __init__(self, *offers: Placement) -> None:
+        self.offers = offers
+        self.asked: list[Needs] = []
+        self.outgrown_by: list[str | None] = []
+        self.cleared: list[tuple[str, str]] = []
+        self.tightenings = 0
+        self.inside = 0
+
+    def turn(self, device: str) -> AbstractContextManager[object]:
+        self.inside += 1
+        return nullcontext()
+
+    def placements(self, name: str, needs: Needs) -> Iterator[Placement]:
+        self.asked.append(needs)
+        yield from self.offers
+        raise NoRoom("gpu has no room.", retry_in_seconds=1.0)
+
+    def outgrown(self, name: str, device: str) -> str | None:
+        return self.outgrown_by.pop(0) if self.outgrown_by else None
+
+    def clear(self, device: str, *, spare: str) -> None:
+        self.cleared.append((device, spare))
+
+    def tighten(self, name: str) -> bool:
+        self.tightenings -= 1
+        return self.tightenings >= 0
+
+
+class Bench(SlotBench):
+    def __init__(self, *offers: Placement, pinned: bool = False) -> None:
+        super().__init__()
+        self.door = Doorkeeper(*offers)
+        self.slot = Slot(
+            "minilm",
+            self.adapter,
+            Terms(30.0, 900.0),
+            pinned=pinned,
+            room=self.door,
+            publish=lambda event: self.events.append(event),
+            clock=self.clock,
+        )
+
+    def request(self, operation: Any = lambda adapter: adapter.encode(["a"]).vectors) -> Any:
+        return serve(self.slot, self.door, operation, None, None)
+
+    @property
+    def reasons(self) -> list[str | None]:
+        """Why the encoder came up as it did."""
+        return [e.reason for e in self.events if isinstance(e, StateChanged) and e.new is State.ON_DEVICE]
+
+
+WHOLE, STREAMED = Placement(GPU), Placement(GPU, 50)
+ELSEWHERE = Placement(CPU, reason="It computes on the CPU, because gpu has no room for it.")
+
+
+# Climbs
+
+
+def test_the_first_way_that_fits_is_taken() -> None:
+    bench = Bench(WHOLE, STREAMED)
+    bench.use()
+    assert bench.adapter.placements == [WHOLE]
+    assert bench.door.asked == [Needs(GPU, 100)]
+
+
+def test_a_climb_that_ran_out_of_memory_goes_the_next_way_and_the_view_says_how_it_stands() -> None:
+    bench = Bench(WHOLE, STREAMED)
+    bench.adapter.fail("resume", FULL)
+    bench.use()
+    assert bench.adapter.placements == [STREAMED]
+    assert (bench.state, bench.view().note) == (State.ON_DEVICE, "Streamed in 50 bytes.")
+    assert bench.reasons == [None], "streaming is as asked: nobody is told"
+
+
+def test_without_room_it_is_read_for_the_cpu_instead_and_that_is_told_once() -> None:
+    bench = Bench(ELSEWHERE)
+    bench.use()
+    view = bench.view()
+    assert (view.device, view.chosen_device, view.note) == (CPU, GPU, ELSEWHERE.reason)
+    bench.slot.offload()
+    bench.use()
+    assert bench.reasons == [ELSEWHERE.reason, None]
+    assert bench.adapter.moves.count("load") == 2, "one for the device, one for the CPU; none at coming back"
+
+
+def test_it_is_read_for_the_device_again_when_there_is_room_again() -> None:
+    bench = Bench(ELSEWHERE)
+    bench.use()
+    bench.slot.offload()
+    bench.door.offers = (WHOLE,)
+    bench.use()
+    assert (bench.view().device, bench.view().note) == (GPU, None)
+    assert bench.adapter.weights == {"device"}
+
+
+def test_without_any_way_the_weights_rest_in_ram_and_the_next_use_tries_again_at_once() -> None:
+    bench = Bench()
+    with pytest.raises(NoRoom, match="no room") as caught:
+        bench.use()
+    assert caught.value.retry_in_seconds == 1.0
+    assert (bench.state, bench.adapter.weights, bench.view().error) == (State.IN_RAM, {"ram"}, None)
+    assert bench.view().note == "gpu has no room."
+    assert bench.view().in_flight == 0
+    bench.door.offers = (WHOLE,)
+    bench.use()
+    assert (bench.state, bench.view().note, bench.view().loads) == (State.ON_DEVICE, None, 1)
+
+
+def test_without_any_way_what_cannot_rest_is_unloaded() -> None:
+    bench = Bench()
+    bench.adapter.cannot_rest = "It writes into its own weights."
+    with pytest.raises(NoRoom):
+        bench.use()
+    assert (bench.state, bench.adapter.weights) == (State.UNLOADED, set())
+
+
+def test_everyone_who_waits_for_a_climb_without_room_gets_the_error() -> None:
+    bench = Bench()
+    gate = bench.adapter.hold("load")
+    first = started(bench.use)
+    gate.reached()
+    second = started(bench.use)
+    gate.open()
+    assert isinstance(failure(first), NoRoom)
+    assert isinstance(failure(second), NoRoom)
+
+
+def test_a_load_that_fails_for_another_reason_is_a_failed_load() -> None:
+    bench = Bench(WHOLE)
+    bench.adapter.fail("resume", RuntimeError("the cable is out"))
+    with pytest.raises(LoadFailed, match="the cable is out"):
+        bench.use()
+    assert (bench.state, bench.adapter.weights) == (State.FAILED, set())
+
+
+# Uses
+
+
+def test_one_that_outgrew_its_budget_steps_down_and_comes_up_anew_before_it_is_used() -> None:
+    bench = Bench(WHOLE)
+    bench.use()
+    bench.door.offers = (STREAMED,)
+    bench.door.outgrown_by = ["over the VRAM budget"]
+    bench.use()
+    assert bench.adapter.placements == [WHOLE, STREAMED]
+    assert bench.adapter.moves == ["load", "resume", "offload", "resume"]
+
+
+def test_a_batch_without_memory_runs_once_more_after_others_stepped_down() -> None:
+    bench = Bench(WHOLE)
+    bench.adapter.fail("encode", FULL)
+    assert bench.request() == [[1.0]]
+    assert bench.door.cleared == [(GPU, "minilm")]
+    assert bench.adapter.moves == ["load", "resume"]
+
+
+def test_a_batch_that_never_fits_brings_the_encoder_up_another_way() -> None:
+    bench = Bench(WHOLE)
+    bench.door.tightenings = 1
+    bench.adapter.fail("encode", FULL, FULL)
+    bench.adapter.during = lambda call: setattr(bench.door, "offers", (STREAMED,)) if call == "offload" else None
+    assert bench.request() == [[1.0]]
+    assert bench.adapter.placements == [WHOLE, STREAMED]
+
+
+def test_a_batch_that_fits_in_no_way_is_a_clear_error_and_the_encoder_serves_on() -> None:
+    bench = Bench(WHOLE)
+    bench.adapter.fail("encode", FULL, FULL)
+    with pytest.raises(NoRoom, match="no memory left for a request to minilm") as caught:
+        bench.request()
+    assert "shorter inputs" in str(caught.value)
+    assert bench.view().in_flight == 0
+    assert bench.request() == [[1.0]]
+
+
+def test_a_pinned_encoder_does_not_move_for_its_batches_either() -> None:
+    bench = Bench(WHOLE, pinned=True)
+    bench.door.tightenings = 1
+    bench.adapter.fail("encode", FULL, FULL)
+    with pytest.raises(NoRoom):
+        bench.request()
+    assert bench.state is State.ON_DEVICE
+    assert bench.door.tightenings == 1
+
+
+def test_another_error_of_a_request_is_its_own() -> None:
+    bench = Bench(WHOLE)
+    bench.adapter.fail("encode", InvalidInput("no text"))
+    with pytest.raises(InvalidInput):
+        bench.request()
+    assert bench.door.cleared == []
+
+
+# Sleep
+
+
+def test_before_sleep_everything_leaves_its_device_pinned_or_not_and_comes_back_at_the_next_use() -> None:
+    engine, adapters = engine_with(encoder("one"), encoder("two", pin=True))
+    with engine:
+        use(engine, "one")
+        use(engine, "two")
+        engine.suspend(timeout=LIMIT)
+        assert [view.state for view in engine.views()] == [State.IN_RAM, State.IN_RAM]
+        assert all(adapter.weights == {"ram"} for adapter in adapters.values())
+        use(engine, "two")
+        assert engine.view("two").state is State.ON_DEVICE
+        assert engine.view("two").pinned
+
+
+def test_what_was_in_use_when_the_computer_fell_asleep_leaves_after_it_woke() -> None:
+    engine, adapters = engine_with(encoder("one"))
+    with engine:
+        gate = adapters["one"].hold("encode")
+        request = started(lambda: use(engine, "one"))
+        gate.reached()
+        engine.suspend(timeout=0.0)
+        assert engine.view("one").state is State.ON_DEVICE
+        waking = started(lambda: engine.resume(timeout=LIMIT))
+        gate.open()
+        assert failure(request) is None
+        assert failure(waking) is None
+        assert adapters["one"].weights == {"ram"}
+
+
+def test_sleep_leaves_what_computes_on_the_cpu_and_loads_nothing() -> None:
+    engine, adapters = engine_with(encoder("one", device="cpu"), encoder("two"))
+    with engine:
+        use(engine, "one")
+        engine.suspend(timeout=LIMIT)
+        assert engine.view("one").state is State.ON_DEVICE
+        assert adapters["two"].calls == []
+
+
+def engine_with(*encoders: Any) -> tuple[Engine, dict[str, FakeAdapter]]:
+    adapters: dict[str, FakeAdapter] = {}
+
+    def build(settings: Any, device: str) -> FakeAdapter:
+        adapters[settings.name] = FakeAdapter(settings, "gpu" if device == "auto" else device)
+        return adapters[settings.name]
+
+    return Engine(config(*encoders, idle_timeout_seconds=0), adapter=build, clock=FakeClock()), adapters
+
+
+def use(engine: Engine, name: str) -> EncoderView:
+    engine.call(name, lambda adapter: adapter.encode(["a"]))
+    return engine.view(name)

@@ -1,0 +1,386 @@
+"""Who may take how much of a device: budgets, other programs, pins, residency, and what follows without room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from engine_fakes import FakeClock
+from test_state import view as a_view
+
+from engine.config import Hardware
+from engine.errors import NoRoom
+from engine.placement import CPU, Needs, Placement
+from engine.policy import Decision
+from engine.room import Room
+from engine.state import EncoderView, State
+from engine.weights.device_memory import DeviceMemory
+
+GIB = 1 << 30
+MIB = 1 << 20
+GPU = "cuda:0"
+
+
+class Card:
+    """One GPU with encoders on it: the ladder and the gauge of a room in one."""
+
+    def __init__(self, total: float = 8.0) -> None:
+        self.total = int(total * GIB)
+        self.others = 0
+        self.cached = 0
+        self.shown: dict[str, EncoderView] = {}
+        self.applied: list[Decision] = []
+        self.limits: list[int | None] = []
+        self.emptied = 0
+        self.blind = False
+        self.refusing = False
+        """Whether a decision comes too late."""
+
+    def stand(self, name: str, gib: float, **fields: Any) -> None:
+        fields = {"last_used": 900.0, "came_up_at": 800.0, **fields}
+        self.shown[name] = a_view(State.ON_DEVICE, name=name, device=GPU, bytes_on_device=int(gib * GIB), **fields)
+
+    @property
+    def held(self) -> int:
+        return sum(view.bytes_on_device or 0 for view in self.shown.values() if view.awake and view.device == GPU)
+
+    def views(self) -> list[EncoderView]:
+        return list(self.shown.values())
+
+    def apply_decision(self, decision: Decision) -> None:
+        self.applied.append(decision)
+        if not self.refusing:
+            self.shown[decision.name] = replace(self.shown[decision.name], state=State.IN_RAM, bytes_on_device=0)
+
+    def memory(self, device: str) -> DeviceMemory | None:
+        if device == CPU:
+            return None
+        ours = self.held + self.cached
+        return DeviceMemory(device, None if self.blind else self.total - ours - self.others, self.total, ours)
+
+    def limit(self, device: str, nbytes: int | None) -> None:
+        self.limits.append(nbytes)
+
+    def empty_cache(self, device: str) -> None:
+        self.cached = 0
+        self.emptied += 1
+
+    @property
+    def left(self) -> list[str]:
+        """Who stepped down, in that order."""
+        return [decision.name for decision in self.applied]
+
+
+@pytest.fixture
+def card() -> Card:
+    return Card()
+
+
+def room(card: Card, **hardware: Any) -> Room:
+    return Room(card, Hardware(**hardware), FakeClock(), gauge=card)
+
+
+def needs(gib: float, *, least: float | None = None) -> Needs:
+    return Needs(GPU, int(gib * GIB), None if least is None else int(least * GIB))
+
+
+def ways(room: Room, wanted: Needs, name: str = "new") -> list[Placement]:
+    """Every way that is offered when memory runs out again and again."""
+    found: list[Placement] = []
+    try:
+        for placement in room.placements(name, wanted):
+            found.append(placement)
+            assert len(found) < 10
+    except NoRoom:
+        pass
+    return found
+
+
+def first(room: Room, wanted: Needs, name: str = "new") -> Placement:
+    return next(iter(room.placements(name, wanted)))
+
+
+# Whole
+
+
+def test_what_fits_goes_up_whole_and_nobody_moves(card: Card) -> None:
+    card.stand("old", 4)
+    assert first(room(card), needs(3)) == Placement(GPU)
+    assert card.applied == []
+
+
+def test_where_nobody_says_what_is_free_it_is_tried(card: Card) -> None:
+    card.blind = True
+    assert first(room(card), needs(100)) == Placement(GPU)
+
+
+def test_an_encoder_for_the_cpu_asks_for_nothing(card: Card) -> None:
+    assert ways(room(card, max_vram="1"), Needs(CPU, 10 * GIB)) == [Placement(CPU)]
+
+
+def test_room_on_a_full_device_is_made_by_the_longest_idle_first_and_by_no_more_than_it_takes(card: Card) -> None:
+    card.stand("recent", 3, last_used=990.0)
+    card.stand("oldest", 2, last_used=100.0)
+    card.stand("old", 2, last_used=500.0)
+    assert first(room(card), needs(3)) == Placement(GPU)
+    assert card.left == ["oldest"]
+    assert card.applied[0].reason == "making room for new"
+    assert card.applied[0].if_unused_since == 100.0
+
+
+def test_what_torch_only_keeps_for_later_is_given_back_before_anybody_moves(card: Card) -> None:
+    card.stand("old", 4)
+    card.cached = 2 * GIB
+    assert first(room(card), needs(3)) == Placement(GPU)
+    assert (card.emptied, card.applied) == (1, [])
+
+
+# Budgets
+
+
+@pytest.mark.parametrize("max_vram", ["6", "cuda:0=6", "cuda=6", "cuda:1=1,cuda:0=6", "-2"])
+def test_a_budget_makes_others_step_down_although_the_device_has_memory_left(card: Card, max_vram: str) -> None:
+    card.stand("old", 4)
+    assert first(room(card, max_vram=max_vram), needs(3)) == Placement(GPU)
+    assert card.left == ["old"]
+
+
+@pytest.mark.parametrize("max_vram", ["0", "8", "cuda:1=1", "-0.5"])
+def test_no_budget_or_one_with_room_moves_nobody(card: Card, max_vram: str) -> None:
+    card.stand("old", 4)
+    assert first(room(card, max_vram=max_vram), needs(3)) == Placement(GPU)
+    assert card.applied == []
+
+
+def test_what_is_free_less_n_follows_other_programs_from_use_to_use(card: Card) -> None:
+    shared = room(card, max_vram="-1", on_no_room="error")
+    assert first(shared, needs(6)) == Placement(GPU)
+    card.others = 2 * GIB
+    with pytest.raises(NoRoom, match=r"no room for the 6\.00 GiB of new"):
+        first(shared, needs(6))
+    card.others = 0
+    assert first(shared, needs(6)) == Placement(GPU)
+
+
+def test_a_budget_waits_for_those_that_just_came_up(card: Card) -> None:
+    card.stand("young", 4, came_up_at=996.0)
+    with pytest.raises(NoRoom):
+        first(room(card, max_vram="6", on_no_room="error"), needs(3))
+    assert card.applied == []
+    assert first(room(card, max_vram="6", on_no_room="error", minimum_residency_seconds=4.0), needs(3)).device == GPU
+    assert card.left == ["young"]
+
+
+def test_a_full_device_waits_for_nobody(card: Card) -> None:
+    card.stand("young", 6, came_up_at=999.0)
+    assert first(room(card), needs(3)) == Placement(GPU)
+    assert card.left == ["young"]
+
+
+@pytest.mark.parametrize("fields", [{"pinned": True}, {"in_flight": 1}, {"queued": 1}], ids=str)
+def test_pinned_and_busy_encoders_never_move(card: Card, fields: dict[str, Any]) -> None:
+    card.stand("old", 7, **fields)
+    busy = room(card, max_vram="7.5", on_no_room="error")
+    with pytest.raises(NoRoom):
+        first(busy, needs(3))
+    busy.clear(GPU, spare="new")
+    assert card.applied == []
+
+
+def test_torch_itself_is_held_to_the_budget(card: Card) -> None:
+    capped = room(card, max_vram="6")
+    first(capped, needs(3))
+    assert card.limits[-1] == 6 * GIB
+    capped.configure(Hardware())
+    first(capped, needs(3))
+    assert card.limits[-1] is None
+    capped.configure(Hardware(max_vram="6"))
+    first(capped, needs(3))
+    capped.close()
+    assert card.limits[-2:] == [6 * GIB, None], "another engine of this process may have no budget"
+
+
+# No room
+
+
+def test_streaming_comes_first_where_it_is_on_and_possible(card: Card) -> None:
+    placement = first(room(card, max_vram="4"), needs(6, least=1))
+    assert placement.device == GPU
+    assert placement.streamed_in is not None
+    assert 3 * GIB < placement.streamed_in < 4 * GIB, "some of it stays free for batches"
+
+
+def test_streaming_takes_the_least_where_only_that_fits(card: Card) -> None:
+    assert first(room(card, max_vram="1"), needs(6, least=1)) == Placement(GPU, GIB)
+
+
+@pytest.mark.parametrize("least", [None, 1.5])
+def test_without_streaming_or_with_too_little_for_it_the_cpu_computes_and_the_reason_is_told(
+    card: Card, least: float | None
+) -> None:
+    placement = first(room(card, max_vram="1"), needs(6, least=least))
+    assert placement.device == CPU
+    assert placement.reason == "It computes on the CPU, because cuda:0 has no room for its 6.00 GiB."
+
+
+def test_on_no_room_can_choose_the_cpu_at_once(card: Card) -> None:
+    assert first(room(card, max_vram="4", on_no_room="cpu"), needs(6, least=1)).device == CPU
+
+
+def test_on_no_room_can_ask_for_a_clear_error(card: Card) -> None:
+    with pytest.raises(NoRoom) as caught:
+        first(room(card, max_vram="4", on_no_room="error"), needs(6, least=1))
+    assert "max_vram" in str(caught.value)
+    assert caught.value.retry_in_seconds == 1.0
+
+
+def test_on_the_cpu_an_encoder_is_streamed_within_its_own_entry_of_the_budget(card: Card) -> None:
+    wanted = Needs(CPU, 6 * GIB, 0)
+    assert first(room(card), wanted) == Placement(CPU, 0)
+    assert first(room(card, max_vram="4"), wanted) == Placement(CPU, 0), "a plain number is for GPUs"
+    assert first(room(card, max_vram="cpu=4"), wanted) == Placement(CPU, 4 * GIB)
+    assert first(room(card, max_vram="cpu=6"), wanted) == Placement(CPU)
+
+
+# Memory runs out although it should not
+
+
+def test_after_memory_ran_out_others_step_down_and_it_is_tried_once_more(card: Card) -> None:
+    card.stand("old", 2, came_up_at=999.0)
+    offered: Iterator[Placement] = iter(room(card).placements("new", needs(3)))
+    assert next(offered) == Placement(GPU)
+    assert card.applied == []
+    assert next(offered) == Placement(GPU)
+    assert card.left == ["old"]
+
+
+def test_then_it_is_streamed_then_with_the_least_then_on_the_cpu(card: Card) -> None:
+    found = ways(room(card), needs(6, least=1))
+    assert [placement.device for placement in found] == [GPU, GPU, GPU, GPU, CPU]
+    shares = [placement.streamed_in for placement in found]
+    assert shares[:2] == [None, None]
+    assert shares[2] is not None
+    assert GIB < shares[2] < 8 * GIB
+    assert shares[3] == GIB
+
+
+def test_with_on_no_room_error_it_ends_after_the_second_try(card: Card) -> None:
+    assert ways(room(card, on_no_room="error"), needs(3)) == [Placement(GPU), Placement(GPU)]
+
+
+def test_batches_that_do_not_fit_bring_the_encoder_up_one_way_further_down_each_time(card: Card) -> None:
+    tight = room(card)
+    wanted = needs(6, least=1)
+    seen = [first(tight, wanted)]
+    while tight.tighten("new"):
+        seen.append(first(tight, wanted))
+    assert [(placement.device, placement.streamed_in) for placement in seen] == [
+        (GPU, None),
+        (GPU, 3 * GIB),
+        (GPU, GIB),
+        (CPU, None if seen[-1].streamed_in is None else 0),
+    ]
+    assert first(tight, wanted) == Placement(GPU), "the climb after that begins at the top again"
+
+
+# While it stands
+
+
+def test_one_that_outgrew_the_budget_comes_up_anew_when_nobody_else_can_leave(card: Card) -> None:
+    card.stand("mine", 6, in_flight=1)
+    shared = room(card, max_vram="-1")
+    assert shared.outgrown("mine", GPU) is None
+    card.others = 2 * GIB
+    assert shared.outgrown("mine", GPU) == "over the VRAM budget"
+    card.stand("idle", 1)
+    card.others = GIB
+    assert shared.outgrown("mine", GPU) is None
+    assert card.left == ["idle"]
+
+
+@pytest.mark.parametrize("fields", [{"pinned": True}, {"came_up_at": 998.0}], ids=str)
+def test_a_pinned_one_and_one_that_just_came_up_stay_over_the_budget(card: Card, fields: dict[str, Any]) -> None:
+    card.stand("mine", 6, in_flight=1, **fields)
+    card.others = 2 * GIB
+    assert room(card, max_vram="-1").outgrown("mine", GPU) is None
+
+
+def test_one_high_reading_moves_nobody(card: Card) -> None:
+    card.stand("mine", 4, in_flight=1)
+    card.cached = 3 * GIB
+    assert room(card, max_vram="6").outgrown("mine", GPU) is None
+    assert card.emptied == 1
+
+
+def test_on_the_cpu_nothing_is_outgrown(card: Card) -> None:
+    assert room(card, max_vram="1").outgrown("mine", CPU) is None
+
+
+# Other programs
+
+
+def test_when_other_programs_leave_too_little_idle_encoders_step_down_longest_idle_first(card: Card) -> None:
+    card.stand("recent", 1, last_used=990.0)
+    card.stand("old", 1, last_used=500.0)
+    yielding = room(card)
+    assert yielding.shortages() == []
+    card.others = int(5.8 * GIB)
+    (shortage,) = yielding.shortages()
+    assert (shortage.device, shortage.reason) == (GPU, "another program needs VRAM")
+    yielding.relieve(shortage)
+    assert card.left == ["old"]
+    assert yielding.shortages() == []
+
+
+def test_what_must_stay_free_can_be_set_and_switched_off(card: Card) -> None:
+    card.stand("old", 1)
+    card.others = 6 * GIB
+    assert room(card, keep_free_vram=0).shortages() == []
+    assert room(card, keep_free_vram=1000).shortages() == []
+    (shortage,) = room(card, keep_free_vram=1536).shortages()
+    assert shortage.nbytes == 512 * MIB
+
+
+def test_a_device_that_we_alone_fill_is_nobody_elses_need(card: Card) -> None:
+    card.stand("old", 8)
+    assert room(card).shortages() == []
+
+
+def test_yielding_leaves_those_that_just_came_up_the_pinned_and_the_busy(card: Card) -> None:
+    card.stand("young", 1, came_up_at=996.0)
+    card.stand("pinned", 1, pinned=True)
+    card.stand("busy", 1, in_flight=1)
+    card.others = 5 * GIB
+    yielding = room(card)
+    for shortage in yielding.shortages():
+        yielding.relieve(shortage)
+    assert card.applied == []
+
+
+def test_an_idle_encoder_over_the_budget_steps_down(card: Card) -> None:
+    card.stand("old", 5)
+    capped = room(card)
+    assert capped.shortages() == []
+    capped.configure(Hardware(max_vram="4"))
+    (shortage,) = capped.shortages()
+    assert (shortage.nbytes, shortage.reason) == (GIB, "over the VRAM budget")
+
+
+def test_a_device_is_watched_while_an_encoder_stands_there_and_something_can_become_short(card: Card) -> None:
+    assert not room(card).watching
+    card.stand("old", 1)
+    assert room(card).watching
+    assert not room(card, keep_free_vram=0).watching
+    assert room(card, keep_free_vram=0, max_vram="-1").watching
+    card.blind = True
+    assert not room(card).watching, "nobody can say what is free"
+
+
+def test_only_one_encoder_goes_up_to_a_device_at_a_time(card: Card) -> None:
+    shared = room(card)
+    with shared.turn(GPU):
+        assert shared._turn.locked()
+    with shared.turn(CPU):
+        assert not shared._turn.locked(), "on the CPU nobody waits"
