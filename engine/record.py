@@ -47,9 +47,7 @@ class Record:
         why_here = ascent.placement.reason if ascent.placement else None
         if why_here is None and self._loaded is not None:
             why_here = self._loaded.note
-        news = None if why_here == self._told else why_here
-        self._told = why_here
-        return news
+        return self._news(why_here)
 
     def went_down(self, descent: Descent, seconds: float | None) -> None:
         """The weights rest, or are gone; `seconds` is what the step to RAM took, where it was one."""
@@ -59,9 +57,11 @@ class Record:
         if seconds is not None:
             self._offload_seconds = seconds
 
-    def was_refused(self, refusal: NoRoom) -> None:
-        """The weights went down because no device had room for them."""
+    def was_refused(self, refusal: NoRoom, resting: Descent) -> str | None:
+        """The weights rest because no device had room for them; returns what a person has not been told yet."""
+        self.went_down(resting, None)
         self._standing = refusal.message
+        return self._news(refusal.message)
 
     def drawn_into(self, view: EncoderView) -> EncoderView:
         """Return `view` with what is recorded here."""
@@ -82,6 +82,11 @@ class Record:
             bytes_on_device=self._footprint.on_device,
             bytes_in_ram=self._footprint.in_ram,
         )
+
+    def _news(self, words: str | None) -> str | None:
+        news = None if words == self._told else words
+        self._told = words
+        return news
 
 
 def with_bytes(view: EncoderView, footprint: Footprint) -> EncoderView:

@@ -277,8 +277,8 @@ class Slot:
                 self._record.read(ascent.loaded, self._adapter.cannot_rest)
             self._setback.overcome()
             if refusal is not None and ascent.resting is not None:
-                self._settle(ascent.resting, refusal.message)
-                self._record.was_refused(refusal)
+                self._idle.stepped_down(self._clock())
+                self._enter(ascent.resting.rung, reason=self._record.was_refused(refusal, ascent.resting))
             else:
                 now = self._clock()
                 self._idle.came_up(now)

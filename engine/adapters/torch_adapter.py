@@ -24,7 +24,7 @@ from engine.weights.footprint import NOTHING, Footprint
 from engine.weights.gate import CONSTRUCTION
 from engine.weights.home import Home
 from engine.weights.identity import Identity
-from engine.weights.mapping import read_ahead, warm_cache
+from engine.weights.mapping import warm_cache
 from engine.weights.matching import Found
 from engine.weights.release import dismantle, release, settle
 from engine.weights.store import Store
@@ -99,7 +99,7 @@ class TorchAdapter(ABC):
         if not (self._config.stream_layers and self._device == CPU):
             # There, less may be in memory than the files hold.
             for source in sources:
-                read_ahead(source.path)
+                warm_cache(source.path)
         with CONSTRUCTION:
             self._module = self._construct(folder)
         self._home = Home(
@@ -164,8 +164,7 @@ class TorchAdapter(ABC):
     def fault_in(self) -> None:
         """Read all the weights into RAM now; what will be streamed on a CPU into the system's file cache only."""
         if self._config.stream_layers and self._device == CPU:
-            for source in self._sources:
-                warm_cache(source.path)
+            self._at_home.warm_cache()
         else:
             self._at_home.fault_in()
 
@@ -229,6 +228,8 @@ class TorchAdapter(ABC):
         """Return where the weights are resident now, what is kept of them or not given back included."""
         home = self._home
         now = home.footprint() if home else NOTHING
+        if now.on_device is not None:
+            now = replace(now, on_device=now.on_device + sum(home.left for home in self._left))
         left = [home.remains() for home in self._left]
         kept = sum(tensor.nbytes for tensor in self._writes.values())
         if now.in_ram is None or None in left:
@@ -242,6 +243,8 @@ class TorchAdapter(ABC):
         return "+".join(filter(None, (revision, dtype))) or None
 
     def _gone(self) -> bool:
+        for home in self._left:
+            home.forget_files()
         self._left = [home for home in self._left if not home.gone]
         return not self._left
 

@@ -10,7 +10,7 @@ class Footprint:
     """Where an encoder's weights are resident, in bytes, None where the system does not say; `total` is nominal.
 
     On a CPU the device is RAM too: weights that compute there count as `on_device`, weights at rest as `in_ram`. What
-    is kept in RAM on every rung (buffers that no file has, a pinned copy) counts as `in_ram` everywhere, and what a device
+    is kept in RAM on every rung (buffers that no file has, a pinned copy) counts as `in_ram` everywhere; what a device
     did not get back, because something still refers to it, as `on_device`.
     """
 

@@ -34,13 +34,8 @@ TORCH_NAMES: Final = {
 """The safetensors spelling of an element type -> torch's."""
 
 
-def read_ahead(path: Path) -> None:
-    """Bring the file into the system's cache before a library reads it piece by piece; raises OSError."""
-    warm_cache(path)
-
-
 def warm_cache(path: Path) -> None:
-    """Bring the file into the system's cache, at no time more than a small part of it into this process.
+    """Bring the file into the system's cache in large pieces, never more than one of them into this process.
 
     Raises OSError.
     """

@@ -233,9 +233,7 @@ def test_out_of_memory_at_every_allocation_of_a_load_and_a_reload_ends_in_a_serv
             assert same(vectors(engine), wanted), f"allocation {nth} of {count}"
 
 
-def test_out_of_memory_at_every_allocation_of_a_batch_ends_in_a_served_request(
-    card: Card, wanted: np.ndarray
-) -> None:
+def test_out_of_memory_at_every_allocation_of_a_batch_ends_in_a_served_request(card: Card, wanted: np.ndarray) -> None:
     with engine_with(minimum_residency_seconds=5.0) as engine:
         dense = engine.dense("minilm")
         dense.encode(TEXTS[:1])

@@ -22,8 +22,8 @@ from engine.config import EncoderConfig
 from engine.errors import LoadFailed
 from engine.events import Event, StateChanged
 from engine.slot import Slot
-from engine.terms import Terms
 from engine.state import State
+from engine.terms import Terms
 from engine.weights import home as home_module
 from engine.weights.home import Home
 

@@ -133,6 +133,15 @@ def test_without_any_way_the_weights_rest_in_ram_and_the_next_use_tries_again_at
     assert (bench.state, bench.view().note, bench.view().loads) == (State.ON_DEVICE, None, 1)
 
 
+def test_that_there_is_no_room_is_told_once_however_often_an_app_tries() -> None:
+    bench = Bench()
+    for _ in range(3):
+        with pytest.raises(NoRoom):
+            bench.use()
+    told = [event.reason for event in bench.events if isinstance(event, StateChanged) and event.reason]
+    assert told == ["gpu has no room."]
+
+
 def test_without_any_way_what_cannot_rest_is_unloaded() -> None:
     bench = Bench()
     bench.adapter.cannot_rest = "It writes into its own weights."
