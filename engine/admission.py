@@ -23,8 +23,8 @@ class Admission(Protocol):
         """
         ...
 
-    def outgrown(self, name: str, device: str) -> str | None:
-        """Say why an encoder that stands on `device` has to come up anew before its next use, None for no reason."""
+    def misplaced(self, name: str, device: str) -> str | None:
+        """Say why an encoder that stands on `device` should come up anew before its next use, None for no reason."""
         ...
 
 
@@ -40,6 +40,6 @@ class Unbounded:
         while True:
             yield Placement(needs.device)
 
-    def outgrown(self, name: str, device: str) -> str | None:
+    def misplaced(self, name: str, device: str) -> str | None:
         """Return None."""
         return None

@@ -204,18 +204,18 @@ class Slot:
             climb, device = self._climbs, self._record.device
             try:
                 changed = self._adapter.stale()
-                outgrown = None if changed or device is None else self._room.outgrown(self.name, device)
+                misplaced = None if changed or device is None else self._room.misplaced(self.name, device)
             except BaseException:
                 self._release()
                 raise
-            if changed is None and outgrown is None:
+            if changed is None and misplaced is None:
                 return
             self._release()
             if changed is not None:
                 # Its pages must not be touched: they may be gone, or another file's.
                 self._quit(climb, State.UNLOADED, f"{changed} since it was loaded")
-            elif outgrown is not None:
-                self._quit(climb, State.IN_RAM, outgrown)
+            elif misplaced is not None:
+                self._quit(climb, State.IN_RAM, misplaced)
 
     def _take(self, *, fault_in: bool) -> bool:
         """Take a lease on the device, after a climb where one is needed; returns whether this thread climbed."""

@@ -144,6 +144,19 @@ def test_from_the_cpu_it_goes_back_to_the_device_when_that_has_room_again(card: 
         assert (engine.view("minilm").device, engine.view("minilm").note) == ("fakegpu:0", None)
 
 
+def test_while_it_is_used_on_the_cpu_it_goes_back_as_soon_as_the_device_has_room(
+    card: Card, wanted: np.ndarray
+) -> None:
+    card.capacity = TOTAL // 2
+    with engine_with() as engine:
+        assert same(vectors(engine), wanted)
+        assert same(vectors(engine), wanted)
+        assert (engine.view("minilm").device, engine.view("minilm").loads) == ("cpu", 1)
+        card.capacity = 2 * TOTAL
+        assert same(vectors(engine), wanted)
+        assert engine.view("minilm").device == "fakegpu:0"
+
+
 @pytest.mark.parametrize("share", [2, 4])
 def test_an_encoder_larger_than_its_budget_is_streamed_and_never_takes_more(
     card: Card, wanted: np.ndarray, share: int

@@ -28,7 +28,7 @@ class Doorkeeper:
     def __init__(self, *offers: Placement) -> None:
         self.offers = offers
         self.asked: list[Needs] = []
-        self.outgrown_by: list[str | None] = []
+        self.misplaced_by: list[str | None] = []
         self.cleared: list[tuple[str, str]] = []
         self.tightenings = 0
         self.inside = 0
@@ -42,8 +42,8 @@ class Doorkeeper:
         yield from self.offers
         raise NoRoom("gpu has no room.", retry_in_seconds=1.0)
 
-    def outgrown(self, name: str, device: str) -> str | None:
-        return self.outgrown_by.pop(0) if self.outgrown_by else None
+    def misplaced(self, name: str, device: str) -> str | None:
+        return self.misplaced_by.pop(0) if self.misplaced_by else None
 
     def clear(self, device: str, *, spare: str) -> None:
         self.cleared.append((device, spare))
@@ -176,7 +176,7 @@ def test_one_that_outgrew_its_budget_steps_down_and_comes_up_anew_before_it_is_u
     bench = Bench(WHOLE)
     bench.use()
     bench.door.offers = (STREAMED,)
-    bench.door.outgrown_by = ["over the VRAM budget"]
+    bench.door.misplaced_by = ["over the VRAM budget"]
     bench.use()
     assert bench.adapter.placements == [WHOLE, STREAMED]
     assert bench.adapter.moves == ["load", "resume", "offload", "resume"]

@@ -291,12 +291,12 @@ def test_batches_that_do_not_fit_bring_the_encoder_up_one_way_further_down_each_
 def test_one_that_outgrew_the_budget_comes_up_anew_when_nobody_else_can_leave(card: Card) -> None:
     card.stand("mine", 6, in_flight=1)
     shared = room(card, max_vram="-1")
-    assert shared.outgrown("mine", GPU) is None
+    assert shared.misplaced("mine", GPU) is None
     card.others = 2 * GIB
-    assert shared.outgrown("mine", GPU) == "over the VRAM budget"
+    assert shared.misplaced("mine", GPU) == "over the VRAM budget"
     card.stand("idle", 1)
     card.others = GIB
-    assert shared.outgrown("mine", GPU) is None
+    assert shared.misplaced("mine", GPU) is None
     assert card.left == ["idle"]
 
 
@@ -304,18 +304,52 @@ def test_one_that_outgrew_the_budget_comes_up_anew_when_nobody_else_can_leave(ca
 def test_a_pinned_one_and_one_that_just_came_up_stay_over_the_budget(card: Card, fields: dict[str, Any]) -> None:
     card.stand("mine", 6, in_flight=1, **fields)
     card.others = 2 * GIB
-    assert room(card, max_vram="-1").outgrown("mine", GPU) is None
+    assert room(card, max_vram="-1").misplaced("mine", GPU) is None
 
 
 def test_one_high_reading_moves_nobody(card: Card) -> None:
     card.stand("mine", 4, in_flight=1)
     card.cached = 3 * GIB
-    assert room(card, max_vram="6").outgrown("mine", GPU) is None
+    assert room(card, max_vram="6").misplaced("mine", GPU) is None
     assert card.emptied == 1
 
 
-def test_on_the_cpu_nothing_is_outgrown(card: Card) -> None:
-    assert room(card, max_vram="1").outgrown("mine", CPU) is None
+def test_one_that_had_to_go_elsewhere_comes_back_when_there_is_room_for_it_and_its_batches(card: Card) -> None:
+    card.others = 7 * GIB
+    shared = room(card)
+    assert first(shared, needs(4)).device == CPU
+    card.shown["new"] = a_view(State.ON_DEVICE, name="new", device=CPU, bytes_on_device=4 * GIB, came_up_at=900.0)
+    assert shared.misplaced("new", CPU) is None
+    card.others = 4 * GIB
+    assert shared.misplaced("new", CPU) is None, "room for the weights alone would send it back and forth"
+    card.others = 3 * GIB
+    assert shared.misplaced("new", CPU) == "cuda:0 has room for it again"
+    card.shown["new"] = replace(card.shown["new"], came_up_at=999.0)
+    assert shared.misplaced("new", CPU) is None, "it just came up"
+    assert first(shared, needs(4)) == Placement(GPU)
+    card.shown["new"] = replace(card.shown["new"], device=GPU, came_up_at=900.0)
+    assert shared.misplaced("new", GPU) is None
+
+
+def test_one_that_had_to_be_streamed_stands_whole_again_when_there_is_room(card: Card) -> None:
+    shared = room(card, max_vram="4")
+    assert first(shared, needs(6, least=1)).streamed_in is not None
+    card.stand("new", 3.5)
+    assert shared.misplaced("new", GPU) is None
+    shared.configure(Hardware(max_vram="7"))
+    assert shared.misplaced("new", GPU) == "cuda:0 has room for it again"
+
+
+def test_nobody_moves_for_one_that_would_not_fit_even_then(card: Card) -> None:
+    card.stand("old", 4)
+    assert first(room(card, max_vram="6"), needs(7)).device == CPU
+    assert card.applied == []
+    assert first(room(card, max_vram="6"), needs(7, least=1)).streamed_in is not None
+    assert card.left == ["old"], "a streamed one runs faster with every block that stays"
+
+
+def test_on_the_cpu_nothing_is_misplaced(card: Card) -> None:
+    assert room(card, max_vram="1").misplaced("mine", CPU) is None
 
 
 # Other programs

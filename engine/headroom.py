@@ -1,0 +1,107 @@
+"""How much of a device is left for our weights now: by the device, by the settings, beside other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from engine.budget import Budget
+from engine.weights.devices import DeviceMemory
+
+
+class Gauge(Protocol):
+    """What has to be known of devices."""
+
+    def memory(self, device: str) -> DeviceMemory | None:
+        """Return what is free on a device, and how much of it is ours."""
+
+    def limit(self, device: str, nbytes: int | None) -> None:
+        """Let our allocator hold at most so many bytes there, None = no limit."""
+
+    def empty_cache(self, device: str) -> None:
+        """Give back what our allocator keeps there for later."""
+
+
+class Headroom:
+    """Asks the device anew for every answer, in bytes; what nobody can say limits nothing."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self.budget = Budget()
+        """The settings' limits; may be swapped at any time."""
+        self._gauge = gauge
+        self._limited: set[str] = set()
+
+    def known(self, device: str) -> bool:
+        """Whether anybody says what is free there."""
+        memory = self._gauge.memory(device)
+        return memory is not None and memory.free is not None
+
+    def available(self, device: str) -> int | None:
+        """Return what could be taken now, None where neither the settings nor the device limit it."""
+        memory = self._gauge.memory(device)
+        limits = [] if memory is None or memory.free is None else [memory.free]
+        allowance = self._allowance(device, memory)
+        if allowance is not None:
+            limits.append(allowance - _ours(memory))
+        return max(0, min(limits)) if limits else None
+
+    def lack(self, device: str, wanted: int) -> int:
+        """Return how much of `wanted` there is no room for, 0 or less where it fits."""
+        available = self.available(device)
+        return 0 if available is None else wanted - available
+
+    def forbidden(self, device: str, wanted: int) -> bool:
+        """Whether the budget, and not the device alone, stands against taking `wanted` more."""
+        memory = self._gauge.memory(device)
+        allowance = self._allowance(device, memory)
+        return allowance is not None and _ours(memory) + wanted > allowance
+
+    def excess(self, device: str) -> int:
+        """Return what we hold beyond the budget, and let torch itself refuse more, batches included."""
+        memory = self._gauge.memory(device)
+        allowance = self._allowance(device, memory)
+        self._hold_to(device, allowance)
+        return 0 if allowance is None else max(0, _ours(memory) - allowance)
+
+    def lack_of_others(self, device: str, kept_free: int) -> int:
+        """Return what other programs' use leaves too little of, of the `kept_free` that shall stay free for them."""
+        memory = self._gauge.memory(device)
+        if memory is None or memory.free is None or memory.others == 0:
+            return 0
+        return max(0, kept_free - memory.free)
+
+    def confirmed(self, measure: Callable[[str], int], device: str) -> int:
+        """Measure, and where something is short once more without what torch only keeps for later.
+
+        Nobody moves for the sake of one reading.
+        """
+        if measure(device) <= 0:
+            return 0
+        self.trim(device)
+        return max(0, measure(device))
+
+    def trim(self, device: str) -> None:
+        """Give back what torch only keeps for later."""
+        self._gauge.empty_cache(device)
+
+    def close(self) -> None:
+        """Lift the limits that torch was given: they are the process's, and another engine may follow."""
+        for device in self._limited:
+            self._gauge.limit(device, None)
+        self._limited.clear()
+
+    def _allowance(self, device: str, memory: DeviceMemory | None) -> int | None:
+        return self.budget.allowance(device, memory.free if memory else None, _ours(memory))
+
+    def _hold_to(self, device: str, allowance: int | None) -> None:
+        if allowance is not None:
+            self._limited.add(device)
+        elif device in self._limited:
+            self._limited.discard(device)
+        else:
+            return
+        self._gauge.limit(device, allowance)
+
+
+def _ours(memory: DeviceMemory | None) -> int:
+    return (memory.ours or 0) if memory else 0
