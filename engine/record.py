@@ -25,6 +25,7 @@ class Record:
         self._bytes_total: int | None = None
         self._reload_seconds: float | None = None
         self._offload_seconds: float | None = None
+        self._why_down: str | None = None
         self._standing: str | None = None
         self._resting: str | None = None
         self._told: str | None = None
@@ -42,6 +43,7 @@ class Record:
         self._bytes_total = ascent.footprint.total
         self._chosen_device = ascent.chosen_device or self._chosen_device
         self._standing = ascent.note
+        self._why_down = None
         if ascent.loaded is None:
             self._reload_seconds = seconds
         why_here = ascent.placement.reason if ascent.placement else None
@@ -49,8 +51,9 @@ class Record:
             why_here = self._loaded.note
         return self._news(why_here)
 
-    def went_down(self, descent: Descent, seconds: float | None) -> None:
+    def went_down(self, descent: Descent, seconds: float | None, reason: str | None) -> None:
         """The weights rest, or are gone; `seconds` is what the step to RAM took, where it was one."""
+        self._why_down = reason
         self._footprint = descent.after
         self._resting = descent.note
         self._standing = None
@@ -59,7 +62,7 @@ class Record:
 
     def was_refused(self, refusal: NoRoom, resting: Descent) -> str | None:
         """The weights rest because no device had room for them; returns what a person has not been told yet."""
-        self.went_down(resting, None)
+        self.went_down(resting, None, "no room on the device")
         self._standing = refusal.message
         return self._news(refusal.message)
 
@@ -77,6 +80,7 @@ class Record:
             reload_seconds=self._reload_seconds,
             offload_seconds=self._offload_seconds,
             loads=self._loads,
+            stepped_down_because=self._why_down,
             bytes_total=self._bytes_total,
             note=self._resting or self._standing or (loaded.note if loaded else None),
             bytes_on_device=self._footprint.on_device,

@@ -344,7 +344,7 @@ class Slot:
     def _settle(self, descent: Descent, reason: str | None = None, seconds: float | None = None) -> None:
         """Rest where a way down ended that took `seconds`, under the lock."""
         self._idle.stepped_down(self._clock())
-        self._record.went_down(descent, seconds)
+        self._record.went_down(descent, seconds, reason)
         self._enter(descent.rung, reason=reason, error=descent.error)
 
     def _drop_if_closing(self) -> None:

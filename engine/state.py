@@ -96,6 +96,8 @@ class EncoderView:
     came_up_at: float | None = None
     """When the weights last came up, to RAM or to their device, until they step down."""
     stepped_down_at: float | None = None
+    stepped_down_because: str | None = None
+    """Why the weights went down, in words, until they come up again."""
     import_seconds: float | None = None
     load_seconds: float | None = None
     first_encode_seconds: float | None = None

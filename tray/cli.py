@@ -173,8 +173,12 @@ def _facts(component: dict[str, Any]) -> Iterator[str]:
         yield f"{'unloads' if component['state'] == 'in_ram' or kept == 0 else 'steps down'} in {words.countdown(down)}"
     if component["error"]:
         yield component["error"]["message"]
+    if component["stepped_down_because"]:
+        yield f"stepped down because: {component['stepped_down_because']}"
     if component["note"]:
         yield component["note"]
+    for option in component["ignored_options"]:
+        yield f"without effect: {option}"
 
 
 def _kept(seconds: float) -> str:

@@ -17,6 +17,9 @@ DETAIL_ROOM: Final = 48
 LONGEST_MODEL: Final = 48
 """Characters of a model's reference that fit beside its device."""
 
+LONGEST_TROUBLE: Final = 100
+"""Characters for what is wrong, which is a sentence."""
+
 _LOADED: Final = frozenset({State.ON_DEVICE, State.STEPPING_DOWN, State.IN_RAM})
 _BROKEN: Final = frozenset({State.FAILED, State.UNAVAILABLE})
 _NAMED_IMPORT_SECONDS: Final = 0.1
@@ -53,7 +56,7 @@ def _details(view: EncoderView, now: float) -> tuple[Item, ...]:
         note(_loaded(view)),
         note(_took("Back", view.reload_seconds)),
         note(_took("First use after coming up", view.first_encode_seconds)),
-        note(_took("Stepped down", view.offload_seconds)),
+        note(_stepped_down(view)),
         note(_timer(view, now), room=DETAIL_ROOM),
         note(_trouble(view)),
         SEPARATOR,
@@ -86,6 +89,13 @@ def _loaded(view: EncoderView) -> str:
 
 def _took(what: str, seconds: float | None) -> str:
     return f"{what}: not yet" if seconds is None else f"{what} in {words.duration(seconds)}"
+
+
+def _stepped_down(view: EncoderView) -> str:
+    if view.stepped_down_because is None:
+        return _took("Stepped down", view.offload_seconds)
+    took = "" if view.offload_seconds is None else f" in {words.duration(view.offload_seconds)}"
+    return f"Stepped down{took}: {words.clipped(view.stepped_down_because)}"
 
 
 def _timer(view: EncoderView, now: float) -> str:
@@ -133,7 +143,9 @@ def _timer_on_device(view: EncoderView, now: float) -> str:
 def _trouble(view: EncoderView) -> str:
     if view.error is not None and view.state in _BROKEN:
         return words.clipped(view.error.message)
-    return words.clipped(view.note) if view.note else "No problems"
+    ignored = ", ".join(option.partition(":")[0] for option in view.ignored_options)
+    parts = (view.note, f"Without effect: {ignored}" if ignored else None)
+    return words.clipped(" · ".join(filter(None, parts)), LONGEST_TROUBLE) or "No problems"
 
 
 def _held(view: EncoderView) -> int | None:

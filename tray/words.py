@@ -66,10 +66,10 @@ def timeout(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def clipped(text: str) -> str:
-    """Return `text` as one line of at most LONGEST characters, its end cut off."""
+def clipped(text: str, length: int = LONGEST) -> str:
+    """Return `text` as one line of at most `length` characters, its end cut off."""
     line = " ".join(text.split())
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
 def tail(text: str, length: int) -> str:

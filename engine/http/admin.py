@@ -149,6 +149,7 @@ def _component(view: EncoderView, now: float) -> dict[str, Any]:
         "first_encode_seconds": view.first_encode_seconds,
         "reload_seconds": view.reload_seconds,
         "offload_seconds": view.offload_seconds,
+        "stepped_down_because": view.stepped_down_because,
         "loads": view.loads,
         "error": error
         and {

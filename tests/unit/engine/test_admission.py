@@ -230,6 +230,15 @@ def test_another_error_of_a_request_is_its_own() -> None:
 # Sleep
 
 
+def test_the_view_says_why_an_encoder_stepped_down_until_it_is_up_again() -> None:
+    bench = Bench(WHOLE)
+    bench.use()
+    bench.slot.offload(reason="another program needs VRAM")
+    assert bench.view().stepped_down_because == "another program needs VRAM"
+    bench.use()
+    assert bench.view().stepped_down_because is None
+
+
 def test_before_sleep_everything_leaves_its_device_pinned_or_not_and_comes_back_at_the_next_use() -> None:
     engine, adapters = engine_with(encoder("one"), encoder("two", pin=True))
     with engine:
