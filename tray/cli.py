@@ -163,7 +163,8 @@ def _facts(component: dict[str, Any]) -> Iterator[str]:
         yield words.share(resident, component["bytes_total"]) + where
     for key, what in _TIMINGS.items():
         if component[key] is not None:
-            yield f"{what} {words.duration(component[key])}"
+            because = component["stepped_down_because"] if key == "offload_seconds" else None
+            yield f"{what} {words.duration(component[key])}" + (f" ({because})" if because else "")
     kept, down = component["keep_alive_seconds"], component["steps_down_in_seconds"]
     if component["pinned"]:
         yield "pinned"
@@ -173,8 +174,6 @@ def _facts(component: dict[str, Any]) -> Iterator[str]:
         yield f"{'unloads' if component['state'] == 'in_ram' or kept == 0 else 'steps down'} in {words.countdown(down)}"
     if component["error"]:
         yield component["error"]["message"]
-    if component["stepped_down_because"]:
-        yield f"stepped down because: {component['stepped_down_because']}"
     if component["note"]:
         yield component["note"]
     for option in component["ignored_options"]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import math
 
-from engine.weights.backends import has_context, module_for, number_of
+from engine.weights.backends import has_context, made_current, module_for, number_of
 
 _log = logging.getLogger(__name__)
 
 
 def empty_cache(device: str) -> None:
-    """Return the device memory that torch holds for later to the driver; nothing to do on a CPU."""
-    if device != "cpu":
-        module_for(device).empty_cache()
+    """Return the device memory that torch holds for later to the driver; nothing to do where nothing was used."""
+    if device != "cpu" and has_context(device):
+        with made_current(device):
+            module_for(device).empty_cache()
 
 
 def limit(device: str, nbytes: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 _KINDS: Final = ("cuda", "xpu", "mps")
@@ -27,6 +28,16 @@ def module_in_use(device: str) -> Any:
     except Exception:  # noqa: BLE001 - the adapter edge: another thread may still be importing torch
         return None
     return module if used else None
+
+
+def made_current(device: str) -> AbstractContextManager[object]:
+    """Make `device` this thread's own for a while; none but it gets a context by that.
+
+    A call that names no device is made on the thread's own, the first one at the beginning, and starts a context of
+    hundreds of MiB there. So does leaving a stream of another device.
+    """
+    module = module_for(device)
+    return module.device(device) if hasattr(module, "device") else nullcontext()
 
 
 def number_of(device: str) -> int:

@@ -219,10 +219,8 @@ class Home:
         """Let go of everything; the files are unmapped once the module is gone too."""
         steps: list[Callable[[], object]] = [self._come_down, self._adoption.close]
         if self._courier is not None:
-            steps.append(self._courier.synchronize)
-            if self._pinned is not None:
-                steps.append(self._pinned.close)
-            steps.append(self._courier.release)
+            pinned = [self._pinned.close] if self._pinned is not None else []
+            steps += [self._courier.synchronize, *pinned, self._courier.release]
         for step in steps:
             try:
                 step()
@@ -249,6 +247,8 @@ class Home:
 
     def _come_down(self) -> None:
         if self._way is not None:
+            if self._courier is not None:
+                self._courier.before_current()
             self._written |= self._way.end()
             self._ended.append(self._way)
             self._way = None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import mmap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import first_line
+from engine.weights.backends import made_current, module_for
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +36,9 @@ class PinnedMemory:
         self._device = device
         self._memory: mmap.mmap | None = mmap.mmap(-1, nbytes)
         self._tensor: torch.Tensor | None = torch.frombuffer(self._memory, dtype=torch.uint8)
-        self.pinned = self._register()
+        # Apart: a refusal stays behind as the thread's last error, and torch would blame the next kernel for it.
+        with ThreadPoolExecutor(1, thread_name_prefix="engine-pinning") as apart:
+            self.pinned = apart.submit(self._register).result()
         """Whether a device can copy from here while the host goes on."""
 
     @property
@@ -75,13 +79,11 @@ class PinnedMemory:
 @contextmanager
 def _runtime(device: str) -> Iterator[tuple[Any, Any]]:
     """The device's module and the CUDA runtime, None without one; no other device gets a context by using it."""
-    import torch
-
-    module = torch.get_device_module(device.partition(":")[0])
+    module = module_for(device)
     if not hasattr(module, "cudart"):
         yield module, None
         return
-    with module.stream(module.current_stream(torch.device(device))):
+    with made_current(device):
         yield module, module.cudart()
 
 

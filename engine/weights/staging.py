@@ -8,13 +8,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engine.errors import FilesChanged
+from engine.weights.backends import made_current
 from engine.weights.identity import Identity
 from engine.weights.pinned import PinnedMemory
 from engine.weights.survey import Stretch
@@ -129,12 +130,11 @@ class Courier:
 
         What lies less than ALIGNMENT bytes apart is sent in one, the bytes between included. The device may still be
         copying: `wait` for the ticket. Raises FilesChanged or OSError when a file is not what it was, and what the
-        device raises; then nothing is on its way any more.
+        device raises; then nothing is on its way any more. Before the arena goes, `wait` or `before_current`: it is not
+        given to torch's `record_stream`, because to free such memory after an error of the device ends the process.
         """
         waiting: deque[tuple[_Load, _Buffer, Future[PinnedMemory]]] = deque()
         with self._within():
-            if self._side is not None:
-                arena.record_stream(self._side)
             try:
                 for piece in cargo:
                     if piece.pinned and piece.source.numel():
@@ -174,13 +174,24 @@ class Courier:
         if self._side is not None:
             self._side.wait_stream(self._backend.current_stream(self._device))
 
+    def before_current(self) -> None:
+        """Let what is computed from now on wait for all that was sent; the host does not. For arenas that go."""
+        if self._side is not None:
+            with suppress(RuntimeError):  # a lost device computes nothing any more
+                self._backend.current_stream(self._device).wait_stream(self._side)
+
     def synchronize(self) -> None:
         """Wait until all that was sent is there."""
         if self._side is not None:
             self._side.synchronize()
 
-    def _within(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self._side is None else self._backend.stream(self._side)
+    @contextmanager
+    def _within(self) -> Iterator[None]:
+        if self._side is None:
+            yield
+            return
+        with made_current(str(self._device)), self._backend.stream(self._side):
+            yield
 
     def _idle(self) -> _Buffer | None:
         try:
@@ -208,7 +219,8 @@ class _Buffer:
 
     def fill(self, load: _Load) -> PinnedMemory:
         if self.sent is not None:
-            self.sent.synchronize()
+            with made_current(self._device):
+                self.sent.synchronize()
         if self._memory is None:
             self._memory = PinnedMemory(_BUFFER, self._device)
         _read(load, self._memory)

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fake_runtime import Runtime, installed
 
 from engine.errors import FilesChanged
 from engine.weights import pinned, staging
+from engine.weights.allocator import empty_cache
 from engine.weights.identity import Identity
 from engine.weights.pinned import PinnedMemory
 from engine.weights.staging import ALIGNMENT, Courier, Piece, laid_out
@@ -230,6 +232,67 @@ def test_a_buffer_is_filled_again_only_after_its_copy_is_done(
     assert Side.waited == 1, "nothing is on its way from a buffer or to an arena that the caller drops"
     courier.close()
     assert Side.waited == 2
+
+
+def test_what_names_no_device_is_asked_while_the_right_one_is_the_threads_own(
+    runtime: Runtime, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = threading.local()
+
+    @contextmanager
+    def device(name: str) -> Iterator[None]:
+        own.device = name
+        yield
+        own.device = None
+
+    def asked(call: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(*args: Any) -> Any:
+            assert getattr(own, "device", None) == DEVICE, f"{call.__name__} would start a context on the first card"
+            return call(*args)
+
+        return ask
+
+    monkeypatch.setattr(BACKEND, "device", device, raising=False)
+    monkeypatch.setattr(BACKEND, "Stream", Side, raising=False)
+    monkeypatch.setattr(Sent, "synchronize", asked(Sent.synchronize))
+    monkeypatch.setattr(BACKEND, "empty_cache", asked(BACKEND.empty_cache))
+    monkeypatch.setattr(BACKEND, "stream", asked(BACKEND.stream))
+    monkeypatch.setattr(runtime, "cudaHostRegister", asked(runtime.cudaHostRegister))
+    monkeypatch.setattr(runtime, "cudaHostUnregister", asked(runtime.cudaHostUnregister))
+    courier = Courier(DEVICE)
+    arena, pieces = cargo()
+    sent(courier, arena, pieces)
+    assert len(runtime.registered) == len(courier._buffers)
+    courier.close()
+    empty_cache(DEVICE)
+    assert runtime.registered == {}
+    assert arrived(arena, pieces)
+
+
+def test_memory_is_pinned_on_a_thread_that_computes_nothing(
+    runtime: Runtime, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    register = runtime.cudaHostRegister
+    monkeypatch.setattr(
+        runtime, "cudaHostRegister", lambda *args: (seen.append(threading.get_ident()), register(*args))[1]
+    )
+    PinnedMemory(UNIT, DEVICE).close()
+    assert len(seen) == 1
+    assert threading.get_ident() not in seen
+
+
+def test_arenas_may_go_after_the_device_was_lost(courier: Courier, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[Stream] = []
+    monkeypatch.setattr(Stream, "wait_stream", lambda self, other: waits.append(other))
+    courier.before_current()
+    assert waits == [courier._side]
+
+    def lost(self: Stream, other: Stream) -> None:
+        raise RuntimeError("CUDA error: unknown error")
+
+    monkeypatch.setattr(Stream, "wait_stream", lost)
+    courier.before_current()
 
 
 # Pinned memory

@@ -59,11 +59,11 @@ class Gpu:
             time.sleep(0.05)
 
     def fill(self, leave: int) -> list[torch.Tensor]:
-        """Return tensors of this process that take all of the free memory but `leave` bytes."""
+        """Return tensors of this process that take all of the free memory but `leave` bytes, 16 MiB more at most."""
         self.empty_cache()
         tensors = []
         piece = GIB
-        while piece >= 2 * MIB:
+        while piece >= 16 * MIB:  # torch takes more than it is asked for where that is less than 10 MiB
             while self.free() - leave >= piece:
                 tensors.append(torch.empty(piece, dtype=torch.uint8, device=self.device))
             piece //= 2
