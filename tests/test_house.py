@@ -80,7 +80,7 @@ def test_only_the_platform_folders_ask_which_system_it_is() -> None:
         for path in SOURCES
         if any(word in path.read_text(encoding="utf-8") for word in ("sys.platform", "os.name", "platform.system"))
     ]
-    assert all(name.startswith(("engine/power/", "engine/weights/pages/", "tray/platform/")) for name in asking)
+    assert all(name.startswith(("engine/power/", "engine/weights/files/pages/", "tray/platform/")) for name in asking)
 
 
 @pytest.mark.parametrize("package", ["engine"])

@@ -20,14 +20,14 @@ from engine.config import EncoderConfig
 from engine.errors import OutOfMemory, Unavailable
 from engine.placement import CPU, Needs, Placement
 from engine.weights.devices import Choice, choose, empty_cache, out_of_memory_on
+from engine.weights.files.identity import Identity
+from engine.weights.files.mapping import warm_cache
+from engine.weights.files.matching import Found
+from engine.weights.files.store import Store
 from engine.weights.footprint import NOTHING, Footprint
 from engine.weights.gate import CONSTRUCTION
 from engine.weights.home import Home
-from engine.weights.identity import Identity
-from engine.weights.mapping import warm_cache
-from engine.weights.matching import Found
 from engine.weights.release import dismantle, release, settle
-from engine.weights.store import Store
 
 if TYPE_CHECKING:
     import torch

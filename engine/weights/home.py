@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import CannotRest, FilesChanged, first_line
 from engine.placement import Placement
-from engine.weights import file_cache
-from engine.weights.adoption import AUTO, Adoption
-from engine.weights.blocks import Blocks, find_blocks
+from engine.weights.files import file_cache
+from engine.weights.files.adoption import AUTO, Adoption
+from engine.weights.files.identity import Identity
+from engine.weights.files.mapping import warm_cache
+from engine.weights.files.matching import Found
+from engine.weights.files.pages import Usage
+from engine.weights.files.store import Store
+from engine.weights.files.survey import Stretch, Survey, survey
 from engine.weights.footprint import Footprint
-from engine.weights.identity import Identity
-from engine.weights.loan import Loan, room_for
-from engine.weights.mapping import warm_cache
-from engine.weights.matching import Found
-from engine.weights.pages import Usage
-from engine.weights.paging import Paging
-from engine.weights.pinned_copy import PinnedCopy
-from engine.weights.staging import Courier, Piece, Source
-from engine.weights.store import Store
-from engine.weights.streaming import Stream
-from engine.weights.survey import Stretch, Survey, survey
+from engine.weights.moves.blocks import Blocks, find_blocks
+from engine.weights.moves.loan import Loan, room_for
+from engine.weights.moves.paging import Paging
+from engine.weights.moves.pinned_copy import PinnedCopy
+from engine.weights.moves.staging import Courier, Piece, Source
+from engine.weights.moves.streaming import Stream
 
 if TYPE_CHECKING:
     import torch

@@ -18,13 +18,13 @@ from torch import nn
 
 from engine.errors import CannotRest, FilesChanged
 from engine.placement import Placement
-from engine.weights import pinned_copy
+from engine.weights.files.identity import Identity
+from engine.weights.files.store import Store
+from engine.weights.files.survey import Stretch, survey
 from engine.weights.home import Home
-from engine.weights.identity import Identity
-from engine.weights.loan import Loan, room_for
-from engine.weights.staging import Courier, Piece
-from engine.weights.store import Store
-from engine.weights.survey import Stretch, survey
+from engine.weights.moves import pinned_copy
+from engine.weights.moves.loan import Loan, room_for
+from engine.weights.moves.staging import Courier, Piece
 
 DEVICE = "fakegpu:0"
 THERE = Placement(DEVICE)

@@ -18,11 +18,11 @@ from fake_device import BACKEND, Card, Event, Stream
 from fake_runtime import Runtime, installed
 
 from engine.errors import FilesChanged
-from engine.weights import pinned, staging
-from engine.weights.allocator import empty_cache
-from engine.weights.identity import Identity
-from engine.weights.pinned import PinnedMemory
-from engine.weights.staging import ALIGNMENT, Courier, Piece, laid_out
+from engine.weights.devices.allocator import empty_cache
+from engine.weights.files.identity import Identity
+from engine.weights.moves import pinned, staging
+from engine.weights.moves.pinned import PinnedMemory
+from engine.weights.moves.staging import ALIGNMENT, Courier, Piece, laid_out
 
 UNIT = 8192
 """Bytes; a buffer has four of them here, so that little is much."""

@@ -17,12 +17,12 @@ from torch import nn
 
 from engine.adapters.references import locate
 from engine.errors import OutOfMemory
-from engine.weights.blocks import Block, Blocks, find_blocks
-from engine.weights.loan import Loan
+from engine.weights.files.survey import Stretch, Survey, survey
+from engine.weights.moves.blocks import Block, Blocks, find_blocks
+from engine.weights.moves.loan import Loan
+from engine.weights.moves.staging import Courier, Piece, Ticket
+from engine.weights.moves.streaming import Stream
 from engine.weights.release import dismantle
-from engine.weights.staging import Courier, Piece, Ticket
-from engine.weights.streaming import Stream
-from engine.weights.survey import Stretch, Survey, survey
 
 DEVICE = "fakegpu:0"
 ACTIVATIONS = 1 << 20

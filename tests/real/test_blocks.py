@@ -12,8 +12,8 @@ import torch
 from block_models import Stacked
 from torch import nn
 
-from engine.weights.blocks import Blocks, Order, find_blocks
-from engine.weights.survey import survey
+from engine.weights.files.survey import survey
+from engine.weights.moves.blocks import Blocks, Order, find_blocks
 
 
 def found(module: nn.Module) -> Blocks:

@@ -19,7 +19,7 @@ from expected import importing_root
 from memory_group import memory_group
 from running import ROOT
 
-from engine.weights import layout
+from engine.weights.files import layout
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory groups and peaks are read as Linux shows them")
 

@@ -20,9 +20,9 @@ from torch import nn
 
 from engine.errors import CannotRest, LoadFailed
 from engine.placement import CPU, Placement
+from engine.weights.files.identity import Identity
+from engine.weights.files.store import Entry, Store
 from engine.weights.home import Home
-from engine.weights.identity import Identity
-from engine.weights.store import Entry, Store
 
 MIB = 1 << 20
 HERE = Placement(CPU)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.weights import matching, pages
-from engine.weights.mapping import Mapping
-from engine.weights.matching import Places, same
-from engine.weights.pages import Usage
-from engine.weights.survey import Stretch, Tenant
+from engine.weights.files import matching, pages
+from engine.weights.files.mapping import Mapping
+from engine.weights.files.matching import Places, same
+from engine.weights.files.pages import Usage
+from engine.weights.files.survey import Stretch, Tenant
 
 if sys.platform != "linux":
     pytest.skip("tells from Linux' page tables what was touched", allow_module_level=True)

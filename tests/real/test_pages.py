@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from engine.weights import layout, pages
-from engine.weights.mapping import Mapping, warm_cache
-from engine.weights.pages import Usage
+from engine.weights.files import layout, pages
+from engine.weights.files.mapping import Mapping, warm_cache
+from engine.weights.files.pages import Usage
 
 if sys.platform != "linux":
     pytest.skip("the page tables are Linux'", allow_module_level=True)
 
-from engine.weights.pages import linux, other, touch
+from engine.weights.files.pages import linux, other, touch
 
 MIB = 1 << 20
 SIZE = 32 * MIB

@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.adapters.references import locate
-from engine.weights.blocks import find_blocks
-from engine.weights.mapping import Mapping
-from engine.weights.paging import Paging, merged
-from engine.weights.survey import Stretch, survey
+from engine.weights.files.mapping import Mapping
+from engine.weights.files.survey import Stretch, survey
+from engine.weights.moves.blocks import find_blocks
+from engine.weights.moves.paging import Paging, merged
 
 SLACK = 4 << 20
 """Bytes: a touch may bring in the 2 MiB around it, which at the ends of a range are not that block's alone."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import _TYPES, load_file, save_file
 
-from engine.weights import layout
-from engine.weights.store import Entry, Store
+from engine.weights.files import layout
+from engine.weights.files.store import Entry, Store
 
 DTYPES = {name: dtype for name, dtype in _TYPES.items() if name in layout.ITEM_SIZES}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}

@@ -16,7 +16,7 @@ from engine.placement import CPU, Needs, Placement
 from engine.policy import Decision
 from engine.room import Room
 from engine.state import EncoderView, State
-from engine.weights.device_memory import DeviceMemory
+from engine.weights.devices.device_memory import DeviceMemory
 
 GIB = 1 << 30
 MIB = 1 << 20

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.weights.pages.backing import Backing, Backings
-from engine.weights.pages.linux import regions
+from engine.weights.files.pages.backing import Backing, Backings
+from engine.weights.files.pages.linux import regions
 
 PAGE = 0x1000
 FILE = ("fd:00", 77)

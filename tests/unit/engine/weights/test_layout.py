@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.errors import LoadFailed
-from engine.weights import layout
+from engine.weights.files import layout
 
 ONE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

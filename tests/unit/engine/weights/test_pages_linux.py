@@ -6,8 +6,8 @@ import errno
 
 import pytest
 
-from engine.weights.pages.linux import first_that_works
-from engine.weights.pages.usage import Usage
+from engine.weights.files.pages.linux import first_that_works
+from engine.weights.files.pages.usage import Usage
 
 
 def sure(address: int, length: int) -> Usage:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.weights.pages.usage import Usage
-from engine.weights.pages.windows import Memory
+from engine.weights.files.pages.usage import Usage
+from engine.weights.files.pages.windows import Memory
 
 PAGE = mmap.PAGESIZE
 START = 0x7FF0_0000_0000

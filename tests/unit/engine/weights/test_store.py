@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.weights import layout
-from engine.weights.store import Entry, Store
+from engine.weights.files import layout
+from engine.weights.files.store import Entry, Store
 
 SIZE = 4096
 """Bytes of data in a test's file; its header adds less than that."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from engine.weights.staging import Courier, Piece, Source, laid_out
-from engine.weights.survey import Stretch, Tenant
-from engine.weights.watch import Watch
+from engine.weights.files.survey import Stretch, Tenant
+from engine.weights.moves.staging import Courier, Piece, Source, laid_out
+from engine.weights.moves.watch import Watch
 
 if TYPE_CHECKING:
     import torch

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.weights.pinned import PinnedMemory
-from engine.weights.staging import Courier, Piece, Source, laid_out
-from engine.weights.survey import Stretch
+from engine.weights.files.survey import Stretch
+from engine.weights.moves.pinned import PinnedMemory
+from engine.weights.moves.staging import Courier, Piece, Source, laid_out
 
 
 class PinnedCopy:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from engine.weights.absent import absent
-from engine.weights.blocks import Table
+from engine.weights.moves.absent import absent
+from engine.weights.moves.blocks import Table
 
 if TYPE_CHECKING:
     import torch

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from engine.weights import pages
-from engine.weights.blocks import Block, Blocks, Order
-from engine.weights.mapping import Mapping
-from engine.weights.survey import Stretch
+from engine.weights.files import pages
+from engine.weights.files.mapping import Mapping
+from engine.weights.files.survey import Stretch
+from engine.weights.moves.blocks import Block, Blocks, Order
 
 if TYPE_CHECKING:
     import torch

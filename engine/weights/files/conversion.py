@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.weights.identity import Identity
-from engine.weights.mapping import TORCH_NAMES
-from engine.weights.matching import type_name
-from engine.weights.store import Entry, Store
-from engine.weights.survey import Stretch
+from engine.weights.files.identity import Identity
+from engine.weights.files.mapping import TORCH_NAMES
+from engine.weights.files.matching import type_name
+from engine.weights.files.store import Entry, Store
+from engine.weights.files.survey import Stretch
 
 if TYPE_CHECKING:
     import torch

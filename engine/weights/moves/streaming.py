@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import OutOfMemory, first_line
-from engine.weights.absent import absent
-from engine.weights.blocks import Block, Blocks, Order
-from engine.weights.loan import Loan
-from engine.weights.lookup import Lookup
-from engine.weights.staging import Courier, Piece, Source, aligned
-from engine.weights.survey import Stretch, Tenant
-from engine.weights.watch import Watch
+from engine.weights.files.survey import Stretch, Tenant
+from engine.weights.moves.absent import absent
+from engine.weights.moves.blocks import Block, Blocks, Order
+from engine.weights.moves.loan import Loan
+from engine.weights.moves.lookup import Lookup
+from engine.weights.moves.staging import Courier, Piece, Source, aligned
+from engine.weights.moves.watch import Watch
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""Which device a model computes on: wished for, there, and seen to work; beside it the rest that is done to devices."""
+"""Which device a model computes on: wished for, there, and seen to work."""
 
 from __future__ import annotations
 
@@ -8,22 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engine.errors import first_line
-from engine.weights.allocator import empty_cache, limit
-from engine.weights.backends import module_for
-from engine.weights.device_memory import Allocated, DeviceMemory, allocated, free_without_context, memory
-from engine.weights.out_of_memory import out_of_memory_on
-
-__all__ = [
-    "Allocated",
-    "Choice",
-    "DeviceMemory",
-    "allocated",
-    "choose",
-    "empty_cache",
-    "limit",
-    "memory",
-    "out_of_memory_on",
-]
+from engine.weights.devices.backends import module_for
+from engine.weights.devices.device_memory import free_without_context
 
 _log = logging.getLogger(__name__)
 

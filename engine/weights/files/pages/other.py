@@ -7,8 +7,8 @@ import errno
 import os
 from typing import Final
 
-from engine.weights.pages.backing import Backings
-from engine.weights.pages.usage import Usage
+from engine.weights.files.pages.backing import Backings
+from engine.weights.files.pages.usage import Usage
 
 _MADV_DONTNEED: Final = 4  # <sys/mman.h> on macOS and the BSDs
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.weights.loan import room_for
-from engine.weights.staging import aligned
-from engine.weights.survey import Stretch, Tenant
+from engine.weights.files.survey import Stretch, Tenant
+from engine.weights.moves.loan import room_for
+from engine.weights.moves.staging import aligned
 
 
 @dataclass(frozen=True, slots=True)

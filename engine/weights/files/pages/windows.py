@@ -13,8 +13,8 @@ import mmap
 from collections.abc import Callable
 from typing import Any, Final
 
-from engine.weights.pages.backing import Backings
-from engine.weights.pages.usage import Usage
+from engine.weights.files.pages.backing import Backings
+from engine.weights.files.pages.usage import Usage
 
 _ERROR_NOT_LOCKED: Final = 158
 _MEM_MAPPED: Final = 0x40000

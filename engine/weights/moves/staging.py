@@ -15,10 +15,10 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engine.errors import FilesChanged
-from engine.weights.backends import made_current
-from engine.weights.identity import Identity
-from engine.weights.pinned import PinnedMemory
-from engine.weights.survey import Stretch
+from engine.weights.devices.backends import made_current
+from engine.weights.files.identity import Identity
+from engine.weights.files.survey import Stretch
+from engine.weights.moves.pinned import PinnedMemory
 
 if TYPE_CHECKING:
     import torch

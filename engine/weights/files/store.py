@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engine.errors import LoadFailed
-from engine.weights import layout
+from engine.weights.files import layout
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

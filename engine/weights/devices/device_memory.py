@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from engine.weights.backends import devices_in_use, has_context, module_in_use, number_of
+from engine.weights.devices.backends import devices_in_use, has_context, module_in_use, number_of
 
 _log = logging.getLogger(__name__)
 

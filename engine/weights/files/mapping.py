@@ -9,10 +9,10 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from engine.weights import layout, pages
-from engine.weights.identity import Identity
-from engine.weights.layout import Place
-from engine.weights.pages import Backing, Backings, Usage
+from engine.weights.files import layout, pages
+from engine.weights.files.identity import Identity
+from engine.weights.files.layout import Place
+from engine.weights.files.pages import Backing, Backings, Usage
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-from engine.weights.backends import has_context, made_current, module_for, number_of
+from engine.weights.devices.backends import has_context, made_current, module_for, number_of
 
 _log = logging.getLogger(__name__)
 

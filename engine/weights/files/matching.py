@@ -10,11 +10,12 @@ from mmap import PAGESIZE
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from engine.weights import libc, pages
-from engine.weights.layout import Place
-from engine.weights.mapping import TORCH_NAMES, Mapping
-from engine.weights.pages import Backing, Backings
-from engine.weights.survey import Stretch
+from engine.weights import libc
+from engine.weights.files import pages
+from engine.weights.files.layout import Place
+from engine.weights.files.mapping import TORCH_NAMES, Mapping
+from engine.weights.files.pages import Backing, Backings
+from engine.weights.files.survey import Stretch
 
 if TYPE_CHECKING:
     import torch

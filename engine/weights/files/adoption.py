@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engine.errors import LoadFailed
-from engine.weights.conversion import can_hold, convert
-from engine.weights.identity import Identity
-from engine.weights.layout import Place
-from engine.weights.mapping import Mapping
-from engine.weights.matching import Found, Places, same
-from engine.weights.pages import Usage
-from engine.weights.store import Store
-from engine.weights.survey import Stretch, Survey, Tenant
+from engine.weights.files.conversion import can_hold, convert
+from engine.weights.files.identity import Identity
+from engine.weights.files.layout import Place
+from engine.weights.files.mapping import Mapping
+from engine.weights.files.matching import Found, Places, same
+from engine.weights.files.pages import Usage
+from engine.weights.files.store import Store
+from engine.weights.files.survey import Stretch, Survey, Tenant
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import first_line
-from engine.weights.backends import made_current, module_for
+from engine.weights.devices.backends import made_current, module_for
 
 if TYPE_CHECKING:
     import torch

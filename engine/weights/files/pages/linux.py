@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from engine.weights.pages.backing import Backing, Backings, Region
-from engine.weights.pages.touch import Readable, read_through, touch
-from engine.weights.pages.usage import Usage
+from engine.weights.files.pages.backing import Backing, Backings, Region
+from engine.weights.files.pages.touch import Readable, read_through, touch
+from engine.weights.files.pages.usage import Usage
 
 _MADV_WILLNEED: Final = 3  # <asm-generic/mman-common.h>, as the next three
 _MADV_DONTNEED: Final = 4

@@ -1,0 +1,18 @@
+"""What is asked of devices: which one computes, what is free there, how much torch may take, and what it lacks."""
+
+from engine.weights.devices.allocator import empty_cache, limit
+from engine.weights.devices.choice import Choice, choose
+from engine.weights.devices.device_memory import Allocated, DeviceMemory, allocated, memory
+from engine.weights.devices.out_of_memory import out_of_memory_on
+
+__all__ = [
+    "Allocated",
+    "Choice",
+    "DeviceMemory",
+    "allocated",
+    "choose",
+    "empty_cache",
+    "limit",
+    "memory",
+    "out_of_memory_on",
+]

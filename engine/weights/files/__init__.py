@@ -1,0 +1,1 @@
+"""Weights files: found, mapped, converted, kept, and told apart when they change."""
