@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import traceback
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from engine.adapters.protocol import Adapter, Loaded
 from engine.admission import Admission
 from engine.descent import Descent, descend, drop
-from engine.errors import FilesChanged, LoadFailed, NoRoom, OutOfMemory, Unavailable
-from engine.placement import Placement
+from engine.errors import DeviceLost, FilesChanged, LoadFailed, NoRoom, OutOfMemory, Unavailable
+from engine.placement import CPU, Placement
 from engine.state import State
 from engine.weights.footprint import Footprint
 
@@ -56,7 +57,14 @@ def ascend(
         if fault_in:
             adapter.fault_in()
         if target is State.ON_DEVICE:
-            return _rise(name, adapter, device, loaded, room)
+            try:
+                return _rise(name, adapter, device, loaded, room)
+            except DeviceLost as error:
+                _log.warning("%s is read again: %s", name, error.message)
+                let_go(error)
+            drop(name, adapter)
+            loaded = _loaded(name, adapter)
+            return _rise(name, adapter, loaded.device, loaded, room)
         return Ascent(adapter.footprint(), loaded)
     except Unavailable as error:
         let_go(error)
@@ -77,12 +85,15 @@ def ascend(
 def _rise(name: str, adapter: Adapter, device: str | None, loaded: Loaded | None, room: Admission) -> Ascent:
     """Go from RAM up to a device, in the first of the ways that there is room for."""
     needs = adapter.needs()
-    with room.turn(needs.device):
+    with ExitStack() as turn:
+        turn.enter_context(room.turn(needs.device))
         try:
             for placement in room.placements(name, needs):
+                if placement.device == CPU:
+                    turn.close()
                 if placement.device != device:
                     drop(name, adapter)
-                    loaded = adapter.load(on=placement.device)
+                    loaded = _loaded(name, adapter, on=placement.device)
                     device = placement.device
                 try:
                     note = adapter.resume(placement)
@@ -90,7 +101,8 @@ def _rise(name: str, adapter: Adapter, device: str | None, loaded: Loaded | None
                     _log.warning("%s does not fit: %s", name, error.message)
                     let_go(error)
                 else:
-                    return Ascent(adapter.footprint(), loaded, needs.device, placement, placement.reason or note)
+                    words = " ".join(filter(None, (placement.reason, note)))
+                    return Ascent(adapter.footprint(), loaded, needs.device, placement, words or None)
         except NoRoom as error:
             _log.warning("%s waits in RAM: %s", name, error.message)
             resting = descend(name, adapter, State.IN_RAM, device=device or needs.device)
@@ -98,15 +110,15 @@ def _rise(name: str, adapter: Adapter, device: str | None, loaded: Loaded | None
     raise AssertionError("an admission ends with a placement that fits, or with NoRoom")
 
 
-def _loaded(name: str, adapter: Adapter) -> Loaded:
+def _loaded(name: str, adapter: Adapter, on: str | None = None) -> Loaded:
     """Load; once more where a file was replaced meanwhile, as a download or an editor does at its end."""
     try:
-        return adapter.load()
+        return adapter.load(on)
     except FilesChanged as error:
         _log.info("%s is read again: %s", name, error.message)
         let_go(error)
     drop(name, adapter)
-    return adapter.load()
+    return adapter.load(on)
 
 
 def let_go(error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -15,10 +16,10 @@ _DEVICE: Final = re.compile(r"cpu|cuda(:(0|[1-9][0-9]{0,2}))?|mps")
 # With two digits an exponent can neither overflow nor make 0 of a number that is not 0.
 _NUMBER: Final = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,2})?")
 
-_CHOICES: Final = (
-    "must be GiB on each GPU: 0 (no budget), N such as 6 or 1.5 (a cap) or -N (whatever is free less N);"
-    ' or a list such as "cuda:0=6,cuda:1=-1" with the devices cpu, cuda, cuda:N, mps'
+CHOICES: Final = (
+    'max_vram is in GiB: 0 = no limit, 6 = at most 6, -1 = all but 1 of what is free, or a list: "cuda:0=6,cuda:1=-1"'
 )
+"""What may be written, in words for whoever wrote something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Budget:
     def parse(cls, text: str) -> Budget:
         """Return what `text` says: one number, or `DEVICE=NUMBER` several times with commas between.
 
-        Raises ValueError, which names the choices.
+        Raises ValueError, which says what is wrong, then the choices.
         """
         if "=" not in text:
             return cls(each_gpu=_gib(text))
@@ -45,12 +46,12 @@ class Budget:
         for item in text.split(","):
             device, is_pair, number = (part.strip() for part in item.partition("="))
             if not is_pair or not _DEVICE.fullmatch(device):
-                raise _refusal(f"{_shown(item)} is no DEVICE=NUMBER")
+                raise _refusal(f"{_shown(item)} is not DEVICE=NUMBER with the device cpu, cuda, cuda:N or mps")
             if device in listed:
                 raise _refusal(f"{device} is listed twice")
             listed[device] = _gib(number)
             if device == "cpu" and listed[device] < 0:
-                raise _refusal("the CPU takes only a cap")
+                raise _refusal(f"{_shown(item)} is below 0, and the CPU takes a cap only")
         return cls(listed=tuple(listed.items()))
 
     def __bool__(self) -> bool:
@@ -82,14 +83,14 @@ class Budget:
 
 
 def _gib(text: str) -> float:
-    text = text.strip().lower()
-    if not _NUMBER.fullmatch(text):
-        raise _refusal(f"{_shown(text)} is no such number")
-    gib = float(text)
+    number = text.strip().lower()
+    if not _NUMBER.fullmatch(number):
+        raise _refusal(f"{_shown(text)} is not a number")
+    gib = float(number)
     if abs(gib) > _MOST:
-        raise _refusal(f"{_MOST:g} GiB is the most")
+        raise _refusal(f"{_shown(text)} is too much, {_MOST:g} is the most")
     if 0 < abs(gib) < 1 / GIB:
-        raise _refusal(f"{_shown(text)} GiB is less than a byte")
+        raise _refusal(f"{_shown(text)} is less than a byte")
     # -0 passes as 0: less nothing is no budget, and TOML reads an unquoted -0 as 0 too.
     return gib
 
@@ -99,8 +100,8 @@ def _spelled(gib: float) -> str:
 
 
 def _shown(text: str) -> str:
-    return repr(text if len(text) <= 24 else f"{text[:21]}...")
+    return json.dumps(text if len(text) <= 24 else f"{text[:21]}...", ensure_ascii=False)
 
 
 def _refusal(why: str) -> ValueError:
-    return ValueError(f"{_CHOICES}; {why}")
+    return ValueError(f"{why}. {CHOICES}")

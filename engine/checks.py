@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from engine.adapters import references
 from engine.adapters.table import KINDS
-from engine.budget import Budget
+from engine.budget import CHOICES, Budget
 
 Check = Callable[[Any], Any]
 
-_LONGEST: Final = 365 * 86400.0
+_LONGEST: Final = 365 * 86400
 _MOST_MIB: Final = 1024.0**2
 
 
@@ -28,7 +28,7 @@ def seconds(value: Any, zero: str = "never") -> float:
     if not _is_number(value) or not value >= 0:
         raise ValueError(f"must be a number of seconds, 0 or more (0 = {zero})")
     if value > _LONGEST:
-        raise ValueError(f"must be at most {_LONGEST:g} seconds; 0 means {zero}")
+        raise ValueError(f"must be at most a year, {_LONGEST} seconds; 0 means {zero}")
     return float(value)
 
 
@@ -43,6 +43,8 @@ def mebibytes(value: Any, zero: str = "off") -> float:
 
 def budget(value: Any) -> str:
     """Accept what `Budget.parse` does, and a plain number; returns it spelled in one way."""
+    if not isinstance(value, str) and not _is_number(value):
+        raise ValueError(f"must be a number or a text. {CHOICES}")
     return str(Budget.parse(str(value)))
 
 

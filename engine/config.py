@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import date, time
 from functools import partial
 from typing import Any, Final
 
@@ -153,6 +155,8 @@ _ENCODER: Final[dict[str, Check]] = {
     "pin": checks.boolean,
 }
 
+_PLACES: Final = {"[hardware]": _HARDWARE, "[server]": _SERVER, "[encoders.NAME]": _ENCODER}
+
 
 def _section(
     mapping: Mapping[str, Any], path: tuple[str, ...], checks: dict[str, Check], problems: list[Problem]
@@ -164,7 +168,8 @@ def _section(
         try:
             values[key] = checks[key](table[key])
         except ValueError as error:
-            problems.append(Problem((*path, key), f"{_shown(table[key])}: {error}"))
+            shown, why = _shown(table[key]), str(error)
+            problems.append(Problem((*path, key), why if why.startswith(shown) else f"{shown}: {why}"))
     return values
 
 
@@ -194,7 +199,9 @@ def _refuse_unknown(
 ) -> None:
     for key in table:
         if key not in known:
-            problems.append(Problem((*path, key), f"unknown {what}; valid are: {', '.join(known)}"))
+            places = " or ".join(place for place, keys in _PLACES.items() if key in keys)
+            text = f"belongs under {places}" if places else f"unknown {what}; valid are: {', '.join(known)}"
+            problems.append(Problem((*path, key), text))
 
 
 def _refuse_shared_names(encoders: tuple[EncoderConfig, ...], problems: list[Problem]) -> None:
@@ -203,7 +210,8 @@ def _refuse_shared_names(encoders: tuple[EncoderConfig, ...], problems: list[Pro
         for name in (encoder.name, *encoder.aliases):
             first = owner.setdefault(name, encoder.name)
             if first != encoder.name:
-                problems.append(Problem(("encoders", encoder.name), f"the name {name!r} already belongs to {first}"))
+                text = f"the name {_shown(name)} already belongs to {first}"
+                problems.append(Problem(("encoders", encoder.name), text))
 
 
 def _refuse_two_defaults(encoders: tuple[EncoderConfig, ...], problems: list[Problem]) -> None:
@@ -215,8 +223,27 @@ def _refuse_two_defaults(encoders: tuple[EncoderConfig, ...], problems: list[Pro
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = _spelled(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _spelled(value: Any) -> str:
+    """A value as the settings file spells it."""
+    match value:
+        case bool() | str() | None:
+            # A text from elsewhere may hold lone surrogates, which no log and no answer takes.
+            return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
+        case int() if value.bit_length() > 256:
+            return hex(value)  # Python refuses to spell out thousands of digits.
+        case date() | time():
+            return value.isoformat()
+        case list():
+            return f"[{', '.join(map(_spelled, value))}]"
+        case Mapping():
+            pairs = ", ".join(f"{key} = {_spelled(item)}" for key, item in value.items())
+            return f"{{ {pairs} }}" if pairs else "{}"
+        case _:
+            return repr(value)
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -198,9 +198,9 @@ def _parsed(text: str, path: Path) -> Config:
         return parse(tomllib.loads(text.replace("\r\n", "\n")))
     except (ValueError, RecursionError) as error:
         # Besides TOMLDecodeError: an integer of thousands of digits, brackets nested a thousand deep.
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from error
     except SettingsError as error:
-        lines = [f"{_place(text, path, problem.path)}: {problem}" for problem in error.problems]
+        lines = [f"{_place(text, path, problem.path)}: {problem}." for problem in error.problems]
         raise SettingsError("\n".join(lines), problems=error.problems) from error
 
 

@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _LONGEST_NAME_SHOWN: Final = 80
 """Characters of an unknown name that an error repeats; a longer one is not a name."""
 
+_LONGEST_WAIT_FOR_THE_LAST_SECONDS: Final = 30.0
+
 T = TypeVar("T")
 AdapterFactory = Callable[[EncoderConfig, str], Adapter]
 
@@ -77,7 +79,7 @@ class Engine:
         self._room = Room(self, self._config.hardware, clock)
         self._offloader = Offloader(self, self._room, clock)
         self._lock = threading.Lock()
-        self._running = False
+        self._running = self._closed = False
         self._retired: list[_Encoder] = []
         encoders = (_resolved(encoder, self._config) for encoder in self._config.encoders)
         self._encoders = {encoder.name: self._build(encoder, self._config) for encoder in encoders}
@@ -112,6 +114,8 @@ class Engine:
     def apply(self, config: Config) -> None:
         """Put new settings in force: encoders that stay themselves keep their weights, others are replaced."""
         with self._lock:
+            if self._closed:
+                raise Closed("The engine is closed.")
             old, before = self._config, self._encoders
             self._room.configure(config.hardware)
             after = {}
@@ -129,6 +133,10 @@ class Engine:
             self._retired = [leaving for leaving in (*self._retired, *gone) if leaving.worker.at_work]
         for leaving in gone:
             _retire(leaving)
+            if leaving.worker.at_work and (heir := after.get(leaving.config.name)):
+                # Its weights may be all that there is room for.
+                with contextlib.suppress(QueueFull, Closed):
+                    heir.worker.submit(partial(leaving.worker.wait, _LONGEST_WAIT_FOR_THE_LAST_SECONDS))
         if self._running:
             new = _without(after.values(), before.values())
             for name, now in after.items():
@@ -155,7 +163,8 @@ class Engine:
         """
         ends = time.monotonic() + timeout
         clean = True
-        self._running = False
+        with self._lock:
+            self._running, self._closed = False, True
         self._offloader.stop(timeout)
         encoders = (*self._encoders.values(), *self._retired)
         for encoder in encoders:
@@ -311,7 +320,10 @@ class Engine:
 
     def _evacuate(self, reason: str, timeout: float) -> None:
         ends = time.monotonic() + timeout
-        for encoder in self._encoders.values():
+        encoders = (*self._encoders.values(), *self._retired)
+        # Those that are idle first: one that is in use takes all the time there is.
+        busy = [encoder for encoder in encoders if encoder.slot.evacuate(reason, 0.0).result == "busy"]
+        for encoder in busy:
             encoder.slot.evacuate(reason, max(0.0, ends - time.monotonic()))
 
     def _bring_up(self, encoder: _Encoder, eagerness: Eagerness) -> None:

@@ -14,6 +14,7 @@ PilotlightError
         MoveFailed       weights could not be moved between rungs
             CannotRest       they would not survive in RAM, so they are dropped instead
         OutOfMemory          a device has no memory left; what was asked of it did not happen
+        DeviceLost           a device no longer computes; what stood on it has to be read anew
     QueueFull            too many requests wait for this encoder
     Closed               the engine, or this encoder, is shutting down
 
@@ -152,6 +153,12 @@ class OutOfMemory(EncoderError):
     """A device ran out of memory during a move or a batch; what was asked of it was rolled back whole."""
 
     title = "Out of device memory"
+
+
+class DeviceLost(EncoderError):
+    """A device stopped computing, as after a driver's reset; nothing that stood on it can be used any more."""
+
+    title = "Device lost"
 
 
 class QueueFull(PilotlightError):

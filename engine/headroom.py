@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from engine.budget import Budget
 from engine.weights.devices import DeviceMemory
+
+FOR_BATCHES: Final = 8
+"""One part in so many is left to what a batch computes."""
 
 
 class Gauge(Protocol):
@@ -15,8 +19,8 @@ class Gauge(Protocol):
     def memory(self, device: str) -> DeviceMemory | None:
         """Return what is free on a device, and how much of it is ours."""
 
-    def limit(self, device: str, nbytes: int | None) -> None:
-        """Let our allocator hold at most so many bytes there, None = no limit."""
+    def limit(self, device: str, nbytes: int | None) -> bool:
+        """Let our allocator hold at most so many bytes there, None = no limit; returns whether it does."""
 
     def empty_cache(self, device: str) -> None:
         """Give back what our allocator keeps there for later."""
@@ -29,6 +33,7 @@ class Headroom:
         self.budget = Budget()
         """The settings' limits; may be swapped at any time."""
         self._gauge = gauge
+        self._lock = threading.Lock()  # guards the next: what torch was told and what is noted of it agree
         self._limited: set[str] = set()
 
     def known(self, device: str) -> bool:
@@ -60,8 +65,13 @@ class Headroom:
         """Return what we hold beyond the budget, and let torch itself refuse more, batches included."""
         memory = self._gauge.memory(device)
         allowance = self._allowance(device, memory)
-        self._hold_to(device, allowance)
-        return 0 if allowance is None else max(0, _ours(memory) - allowance)
+        held = _ours(memory)
+        if allowance is None or held <= allowance:
+            self._hold_to(device, allowance)
+            return 0
+        # What may not leave, because it is pinned or in use, must be able to compute.
+        self._hold_to(device, held + held // FOR_BATCHES)
+        return held - allowance
 
     def lack_of_others(self, device: str, kept_free: int) -> int:
         """Return what other programs' use leaves too little of, of the `kept_free` that shall stay free for them."""
@@ -86,21 +96,19 @@ class Headroom:
 
     def close(self) -> None:
         """Lift the limits that torch was given: they are the process's, and another engine may follow."""
-        for device in self._limited:
-            self._gauge.limit(device, None)
-        self._limited.clear()
+        for device in tuple(self._limited):
+            self._hold_to(device, None)
 
     def _allowance(self, device: str, memory: DeviceMemory | None) -> int | None:
         return self.budget.allowance(device, memory.free if memory else None, _ours(memory))
 
     def _hold_to(self, device: str, allowance: int | None) -> None:
-        if allowance is not None:
+        with self._lock:
+            if allowance is None and device not in self._limited:
+                return
             self._limited.add(device)
-        elif device in self._limited:
-            self._limited.discard(device)
-        else:
-            return
-        self._gauge.limit(device, allowance)
+            if self._gauge.limit(device, allowance) and allowance is None:
+                self._limited.discard(device)
 
 
 def _ours(memory: DeviceMemory | None) -> int:

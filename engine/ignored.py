@@ -26,6 +26,7 @@ def ignored_options(
         "eager_load": _eager_load(encoder, hardware),
         "max_vram": _max_vram(encoder, hardware, streamable) if device == CPU else None,
         "stream_layers": _stream_layers(encoder, hardware, device, streamable),
+        **(_for_gpus(hardware) if device == CPU else {}),
         "home": _home(encoder, device),
         "idle_timeout_seconds": _idle_timeout(encoder, hardware),
         "unload_timeout_seconds": _unload_timeout(encoder, hardware, device),
@@ -34,9 +35,11 @@ def ignored_options(
 
 
 def _eager_load(encoder: EncoderConfig, hardware: Hardware) -> str | None:
-    if not _value("eager_load", encoder, hardware) or _value("lazy_encoders", encoder, hardware):
+    if not _value("eager_load", encoder, hardware):
         return None
-    return "lazy_encoders is false, which brings the weights all the way to the device at start"
+    if not _value("lazy_encoders", encoder, hardware):
+        return "lazy_encoders is false, which brings the weights all the way to the device at start"
+    return "its home is the disk, so nothing of it waits in RAM" if encoder.home == "disk" else None
 
 
 def _max_vram(encoder: EncoderConfig, hardware: Hardware, streamable: bool | None) -> str | None:
@@ -45,7 +48,7 @@ def _max_vram(encoder: EncoderConfig, hardware: Hardware, streamable: bool | Non
     if budget == Budget():
         return None
     if budget.allowance(CPU, 0, 0) is None:
-        return "it computes on the CPU, for which no budget is set"
+        return 'it computes on the CPU, where only "cpu=N" limits anything'
     if _value("stream_layers", encoder, hardware) and streamable is not False:
         return None
     return "on the CPU it bounds streaming only, and this encoder is not streamed"
@@ -57,13 +60,25 @@ def _stream_layers(
     if not _value("stream_layers", encoder, hardware):
         return None
     if streamable is False:
-        return "its model has no list of blocks that could be streamed"
+        return "this model cannot be run block by block"
     if device not in (None, CPU) and hardware.on_no_room != "stream":
         return f'on_no_room is "{hardware.on_no_room}", so nothing is streamed on a GPU'
     return None
 
 
+def _for_gpus(hardware: Hardware) -> dict[str, str]:
+    """What is without effect for an encoder that computes on the CPU, as far as somebody set it; 0 asks for nothing."""
+    why = {
+        "on_no_room": "a CPU is never without room",
+        "keep_free_vram": "it computes on the CPU and holds no VRAM",
+        "minimum_residency_seconds": "it computes on the CPU, where nobody has to make room",
+    }
+    return {option: text for option, text in why.items() if getattr(hardware, option) not in (0, _default(option))}
+
+
 def _home(encoder: EncoderConfig, device: str | None) -> str | None:
+    if encoder.home == "disk" and encoder.pin:
+        return "it is pinned and never steps down"
     if encoder.home == "pinned" and device == CPU:
         return "it computes on the CPU, where weights always wait in their file"
     return None
@@ -90,8 +105,12 @@ def _unload_timeout(encoder: EncoderConfig, hardware: Hardware, device: str | No
 
 def _asks(timeout: str, encoder: EncoderConfig, hardware: Hardware) -> bool:
     """Whether somebody set a timeout that shall pass one day; 0 asks for never."""
-    said = getattr(encoder, timeout) is not None or getattr(hardware, timeout) != getattr(_DEFAULTS, timeout)
+    said = getattr(encoder, timeout) is not None or getattr(hardware, timeout) != _default(timeout)
     return bool(said and _value(timeout, encoder, hardware) > 0)
+
+
+def _default(option: str) -> Any:
+    return getattr(_DEFAULTS, option)
 
 
 def _value(option: str, encoder: EncoderConfig, hardware: Hardware) -> Any:

@@ -45,7 +45,15 @@ class Nvml:
 
     @classmethod
     def start(cls) -> Nvml | None:
-        """Start NVML, or return None where there is no NVIDIA driver."""
+        """Start NVML, or return None where there is no NVIDIA driver, or none that works."""
+        try:
+            return cls._started()
+        except Exception:  # noqa: BLE001 - the adapter edge: a foreign or broken pynvml, or its driver, may raise anything
+            _log.warning("NVML does not start, so NVIDIA GPUs are not read", exc_info=True)
+            return None
+
+    @classmethod
+    def _started(cls) -> Nvml | None:
         try:
             import pynvml
         except ImportError:

@@ -82,7 +82,7 @@ class Record:
             loads=self._loads,
             stepped_down_because=self._why_down,
             bytes_total=self._bytes_total,
-            note=self._resting or self._standing or (loaded.note if loaded else None),
+            note=_joined(loaded.note if loaded else None, self._standing, self._resting),
             bytes_on_device=self._footprint.on_device,
             bytes_in_ram=self._footprint.in_ram,
         )
@@ -91,6 +91,10 @@ class Record:
         news = None if words == self._told else words
         self._told = words
         return news
+
+
+def _joined(*notes: str | None) -> str | None:
+    return " ".join(dict.fromkeys(filter(None, notes))) or None
 
 
 def with_bytes(view: EncoderView, footprint: Footprint) -> EncoderView:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
@@ -12,7 +14,7 @@ from engine import policy
 from engine.budget import Budget
 from engine.config import Hardware
 from engine.errors import NoRoom
-from engine.headroom import Gauge, Headroom
+from engine.headroom import FOR_BATCHES, Gauge, Headroom
 from engine.placement import CPU, Needs, Placement
 from engine.policy import Decision
 from engine.state import EncoderView, Shortage
@@ -20,8 +22,6 @@ from engine.weights import devices
 
 _MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
-_FOR_BATCHES: Final = 8
-"""One part in so many of what is free stays free of streamed weights, for what a batch computes."""
 _OVER_BUDGET: Final = "over the VRAM budget"
 
 _WHOLE, _STREAMED, _STREAMED_LEAST, _ELSEWHERE = range(4)
@@ -55,13 +55,15 @@ class Room:
         self._ladder = ladder
         self._clock = clock
         self._headroom = Headroom(gauge)
-        self._turn = threading.Lock()
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._ways: dict[str, int] = {}
         """Encoder -> the way in which it went up last."""
         self._first_ways: dict[str, int] = {}
         """Encoder -> the first way to try at its next climb, after a batch that ran out of memory."""
         self._displaced: dict[str, Needs] = {}
         """Encoders that stand elsewhere, or streamed, for no other reason than that there was no room."""
+        self._shares: dict[str, _Share] = {}
+        """What encoders that are streamed on the CPU may keep there."""
         self.configure(hardware)
 
     def configure(self, hardware: Hardware) -> None:
@@ -77,7 +79,7 @@ class Room:
 
     def turn(self, device: str) -> AbstractContextManager[object]:
         """Keep others from going up to `device` meanwhile, so that what was planned is still there when it is taken."""
-        return nullcontext() if device == CPU else self._turn
+        return nullcontext() if device == CPU else self._turns[device]
 
     def placements(self, name: str, needs: Needs) -> Iterator[Placement]:
         """Return how an encoder may go up, the best way first; the next one is asked for where memory ran out.
@@ -86,24 +88,33 @@ class Room:
         """
         first = self._first_ways.pop(name, _WHOLE)
         self._displaced.pop(name, None)
+        self._shares.pop(name, None)
         for way, placement in self._ways_up(name, needs, first):
             self._ways[name] = way
             yield placement
-        raise self._no_room(name, needs)
+        what = "batches" if first else _size(needs.whole)
+        raise NoRoom(
+            f"{needs.device} has no room for the {what} of {name}.",
+            next_step="Close what else uses the GPU, raise max_vram, or set on_no_room to stream or cpu.",
+            retry_in_seconds=1.0,
+        )
 
     def misplaced(self, name: str, device: str) -> str | None:
         """Say why an encoder that stands on `device` should come up anew before its next use, None for no reason."""
+        share = self._shares.get(name)
+        if share is not None and share.allowance != self._allowed_on_cpu():
+            return "max_vram for the CPU was changed"
         wanted = self._displaced.get(name)
         if wanted is None and (device == CPU or not self._headroom.budget):
             return None
         view = next((view for view in self._ladder.views() if view.name == name), None)
-        if view is None or not self._may_move(view):
+        if view is None or self._just_came_up(view):
             return None
         if wanted is not None:
             held = (view.bytes_on_device or 0) if view.device == wanted.device else 0
             if self._headroom.lack(wanted.device, _with_batches(wanted.whole) - held) <= 0:
                 return f"{wanted.device} has room for it again"
-        if device == CPU or not (excess := self._headroom.confirmed(self._headroom.excess, device)):
+        if device == CPU or not (excess := self._headroom.confirmed(self._headroom.excess, device)) or view.pinned:
             return None
         self._relieve(Shortage(device, excess, _OVER_BUDGET), spare=name)
         return _OVER_BUDGET if self._headroom.excess(device) else None
@@ -152,7 +163,7 @@ class Room:
 
     def _ways_up(self, name: str, needs: Needs, first: int) -> Iterator[tuple[int, Placement]]:
         if needs.device == CPU:
-            yield _WHOLE, self._on_cpu(needs, None)
+            yield _WHOLE, self._on_cpu(name, needs, None)
             return
         device, choice = needs.device, self._hardware.on_no_room
         self._headroom.excess(device)
@@ -168,11 +179,12 @@ class Room:
         if streams:
             yield from self._streamed(device, needs, needs.least or 0, first)
         if choice != "error":
-            yield _ELSEWHERE, self._on_cpu(needs, self._because(needs))
+            because = f"It computes on the CPU, because {device} has no room for its {_size(needs.whole)}."
+            yield _ELSEWHERE, self._on_cpu(name, needs, because)
 
     def _streamed(self, device: str, needs: Needs, least: int, first: int) -> Iterator[tuple[int, Placement]]:
         available = self._headroom.available(device)
-        share = needs.whole // 2 if available is None else available - available // _FOR_BATCHES
+        share = needs.whole // 2 if available is None else available - available // FOR_BATCHES
         if first == _STREAMED:
             # The weights fit, but nothing was left for batches.
             share = min(share, needs.whole // 2)
@@ -181,11 +193,18 @@ class Room:
         if first <= _STREAMED_LEAST and (available is None or available >= least):
             yield _STREAMED_LEAST, Placement(device, least)
 
-    def _on_cpu(self, needs: Needs, reason: str | None) -> Placement:
+    def _on_cpu(self, name: str, needs: Needs, reason: str | None) -> Placement:
         if needs.least is None:
             return Placement(CPU, reason=reason)
-        allowance = self._headroom.budget.allowance(CPU, None, 0) or 0
-        return Placement(CPU, None if needs.whole <= allowance else allowance, reason)
+        allowance = self._allowed_on_cpu()
+        awake = {view.name for view in self._ladder.views() if view.awake and view.device == CPU}
+        taken = sum(share.nbytes for other, share in self._shares.items() if other in awake and other != name)
+        nbytes = min(needs.whole, max(0, allowance - taken))
+        self._shares[name] = _Share(nbytes, allowance)
+        return Placement(CPU, None if nbytes == needs.whole else nbytes, reason)
+
+    def _allowed_on_cpu(self) -> int:
+        return self._headroom.budget.allowance(CPU, None, 0) or 0
 
     def _make_room(self, name: str, device: str, wanted: int, *, in_part: bool) -> bool:
         """Make others step down until `wanted` bytes are free; returns whether they are, or nobody can say.
@@ -224,22 +243,24 @@ class Room:
     def _in_use(self) -> set[str]:
         return {view.device for view in self._ladder.views() if view.awake and view.device} - {CPU}
 
-    def _may_move(self, view: EncoderView) -> bool:
-        """Whether it is neither pinned nor has just come up."""
+    def _just_came_up(self, view: EncoderView) -> bool:
         residency = self._hardware.minimum_residency_seconds
-        return not view.pinned and (view.came_up_at is None or view.came_up_at + residency <= self._clock())
+        return view.came_up_at is not None and view.came_up_at + residency > self._clock()
 
-    def _because(self, needs: Needs) -> str:
-        return f"It computes on the CPU, because {needs.device} has no room for its {needs.whole / _GIB:.2f} GiB."
 
-    def _no_room(self, name: str, needs: Needs) -> NoRoom:
-        return NoRoom(
-            f"{needs.device} has no room for the {needs.whole / _GIB:.2f} GiB of {name}.",
-            next_step="Close what else uses the GPU, raise max_vram, or set on_no_room to stream or cpu.",
-            retry_in_seconds=1.0,
-        )
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """Bytes of weights that one encoder may keep resident on the CPU, out of how many for all."""
+
+    nbytes: int
+    allowance: int
 
 
 def _with_batches(nbytes: int) -> int:
     """Weights with what a batch may take beside them."""
-    return nbytes + nbytes // _FOR_BATCHES
+    return nbytes + nbytes // FOR_BATCHES
+
+
+def _size(nbytes: int) -> str:
+    """Return a number of bytes for a person."""
+    return f"{nbytes / _GIB:.2f} GiB" if nbytes >= _GIB else f"{max(1, round(nbytes / _MIB))} MiB"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.errors import EncoderError, LoadFailed, Unavailable
+from engine.errors import EncoderError, LoadFailed, NoRoom, Unavailable
 from engine.state import ErrorView, State
 
 _FIRST_RETRY_SECONDS: Final = 5.0
@@ -18,10 +18,12 @@ class Setback:
         self.error: ErrorView | None = None
         """What went wrong, for as long as it is the latest that is known."""
         self._failures = 0
+        self._postponed: tuple[float, NoRoom] | None = None
 
     def overcome(self) -> None:
         """A climb went well."""
         self.error = None
+        self._postponed = None
         self._failures = 0
 
     def forget(self) -> None:
@@ -39,8 +41,15 @@ class Setback:
                 error.retry_in_seconds = wait
         self.error = ErrorView(error.title, error.message, error.next_step, retry_at)
 
+    def postpone(self, refusal: NoRoom, now: float) -> None:
+        """Spare everybody a load that ends in `refusal`, for the seconds that it names."""
+        self._postponed = (now + (refusal.retry_in_seconds or 0.0), refusal)
+
     def refuse(self, state: State, now: float, *, waited: bool) -> None:
         """Raise the kept error while its delay lasts, and to those who `waited` for the climb that failed."""
+        if self._postponed is not None and now < self._postponed[0]:
+            refusal = self._postponed[1]
+            raise NoRoom(refusal.message, next_step=refusal.next_step, retry_in_seconds=refusal.retry_in_seconds)
         if self.error is None:
             return
         if state is State.FAILED and self.error.retry_at is not None:

@@ -56,6 +56,9 @@ class Slot:
         self._idle = IdleClock()
         self._closing = False
         self._record = Record()
+        self._evacuations = 0
+        self._condemned: tuple[int, State, str] | None = None
+        """A climb that must not be used any more, where it goes instead, and why."""
 
     @contextmanager
     def lease(self, used_by: str | None = None, keep_alive: float | None = None) -> Iterator[Adapter]:
@@ -111,16 +114,32 @@ class Slot:
     def evacuate(self, reason: str, timeout: float) -> Outcome:
         """Take the weights off a device that is about to lose them, pinned or not, once nobody uses them.
 
-        Waits up to `timeout` seconds for that, then answers `busy`. What computes on a CPU stays.
+        Waits up to `timeout` seconds for that, while nobody new comes in, then answers `busy`; the next use brings it
+        up anew. What computes on a CPU stays.
         """
         with self._turn():
-            self._changed.wait_for(lambda: self._state in RESTING and not self._leases, timeout)
+            if self._state in RESTING and (self._state is not State.ON_DEVICE or self._record.device == CPU):
+                return Outcome(self.name, "done", self._state)
+            self._evacuations += 1
+            try:
+                self._changed.wait_for(lambda: self._state in RESTING and not self._leases, timeout)
+            finally:
+                self._evacuations -= 1
+                self._changed.notify_all()
             if self._leases or self._state not in RESTING:
+                self._condemned = (self._climbs, State.IN_RAM, reason)
                 return Outcome(self.name, "busy", self._state)
             if self._state is not State.ON_DEVICE or self._record.device == CPU:
                 return Outcome(self.name, "done", self._state)
             self._enter(State.STEPPING_DOWN, reason=reason)
-        return self._descend(State.IN_RAM, reason)
+        outcome = self._descend(State.IN_RAM, reason)
+        self._drop_if_closing()
+        return outcome
+
+    def condemn(self, reason: str) -> None:
+        """Let nobody use again what is up now: the next use reads it anew."""
+        with self._changed:
+            self._condemned = (self._climbs, State.UNLOADED, reason)
 
     def unload(self, *, if_unused_since: float | None = None, reason: str | None = None) -> Outcome:
         """Drop weights, skeleton and tokenizer; `if_unused_since` as in `offload`."""
@@ -201,21 +220,28 @@ class Slot:
 
     def _acquire(self, *, fault_in: bool = False) -> None:
         while not self._take(fault_in=fault_in):
-            climb, device = self._climbs, self._record.device
+            climb = self._climbs
             try:
-                changed = self._adapter.stale()
-                misplaced = None if changed or device is None else self._room.misplaced(self.name, device)
+                better = self._better_elsewhere(climb)
             except BaseException:
                 self._release()
                 raise
-            if changed is None and misplaced is None:
+            if better is None:
                 return
             self._release()
-            if changed is not None:
-                # Its pages must not be touched: they may be gone, or another file's.
-                self._quit(climb, State.UNLOADED, f"{changed} since it was loaded")
-            elif misplaced is not None:
-                self._quit(climb, State.IN_RAM, misplaced)
+            self._quit(climb, *better)
+            self._drop_if_closing()
+
+    def _better_elsewhere(self, climb: int) -> tuple[State, str] | None:
+        """Say where what `climb` brought up has to go before the next use, and why; None when it may be used."""
+        if self._condemned is not None and self._condemned[0] == climb:
+            return self._condemned[1:]
+        if changed := self._adapter.stale():
+            # Its pages must not be touched: they may be gone, or another file's.
+            return State.UNLOADED, f"{changed} since it was loaded"
+        device = self._record.device
+        misplaced = self._room.misplaced(self.name, device) if device is not None else None
+        return (State.IN_RAM, misplaced) if misplaced else None
 
     def _take(self, *, fault_in: bool) -> bool:
         """Take a lease on the device, after a climb where one is needed; returns whether this thread climbed."""
@@ -224,6 +250,9 @@ class Slot:
             while True:
                 if self._closing:
                     raise Closed(f"{self.name} is closing.")
+                if self._evacuations:
+                    self._changed.wait()
+                    continue
                 if self._state is State.ON_DEVICE:
                     self._leases += 1
                     return False
@@ -277,7 +306,10 @@ class Slot:
                 self._record.read(ascent.loaded, self._adapter.cannot_rest)
             self._setback.overcome()
             if refusal is not None and ascent.resting is not None:
-                self._idle.stepped_down(self._clock())
+                now = self._clock()
+                self._idle.stepped_down(now)
+                if ascent.resting.rung is State.UNLOADED:
+                    self._setback.postpone(refusal, now)
                 self._enter(ascent.resting.rung, reason=self._record.was_refused(refusal, ascent.resting))
             else:
                 now = self._clock()

@@ -99,6 +99,11 @@ class Worker:
             return False
         return True
 
+    def wait(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds until its thread has ended."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
     def _fail(self, future: Future[Any]) -> None:
         with contextlib.suppress(InvalidStateError):  # it ended, or its caller left, at this very moment
             future.set_exception(Closed(f"{self._name} is closing."))

@@ -138,9 +138,15 @@ def _status_lines(found: dict[str, Any], url: str) -> Iterator[str]:
     yield f"Pilotlight {found['version']} at {url} (process {found['pid']})"
     yield f"RSS {words.size(found['memory']['process']['rss'])}"
     for device in found["memory"]["devices"]:
-        yield f"VRAM of {device['name']}: {', '.join(_vram(device))}"
+        yield f"VRAM of {_gpu(device)}: {', '.join(_vram(device))}"
     for component in found["components"]:
         yield f"{component['name']} ({component['kind']}): {', '.join(_facts(component))}"
+
+
+def _gpu(device: dict[str, Any]) -> str:
+    """A GPU by its number, as two may have one name, and by its name, where it has another."""
+    number = f"GPU {device['index']}"
+    return number if device["name"] == number else f"{number} ({device['name']})"
 
 
 def _vram(device: dict[str, Any]) -> Iterator[str]:

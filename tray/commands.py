@@ -26,6 +26,7 @@ from tray.item import (
     SetEagerLoad,
     SetIdleTimeout,
     SetLazy,
+    SetMaxVram,
     SetUnloadTimeout,
     UnloadAll,
     UnloadEncoder,
@@ -133,6 +134,8 @@ class Commands:
                 self._settings.edit({("hardware", "idle_timeout_seconds"): _plain(seconds)})
             case SetUnloadTimeout(seconds):
                 self._settings.edit({("hardware", "unload_timeout_seconds"): _plain(seconds)})
+            case SetMaxVram(budget):
+                self._settings.edit({("hardware", "max_vram"): budget})
             case LoadEncoder(name):
                 self._engine.submit_load(name, retry=True).add_done_callback(partial(self._loaded, command))
             case OffloadEncoder(name):

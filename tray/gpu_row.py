@@ -57,6 +57,8 @@ def _trouble(device: DeviceReading | None) -> str:
         return "Its driver does not answer now"
     if device.shares_ram:
         return "The GPU shares the system's memory"
+    if device.vram_total is None or device.vram_free is None:
+        return "Its driver does not say what is free"
     if device.process_vram is None:
         return "Its driver does not say who uses what"
     return "As its driver says"

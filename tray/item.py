@@ -35,6 +35,13 @@ class SetUnloadTimeout:
 
 
 @dataclass(frozen=True, slots=True)
+class SetMaxVram:
+    """Limit what all encoders together may hold on each GPU, as `max_vram` in the settings says it."""
+
+    budget: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoadEncoder:
     """Bring one encoder to its device, whatever delay a failed load has left."""
 
@@ -95,6 +102,7 @@ Command = (
     | SetEagerLoad
     | SetIdleTimeout
     | SetUnloadTimeout
+    | SetMaxVram
     | LoadEncoder
     | OffloadEncoder
     | UnloadEncoder

@@ -8,6 +8,7 @@ from typing import Final
 
 from engine.config import Config
 from engine.memory import Reading
+from engine.placement import CPU
 from engine.state import EncoderView, State
 from tray import words
 from tray.encoder_row import encoder_row
@@ -23,6 +24,7 @@ from tray.item import (
     SetEagerLoad,
     SetIdleTimeout,
     SetLazy,
+    SetMaxVram,
     SetUnloadTimeout,
     UnloadAll,
     note,
@@ -33,6 +35,9 @@ IDLE_TIMEOUTS: Final = (0.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 
 UNLOAD_TIMEOUTS: Final = (0.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 """Seconds that the menu offers for the unload timeout; 0 = never."""
+
+BUDGETS: Final = ("0", "2", "4", "8", "-1", "-2")
+"""What the menu offers for `max_vram`; caps of fixed sizes, which hold for GPUs of different sizes too."""
 
 ON_A_CPU: Final = "Stepping down lowers RSS; pages stay as droppable file cache"
 ON_A_GPU: Final = "Stepping down frees VRAM; weights stay in RAM"
@@ -56,9 +61,10 @@ class Snapshot:
 
 
 def build(snapshot: Snapshot) -> tuple[Item, ...]:
-    """Return the rows of the menu; their number changes only with the settings."""
+    """Return the rows of the menu; their number changes only with the settings, and when a first GPU is seen."""
     hardware = snapshot.config.hardware
     states = {view.state for view in snapshot.views}
+    has_gpu = bool(snapshot.reading.devices or snapshot.gpus)
     return (
         note(headline(snapshot.views)),
         *_memory(snapshot),
@@ -69,6 +75,7 @@ def build(snapshot: Snapshot) -> tuple[Item, ...]:
         Item("Read into RAM at start", SetEagerLoad(not hardware.eager_load), checked=hardware.eager_load),
         _choices("Idle timeout", SetIdleTimeout, IDLE_TIMEOUTS, hardware.idle_timeout_seconds),
         _choices("Unload timeout", SetUnloadTimeout, UNLOAD_TIMEOUTS, hardware.unload_timeout_seconds),
+        *((_budgets(hardware.max_vram),) if has_gpu else ()),
         Item("Offload all now", OffloadAll(), enabled=State.ON_DEVICE in states),
         Item("Unload all now", UnloadAll(), enabled=not states.isdisjoint({State.ON_DEVICE, State.IN_RAM})),
         SEPARATOR,
@@ -102,9 +109,30 @@ def _memory(snapshot: Snapshot) -> tuple[Item, ...]:
 
 def _given_back(snapshot: Snapshot) -> str:
     devices = snapshot.reading.devices
-    if not (devices or snapshot.gpus) and all(view.device in (None, "cpu") for view in snapshot.views):
+    if _computes_on_a_cpu(snapshot):
         return ON_A_CPU
     return ON_A_SHARING_GPU if devices and all(device.shares_ram for device in devices) else ON_A_GPU
+
+
+def _computes_on_a_cpu(snapshot: Snapshot) -> bool:
+    """Whether nothing computes elsewhere; before a first load what the settings wish for, then what there is."""
+    known = {view.device for view in snapshot.views if view.device is not None}
+    if known:
+        return known == {CPU}
+    config = snapshot.config
+    wished = {encoder.device or config.hardware.device for encoder in config.encoders}
+    return wished == {CPU} or not (snapshot.reading.devices or snapshot.gpus)
+
+
+def _budgets(current: str) -> Item:
+    """A submenu of budgets: those offered, and the one in force where it is another."""
+    offered = BUDGETS if current in BUDGETS else (*BUDGETS, current)
+    return Item(
+        "VRAM budget",
+        children=tuple(
+            Item(words.budget(budget), SetMaxVram(budget), checked=budget == current, radio=True) for budget in offered
+        ),
+    )
 
 
 def _choices(text: str, command: Callable[[float], Command], offered: tuple[float, ...], current: float) -> Item:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from engine.budget import Budget
+
 KIB: Final = 2**10
 MIB: Final = 2**20
 GIB: Final = 2**30
@@ -64,6 +66,16 @@ def timeout(seconds: float) -> str:
         if seconds >= length and seconds % length == 0:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:g} s"
+
+
+def budget(max_vram: str) -> str:
+    """Return a setting as `None`, `At most 4 GiB` or `All but 1 GiB of what is free`; a list as it is written."""
+    value = Budget.parse(max_vram)
+    if value.listed:
+        return clipped(max_vram)
+    if value.each_gpu < 0:
+        return f"All but {-value.each_gpu:g} GiB of what is free"
+    return f"At most {value.each_gpu:g} GiB" if value.each_gpu else "None"
 
 
 def clipped(text: str, length: int = LONGEST) -> str:

@@ -38,6 +38,10 @@ class Adapter(Protocol):
     def cannot_rest(self) -> str | None:
         """Why `offload` cannot leave the weights in RAM, in words for a person; None when it can. Read after `load`."""
 
+    @property
+    def revision(self) -> str | None:
+        """What tells the answers of these weights from those of others; as in `Loaded`. Read after `load`."""
+
     def __init__(self, config: EncoderConfig, device: str) -> None:
         """Keep the configuration; import and read nothing."""
 

@@ -19,7 +19,7 @@ from engine.adapters.protocol import Loaded
 from engine.config import EncoderConfig
 from engine.errors import OutOfMemory, Unavailable
 from engine.placement import CPU, Needs, Placement
-from engine.weights.devices import Choice, choose, empty_cache, out_of_memory_on
+from engine.weights.devices import Choice, choose, empty_cache, lost_device, out_of_memory_on
 from engine.weights.files.identity import Identity
 from engine.weights.files.mapping import warm_cache
 from engine.weights.files.matching import Found
@@ -52,6 +52,7 @@ class TorchAdapter(ABC):
         self._wanted_device = device
         self._device = CPU
         self._needs: Needs | None = None
+        self._revision: str | None = None
         self._batch_size = _BATCH_SIZE
         self._module: Any = None
         self._home: Home | None = None
@@ -119,11 +120,12 @@ class TorchAdapter(ABC):
         self._home.restore(self._writes)
         self._writes = {}
         settle()
+        self._revision = self._named(reference.revision or (None if reference.local else folder.name))
         return Loaded(
             device=self._device,
             note=choice.reason,
             streamable=least is not None,
-            revision=self._revision(reference.revision or (None if reference.local else folder.name)),
+            revision=self._revision,
             import_seconds=imported - began,
             load_seconds=time.monotonic() - imported,
         )
@@ -138,13 +140,14 @@ class TorchAdapter(ABC):
         size = max(1, min(self._batch_size, count))
         while True:
             try:
-                with out_of_memory_on(self._device):
+                with lost_device(self._device), out_of_memory_on(self._device):
                     return compute(size)
             except OutOfMemory:
                 if size == 1:
                     raise
             # Not before: the error may hold what was computed last.
-            empty_cache(self._device)
+            with lost_device(self._device):
+                empty_cache(self._device)
             size = self._batch_size = (size + 1) // 2
             _log.warning("%s has memory for batches of %d at most", self._device, size)
 
@@ -153,6 +156,12 @@ class TorchAdapter(ABC):
     def cannot_rest(self) -> str | None:
         """Why the weights cannot stay in RAM while they are off their device, None when they can."""
         return self._home.cannot_rest if self._home else None
+
+    @property
+    @final
+    def revision(self) -> str | None:
+        """The model's revision with the element type that it computes in."""
+        return self._revision
 
     @final
     def needs(self) -> Needs:
@@ -175,10 +184,11 @@ class TorchAdapter(ABC):
         if placement.device == CPU:
             return self._at_home.to_device(placement)
         try:
-            with CONSTRUCTION, out_of_memory_on(placement.device):
+            with CONSTRUCTION, lost_device(placement.device), out_of_memory_on(placement.device):
                 return self._at_home.to_device(placement)
         except OutOfMemory:
-            empty_cache(placement.device)
+            with lost_device(placement.device):
+                empty_cache(placement.device)
             raise
 
     @final
@@ -220,7 +230,10 @@ class TorchAdapter(ABC):
             release()
             if not self._gone():
                 release(thoroughly=True)
-            empty_cache(self._device)
+            try:
+                empty_cache(self._device)
+            except Exception:  # noqa: BLE001 - the adapter edge: the device may be lost, and with it what it kept
+                _log.warning("%s does not answer", self._device, exc_info=True)
         return self._gone()
 
     @final
@@ -236,7 +249,7 @@ class TorchAdapter(ABC):
             return replace(now, in_ram=None)
         return replace(now, in_ram=now.in_ram + kept + sum(filter(None, left)))
 
-    def _revision(self, revision: str | None) -> str | None:
+    def _named(self, revision: str | None) -> str | None:
         """The model's revision with the element type that it computes in, on which its answers depend too."""
         weights = (str(weight.dtype) for weight in self._module.parameters() if weight.is_floating_point())
         dtype = next(weights, "").removeprefix("torch.")

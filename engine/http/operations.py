@@ -65,11 +65,12 @@ async def embed(
     if not inputs:
         return Embedded(None, 0, name, engine.view(name).revision)
 
-    def encode(adapter: Any) -> Any:
-        return adapter.encode(inputs, dimensions=dimensions)
+    def encode(adapter: Any) -> Embedded:
+        encoding = adapter.encode(inputs, dimensions=dimensions)
+        # Read here: a moment later the encoder may stand elsewhere, in another element type.
+        return Embedded(encoding.vectors, encoding.tokens, name, adapter.revision)
 
-    encoding = await asyncio.wrap_future(engine.submit(name, encode, used_by, keep_alive))
-    return Embedded(encoding.vectors, encoding.tokens, name, engine.view(name).revision)
+    return await asyncio.wrap_future(engine.submit(name, encode, used_by, keep_alive))
 
 
 def status_of(error: PilotlightError) -> tuple[int, float | None]:

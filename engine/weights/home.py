@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 MAPPED, PINNED, DISK = "mapped", "pinned", "disk"
 
 _WRITES: Final = "It writes into its own weights, so when idle it is unloaded; what it wrote is kept."
-_ON_DISK: Final = "Its home is the disk, so when idle it is unloaded."
+_ON_DISK: Final = "Its home is the disk, so stepping down unloads it."
 
 
 class Home:

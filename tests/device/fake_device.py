@@ -50,6 +50,8 @@ class Card:
             self.used_by_others = 0
             self.limit: int | None = None
             """Bytes that this process may keep from others, living and cached."""
+            self.lost = False
+            """Raise RuntimeError for every allocation and copy, as a card does after a driver's reset."""
             self.shares_ram = False
             """What the card's properties call `is_integrated`."""
             self.keeps_freed_bytes = False
@@ -109,8 +111,13 @@ class Card:
                 held = self._held[storage._cdata] = _Held(self, storage)
             return held
 
+    def _refuse_lost(self) -> None:
+        if self.lost:
+            raise RuntimeError(f"{NAME} error: unspecified launch failure")
+
     def _allocate(self, size: int) -> None:
         self.allocations += 1
+        self._refuse_lost()
         if self.allocations == self._failing_allocation or self.live + size > self._room:
             limited = "" if self.limit is None else f", {self.limit} allowed"
             raise torch.OutOfMemoryError(
@@ -132,6 +139,7 @@ class Card:
         """Count a copy that `origin` names: `to_device`, `to_host` or `from_other_card`. Raises RuntimeError."""
         with self._lock:
             self.copies += 1
+            self._refuse_lost()
             if self.copies == self._failing_copy:
                 raise RuntimeError(f"{NAME} error: a copy of {size} bytes failed")
             setattr(self, origin, getattr(self, origin) + size)

@@ -117,11 +117,11 @@ def test_of_several_devices_the_one_with_most_free_memory_is_chosen(cards: tuple
 
 def test_a_device_that_fails_the_probe_gives_way_to_the_next_and_then_to_the_cpu(cards: tuple[Card, Card]) -> None:
     first, second = cards
-    first.fail_allocation()
+    first.fail_copy()
     assert choose("fakegpu").device == "fakegpu:1"
     first.reset()
-    first.fail_allocation()
-    second.fail_allocation()
+    first.fail_copy()
+    second.fail_copy()
     choice = choose("fakegpu")
     assert choice.device == "cpu"
     assert choice.reason is not None
@@ -140,7 +140,7 @@ def test_a_device_that_is_not_there_gives_the_cpu_and_the_reason(cards: tuple[Ca
 
 
 def test_an_encoder_whose_device_fails_serves_from_the_cpu_and_says_why(card: Card, wanted: np.ndarray) -> None:
-    card.fail_allocation()
+    card.fail_copy()
     with engine_on("fakegpu:0") as engine:
         assert (engine.dense("minilm").encode(TEXTS) == wanted).all()
         view = engine.view("minilm")

@@ -369,7 +369,7 @@ def test_an_encoder_whose_home_is_the_disk_leaves_its_device_and_does_not_rest(
 ) -> None:
     module = odd()
     home = at_home(module, file, keep="disk")
-    assert home.cannot_rest == "Its home is the disk, so when idle it is unloaded."
+    assert home.cannot_rest == "Its home is the disk, so stepping down unloads it."
     home.to_device(THERE)
     with pytest.raises(CannotRest, match="Its home is the disk"):
         home.offload()

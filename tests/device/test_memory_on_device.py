@@ -12,7 +12,7 @@ from fake_device import BACKEND, Card, OnCard
 
 from engine.errors import OutOfMemory
 from engine.memory import SystemReader
-from engine.weights.devices import DeviceMemory, allocated, limit, memory, out_of_memory_on
+from engine.weights.devices import Choice, DeviceMemory, allocated, choose, limit, memory, out_of_memory_on
 
 DEVICE = "fakegpu:0"
 
@@ -49,7 +49,7 @@ def test_a_device_that_was_not_used_yet_holds_nothing_and_is_not_asked(
     monkeypatch.setattr(BACKEND, "initialized", False)
     assert memory(DEVICE) == DeviceMemory(DEVICE, None, None, 0)
     assert allocated() == ()
-    limit(DEVICE, None)
+    assert limit(DEVICE, None)
     assert card.limit is None
 
 
@@ -67,7 +67,8 @@ def test_a_device_that_is_lost_is_unknown(card: Card, monkeypatch: pytest.Monkey
     assert found.others is None
     monkeypatch.setattr(BACKEND, "get_device_properties", lost)
     assert [(one.name, one.memory.ours) for one in allocated()] == [("fakegpu:0", None), ("fakegpu:1", None)]
-    limit(DEVICE, 10)
+    assert not limit(DEVICE, 10)
+    assert not limit(DEVICE, None)
     assert len(living) == 100
     del living  # what is logged keeps this frame alive for longer than the test
 
@@ -94,7 +95,7 @@ def test_a_reading_has_both_cards_with_what_torch_holds_of_each(cards: tuple[Car
 @pytest.mark.parametrize("nbytes", [0, 1, 7, 31, 62, 979])
 def test_a_limit_is_met_to_the_byte(card: Card, total: int, nbytes: int) -> None:
     card.capacity = total
-    limit(DEVICE, nbytes)
+    assert limit(DEVICE, nbytes)
     assert card.limit == nbytes
     with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
         fill(nbytes + 1)
@@ -104,12 +105,36 @@ def test_a_limit_is_met_to_the_byte(card: Card, total: int, nbytes: int) -> None
 def test_a_limit_is_lifted_and_none_is_more_than_the_device_has(cards: tuple[Card, ...]) -> None:
     card, other = cards
     card.capacity = 1000
-    limit(DEVICE, 10)
-    limit(DEVICE, None)
+    assert limit(DEVICE, 10)
+    assert limit(DEVICE, None)
     fill(1000)
-    limit(DEVICE, 5000)
+    assert limit(DEVICE, 5000)
     assert (card.limit, other.limit) == (1000, None)
-    limit("cpu", 10)
+
+
+def test_what_can_have_no_limit_says_so(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(type(BACKEND), "set_per_process_memory_fraction")
+    for device in ("cpu", "mps", DEVICE):
+        assert (limit(device, 10), limit(device, None)) == (False, True)
+
+
+# Which one is chosen
+
+
+def test_a_device_without_room_works_all_the_same(cards: tuple[Card, ...]) -> None:
+    full, other = cards
+    full.capacity = 0
+    assert choose(DEVICE) == Choice(DEVICE)
+    full.capacity, full.limit = 1000, 0
+    assert choose(DEVICE) == Choice(DEVICE)
+    other.capacity = other.used_by_others = 1000
+    assert choose("fakegpu") == Choice(DEVICE), "the one with more room still comes first"
+
+
+def test_a_device_that_fails_otherwise_does_not_work(card: Card) -> None:
+    card.fail_copy()
+    said = "fakegpu error: a copy of 4 bytes failed"
+    assert choose(DEVICE) == Choice("cpu", f"It computes on the CPU, because {DEVICE} does not compute: {said}.")
 
 
 # Where it runs out
@@ -151,6 +176,8 @@ def test_an_error_that_is_kept_holds_no_device_memory(card: Card) -> None:
         "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
         "MPS backend out of memory (MPS allocated: 8.00 GB). Tried to allocate 256 bytes on shared pool.",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "CUDA error: HIPBLAS_STATUS_NOT_INITIALIZED when calling `hipblasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "HIP error: hipErrorOutOfMemory",
         "level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)",
@@ -174,6 +201,8 @@ def test_torchs_advice_on_its_own_settings_is_left_out(card: Card) -> None:
 @pytest.mark.parametrize(
     "error",
     [
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasSetStream(handle, stream)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: not enough memory: out of memory"),
         RuntimeError("mat1 and mat2 shapes cannot be multiplied"),

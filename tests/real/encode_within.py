@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine import Config, EncoderConfig, Engine, Hardware
 
-TEXTS = ["a pilot light", "keeps every encoder ready " * 10, "0123456789"]
+TEXTS = ["a pilot light", "keeps every encoder ready " * 3, "0123456789"]
 
 
 def peak() -> int:

@@ -13,6 +13,18 @@ from running import SETTINGS, Home, Running
 
 from tray import cli
 
+UNKNOWN = ("load_seconds", "reload_seconds", "offload_seconds", "stepped_down_because", "keep_alive_seconds")
+UNKNOWN += ("steps_down_in_seconds", "error", "note", "bytes_total", "device")
+NOTHING: dict[str, object] = dict.fromkeys(UNKNOWN) | {
+    "status": "idle",
+    "state": "on_device",
+    "pinned": False,
+    "bytes_on_device": 0,
+    "bytes_in_ram": 0,
+    "ignored_options": [],
+}
+"""An encoder of which next to nothing is known, as /admin/components has it."""
+
 
 def test_the_version_is_the_installed_one(home: Home) -> None:
     assert home.command("--version").stdout == f"pilotlight {metadata.version('pilotlight')}\n"
@@ -50,28 +62,27 @@ def test_status_shows_memory_times_and_keep_alive_of_each_encoder(app: Running) 
 
 
 def test_status_says_what_it_knows_and_leaves_out_the_rest() -> None:
-    nothing = dict.fromkeys(("load_seconds", "reload_seconds", "offload_seconds", "keep_alive_seconds", "note"))
-    nothing |= dict.fromkeys(("steps_down_in_seconds", "error", "bytes_total", "device"))
-    nothing |= {"status": "idle", "state": "on_device", "pinned": False, "bytes_on_device": 0, "bytes_in_ram": 0}
-    assert list(cli._facts(nothing)) == ["idle"]
-    assert list(cli._facts(nothing | {"pinned": True, "keep_alive_seconds": 0.0})) == ["idle", "pinned"]
+    assert list(cli._facts(NOTHING)) == ["idle"]
+    assert list(cli._facts(NOTHING | {"pinned": True, "keep_alive_seconds": 0.0})) == ["idle", "pinned"]
     mib = 2**20
     some: dict[str, object] = {"bytes_in_ram": 12 * mib, "bytes_total": 87 * mib, "offload_seconds": 0.0012}
-    assert list(cli._facts(nothing | some)) == ["idle", "12 / 87 MiB", "stepped down in 1.2 ms"]
+    assert list(cli._facts(NOTHING | some)) == ["idle", "12 / 87 MiB", "stepped down in 1.2 ms"]
     some = {"keep_alive_seconds": 0.0, "load_seconds": 2.346, "reload_seconds": 0.0164, "note": "It writes."}
-    assert list(cli._facts(nothing | some)) == [
+    assert list(cli._facts(NOTHING | some)) == [
         "idle", "loaded in 2.35 s", "back in 16 ms", "keep_alive 0: unloads after use", "It writes.",
     ]  # fmt: skip
     some = {"keep_alive_seconds": 9000.0, "steps_down_in_seconds": 45.2, "error": {"message": "No disk."}}
-    assert list(cli._facts(nothing | some)) == ["idle", "keep_alive 150 min", "steps down in 46 s", "No disk."]
+    assert list(cli._facts(NOTHING | some)) == ["idle", "keep_alive 150 min", "steps down in 46 s", "No disk."]
+    some = {"offload_seconds": 1.0, "stepped_down_because": "room for clip", "ignored_options": ["home: disk"]}
+    assert list(cli._facts(NOTHING | some)) == [
+        "idle", "stepped down in 1 s (room for clip)", "without effect: home: disk",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("unknown", [{"bytes_on_device": None}, {"bytes_in_ram": None}])
 def test_status_names_no_bytes_where_the_system_does_not_say(unknown: dict[str, None]) -> None:
-    nothing = dict.fromkeys(("load_seconds", "reload_seconds", "offload_seconds", "keep_alive_seconds", "note"))
-    nothing |= dict.fromkeys(("steps_down_in_seconds", "error", "device"))
-    nothing |= {"status": "idle", "pinned": False, "bytes_on_device": 5, "bytes_in_ram": 5, "bytes_total": 9}
-    assert list(cli._facts(nothing | unknown)) == ["idle"]
+    known: dict[str, object] = {"bytes_on_device": 5, "bytes_in_ram": 5, "bytes_total": 9}
+    assert list(cli._facts(NOTHING | known | unknown)) == ["idle"]
 
 
 def test_a_verb_names_no_freed_bytes_where_the_system_does_not_say(

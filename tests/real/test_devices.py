@@ -7,6 +7,7 @@ import torch
 
 from engine.weights import devices
 from engine.weights.devices import Choice, DeviceMemory, choose
+from engine.weights.devices import choice as choice_module
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available() or torch.mps.is_available(), reason="a computer with a device has other answers"
@@ -40,8 +41,8 @@ def test_a_device_on_which_nothing_computes_gives_the_cpu_and_the_first_line_of_
 
 def test_every_device_that_failed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(devices, "free_without_context", lambda module, number: number)
-    monkeypatch.setattr(devices, "_probe", lambda device: f"{device} fell off the bus")
+    monkeypatch.setattr(choice_module, "free_without_context", lambda module, number: number)
+    monkeypatch.setattr(choice_module, "probe", lambda device: f"{device} fell off the bus")
     assert choose("auto").reason == (
         "It computes on the CPU, because cuda:1 does not compute: cuda:1 fell off the bus; "
         "cuda:0 does not compute: cuda:0 fell off the bus."
@@ -52,8 +53,8 @@ def test_a_device_that_works_is_taken_after_one_that_does_not_and_needs_no_reaso
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(devices, "free_without_context", lambda module, number: number)
-    monkeypatch.setattr(devices, "_probe", lambda device: "lost" if device == "cuda:1" else None)
+    monkeypatch.setattr(choice_module, "free_without_context", lambda module, number: number)
+    monkeypatch.setattr(choice_module, "probe", lambda device: "lost" if device == "cuda:1" else None)
     assert choose("auto") == Choice("cuda:0", None)
 
 
@@ -64,12 +65,12 @@ def test_emptying_the_cache_of_a_cpu_does_nothing() -> None:
 def test_looking_at_a_device_that_this_torch_does_not_have_starts_nothing() -> None:
     for device in ("cuda", "cuda:0", "xpu:1"):
         assert devices.memory(device) == DeviceMemory(device, None, None, 0)
-        devices.limit(device, None)
+        assert devices.limit(device, None), "there is none to lift"
     assert devices.memory("cpu") is None
     assert not [held for held in devices.allocated() if held.memory.device.startswith(("cuda", "xpu"))]
     assert not torch.cuda.is_initialized()
 
 
 def test_a_limit_that_cannot_be_set_is_logged_and_not_raised(caplog: pytest.LogCaptureFixture) -> None:
-    devices.limit("cuda:0", 1000)
+    assert not devices.limit("cuda:0", 1000)
     assert "the memory of cuda:0 could not be limited" in caplog.text

@@ -980,7 +980,7 @@ def test_a_home_on_disk_leaves_nothing_in_ram_not_even_the_systems_cache(
     file = written(tmp_path / "model.safetensors", module.state_dict())
     os.sync()
     home = adopt(module, file, keep="disk", dtype=dtype)
-    assert home.cannot_rest == "Its home is the disk, so when idle it is unloaded."
+    assert home.cannot_rest == "Its home is the disk, so stepping down unloads it."
     home.to_device(HERE)
     with torch.inference_mode():
         module(torch.randn(2, 8, dtype=module[0].weight.dtype))

@@ -295,4 +295,4 @@ def test_others_may_be_constructed_and_moved_while_one_is_downloaded(hub: Hub, r
     }
     hub.held = {"model.safetensors"}
     (found,) = run(LOAD, "org/small")
-    assert found == {"free": True, "revision": COMMIT, "shape": [1, DIMENSION], "rests": True}
+    assert found == {"free": True, "revision": f"{COMMIT}+float32", "shape": [1, DIMENSION], "rests": True}

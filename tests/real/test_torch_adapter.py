@@ -24,7 +24,7 @@ from engine.events import Event, StateChanged
 from engine.slot import Slot
 from engine.state import State
 from engine.terms import Terms
-from engine.weights import home as home_module
+from engine.weights.files import adoption
 from engine.weights.home import Home
 
 MIB = 1 << 20
@@ -348,17 +348,18 @@ def test_an_unload_goes_on_when_what_the_module_wrote_cannot_be_kept(
 
 @pytest.mark.usefixtures("uncollected")
 def test_an_unload_goes_on_when_the_comparison_with_the_file_fails_half_way(
-    bench: SlotBench, file: Path, monkeypatch: pytest.MonkeyPatch
+    bench: SlotBench, file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(left: torch.Tensor, right: torch.Tensor) -> bool:
-        raise RuntimeError("no memory for a copy")
+        raise RuntimeError("no memory to compare")
 
     bench.use()
     bench.adapter.write(42.0)
     with monkeypatch.context() as patched:
-        patched.setattr(home_module, "same", fail)
+        patched.setattr(adoption, "same", fail)
         outcome = bench.slot.unload()
     assert (outcome.result, mappings(file), bench.adapter.footprint().held) == ("done", 0, 0)
+    assert "no memory to compare" in caplog.text
 
 
 # Another device than the settings ask for

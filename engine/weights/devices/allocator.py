@@ -11,26 +11,35 @@ _log = logging.getLogger(__name__)
 
 
 def empty_cache(device: str) -> None:
-    """Return the device memory that torch holds for later to the driver; nothing to do where nothing was used."""
+    """Return the device memory that torch holds for later to the driver; nothing to do where nothing was used.
+
+    Raises what a lost device raises.
+    """
     if device != "cpu" and has_context(device):
         with made_current(device):
             module_for(device).empty_cache()
 
 
-def limit(device: str, nbytes: int | None) -> None:
+def limit(device: str, nbytes: int | None) -> bool:
     """Let torch's allocator hold at most `nbytes` on `device`, None = all it has; what is held already stays.
 
-    Nothing happens on a CPU, on mps (which counts by another measure) and where a backend has no such call.
+    Returns whether it is so now. A CPU, mps (which counts by another measure), and a backend without such a call can
+    have no limit.
     """
-    if device in ("cpu", "mps") or (nbytes is None and not has_context(device)):
-        return
     try:
+        if device in ("cpu", "mps") or (nbytes is None and not has_context(device)):
+            return nbytes is None
         module = module_for(device)
-        if hasattr(module, "set_per_process_memory_fraction"):
-            total = int(module.get_device_properties(number_of(device)).total_memory)
+        if not hasattr(module, "set_per_process_memory_fraction"):
+            return nbytes is None
+        total = int(module.get_device_properties(number_of(device)).total_memory)
+        # torch would leave the device the calling thread's own.
+        with made_current(device):
             module.set_per_process_memory_fraction(_fraction(nbytes, total), number_of(device))
     except Exception:  # noqa: BLE001 - the adapter edge: a lost card must not stop those who look after the others
         _log.warning("the memory of %s could not be limited", device, exc_info=True)
+        return False
+    return True
 
 
 def _fraction(nbytes: int | None, total: int) -> float:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from engine.errors import first_line
+from engine.errors import OutOfMemory, first_line
 from engine.weights.devices.backends import module_for
-from engine.weights.devices.device_memory import free_without_context
+from engine.weights.devices.driver import free_without_context
+from engine.weights.devices.out_of_memory import out_of_memory_on
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def choose(wanted: str) -> Choice:
         devices = [device for device in devices if device == wanted]
     failures = []
     for device in devices:
-        failure = _probe(device)
+        failure = probe(device)
         if failure is None:
             return Choice(device)
         failures.append(f"{device} does not compute: {failure}")
@@ -67,11 +68,18 @@ def _devices(kind: str) -> Iterator[str]:
     yield from (f"{kind}:{number}" for number in numbers)
 
 
-def _probe(device: str) -> str | None:
-    """Compute something tiny; returns what went wrong, as a driver too old or a card that fell off the bus."""
+def probe(device: str) -> str | None:
+    """Compute something tiny; returns what went wrong, as a driver too old or a card that fell off the bus.
+
+    None for nothing, and for a device that only has no memory for it.
+    """
     torch = _torch()
     try:
-        total = (torch.ones(8, device=device) + 1).sum().item()
+        with out_of_memory_on(device):
+            total = (torch.ones(8, device=device) + 1).sum().item()
+    except OutOfMemory:
+        # Full it may be of what steps down, or for a while; whoever moves there makes room or goes elsewhere.
+        return None
     except Exception as error:  # noqa: BLE001 - the adapter edge: a driver may raise anything
         return first_line(error)
     return None if total == 16 else f"1 + 1, eight times, is {total:g} there"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.weights.devices.backends import devices_in_use, has_context, module_in_use, number_of
+from engine.weights.devices.driver import free_and_total
 
 _log = logging.getLogger(__name__)
 
@@ -61,15 +62,6 @@ def allocated() -> tuple[Allocated, ...]:
         return ()
 
 
-def free_without_context(module: Any, number: int) -> int:
-    """Return the free bytes of a device, found without starting a context on it where torch can; 0 if nobody says."""
-    try:
-        return _driver_says(module, number, started=not hasattr(module, "device_memory_used"))[0]
-    except Exception:  # noqa: BLE001 - the adapter edge: NVML, its binding or the driver may be missing
-        _log.warning("the free memory of device %d is not known", number, exc_info=True)
-        return 0
-
-
 def _memory_of(device: str) -> DeviceMemory:
     module, number = module_in_use(device), number_of(device)
     free = total = ours = None
@@ -79,7 +71,7 @@ def _memory_of(device: str) -> DeviceMemory:
         ours = _reserved(module, device) if started else 0
         if module is not None and not shared:
             shared = bool(getattr(module.get_device_properties(number), "is_integrated", False))
-            free, total = (None, None) if shared else _driver_says(module, number, started=started)
+            free, total = (None, None) if shared else free_and_total(module, number, started=started)
     except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything
         _log.debug("the memory of %s is not known", device, exc_info=True)
     if shared:
@@ -92,15 +84,6 @@ def _memory_of(device: str) -> DeviceMemory:
 
 def _reserved(module: Any, device: str) -> int:
     return int(module.driver_allocated_memory() if device == "mps" else module.memory_reserved(number_of(device)))
-
-
-def _driver_says(module: Any, number: int, *, started: bool) -> tuple[int, int]:
-    """Free and all bytes. Asking the driver would start a context where there is none; NVML behind torch does not."""
-    if started:
-        free, total = module.mem_get_info(number)
-        return int(free), int(total)
-    total = int(module.get_device_properties(number).total_memory)
-    return max(0, total - int(module.device_memory_used(number))), total
 
 
 def _allocated_on(device: str) -> Allocated:

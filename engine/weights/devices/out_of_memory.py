@@ -10,8 +10,20 @@ from typing import Final
 
 from engine.errors import OutOfMemory, first_line
 
-_SIGNS: Final = ("out of memory", "out_of_memory", "out_of_device_memory", "outofmemory", "_status_alloc_failed")
-"""What CUDA, ROCm, XPU, MPS and their libraries say, in lower case; cuBLAS and cuDNN say the last."""
+_SIGNS: Final = (
+    "out of memory",
+    "out_of_memory",
+    "out_of_device_memory",
+    "outofmemory",
+    "_status_alloc_failed",
+    "blas_status_not_initialized when calling `cublascreate",
+    "blas_status_not_initialized when calling `hipblascreate",
+)
+"""What CUDA, ROCm, XPU, MPS and their libraries say, in lower case.
+
+cuBLAS and cuDNN say that an allocation failed, but cuBLAS calls itself not initialized where its first one does: the
+call tells that from other uses of the word. It may be said of a sick device too; that one fails again with no batch.
+"""
 
 _OF_THE_HOST: Final = "DefaultCPUAllocator"
 _ASKED: Final = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)

@@ -122,8 +122,8 @@ class Adoption:
             self._converted = convert(unmatched, types, self._store, sources=sources, made_by=made_by)
             mapping = Mapping(self._converted)
         except (OSError, LoadFailed) as error:
-            _log.warning("converted weights cannot be kept on disk: %s", error)
-            self.problem = str(error).rstrip(".")
+            self.problem = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+            _log.warning("converted weights cannot be kept on disk: %s", self.problem)
             for stretch in unmatched:
                 stretch.settle(stretch.flat.to(types[stretch.name]))
             return

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Table
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.weights.files import pages
 from engine.weights.files.identity import Identity
 from engine.weights.files.mapping import TORCH_NAMES
-from engine.weights.files.matching import type_name
+from engine.weights.files.matching import let_go, type_name
+from engine.weights.files.pages import Backings
 from engine.weights.files.store import Entry, Store
 from engine.weights.files.survey import Stretch
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _FORMAT: Final = 1
 """Counts up when converted files are written in another way."""
+_AT_ONCE: Final = 16 << 20  # bytes of the file
 _SPELLED: Final = {torch_name: name for name, torch_name in TORCH_NAMES.items()}
 
 
@@ -40,14 +43,16 @@ def convert(
     """Return the file in `store` that holds `stretches`, each as one row of elements of its type in `types`.
 
     It is written unless an earlier one of the same `sources`, read by the same libraries in the same way (`made_by`),
-    is there. Raises OSError.
+    is there, 16 MiB at a time: the pages of files that `stretches` lie on go back as soon as they were read. Raises
+    OSError.
     """
+    backings = pages.backings()
     entries = [
         Entry(
             stretch.name,
             _SPELLED[type_name(types[stretch.name])],
             (stretch.flat.numel(),),
-            partial(_bytes, stretch.flat, types[stretch.name]),
+            partial(_parts, stretch.flat, types[stretch.name], backings),
         )
         for stretch in stretches
     ]
@@ -56,8 +61,15 @@ def convert(
     return store.provide(hashlib.sha256(json.dumps(identity).encode()).hexdigest(), entries)
 
 
-def _bytes(flat: torch.Tensor, dtype: torch.dtype) -> Any:
-    """The elements as `dtype`, as bytes that a file takes."""
+def _parts(flat: torch.Tensor, dtype: torch.dtype, backings: Backings) -> Iterator[Any]:
+    """The elements as `dtype`, in parts that a file takes: each lies where the one before it lay."""
     import torch
 
-    return flat.to(dtype).view(torch.uint8).numpy()
+    count = max(1, _AT_ONCE // dtype.itemsize)
+    room = torch.empty(min(count, flat.numel()), dtype=dtype)
+    for begin in range(0, flat.numel(), count):
+        source = flat[begin : begin + count]
+        part = room[: source.numel()].copy_(source)
+        # What the file's pages held is copied by now, and a machine that streams has no room for all of them.
+        let_go(source.data_ptr(), source.nbytes, backings)
+        yield part.view(torch.uint8).numpy()

@@ -79,12 +79,15 @@ def same(left: torch.Tensor, right: torch.Tensor, backings: Backings | None = No
             return False
         for address in addresses:
             if backings is not None:
-                _let_go(address, size, backings)
+                let_go(address, size, backings)
     return True
 
 
-def _let_go(address: int, size: int, backings: Backings) -> None:
-    """Give the whole pages within a range back, if they are a file's and come again as they are."""
+def let_go(address: int, size: int, backings: Backings) -> None:
+    """Give the whole pages within a range of bytes back, if by `backings` they are a file's and come again as they are.
+
+    Only while nobody writes there.
+    """
     start, end = -(-address // PAGESIZE) * PAGESIZE, (address + size) // PAGESIZE * PAGESIZE
     if start < end and backings.of(start, end - start) and pages.usage(start, end - start).written == 0:
         try:

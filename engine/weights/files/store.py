@@ -10,13 +10,15 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engine.errors import LoadFailed
 from engine.weights.files import layout
+from engine.weights.files.file_cache import write_soon
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -31,15 +33,20 @@ _STALE_NS: Final = 3600 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor to write; `data` is called once, right before its bytes are written, so one is in memory at a time.
+    """One tensor to write; `parts` is called once, and each part is written before the next one is asked for.
 
-    The buffer is in C order and has exactly the bytes that `dtype` (safetensors' spelling) and `shape` ask for.
+    Together the parts are in C order and have exactly the bytes that `dtype` (safetensors' spelling) and `shape` ask
+    for.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    data: Callable[[], ReadableBuffer]
+    parts: Callable[[], Iterable[ReadableBuffer]]
+
+
+class _Refusal(OSError):
+    """The store's own decision, in words for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +86,8 @@ class Store:
 
         A file that is there already waits for nobody who writes another.
 
-        Raises OSError (ENOSPC, EFBIG, EIO, ...) when it does not fit or cannot be written, with nothing left behind,
-        and ValueError when an entry's data are not what it announced.
+        Raises OSError (ENOSPC, EFBIG, EIO, ...) when it does not fit or cannot be written, with nothing left behind;
+        its `strerror` says so to a person. Raises ValueError when an entry's data are not what it announced.
         """
         path = self._path(key)
         # Widest elements first: after 64-byte alignment at the start, each tensor is then aligned to its element.
@@ -88,12 +95,13 @@ class Store:
         head = layout.header([(e.name, e.dtype, e.shape) for e in ordered], {"format": "pt", "pilotlight": key})
         self._use(path)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._sweep()
-            if not _is_whole(path, head):
-                with self._writing:
-                    if not _is_whole(path, head):
-                        self._write(path, head, ordered)
+            self._write_once(path, head, ordered)
+        except OSError as error:
+            self.release(path)
+            if isinstance(error, _Refusal):
+                raise
+            reason = error.strerror or error
+            raise OSError(error.errno, f"the folder {self._folder} cannot be written ({reason})") from error
         except BaseException:
             self.release(path)
             raise
@@ -125,6 +133,14 @@ class Store:
         except OSError:
             pass  # only the order of removal suffers, as in a folder that we may not write
 
+    def _write_once(self, path: Path, head: bytes, entries: Sequence[Entry]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        if not _is_whole(path, head):
+            with self._writing:
+                if not _is_whole(path, head):
+                    self._write(path, head, entries)
+
     def _write(self, path: Path, head: bytes, entries: Sequence[Entry]) -> None:
         _remove(path)  # what is there is broken
         self._make_room(len(head) + sum(layout.size_of(e.dtype, e.shape) for e in entries))
@@ -132,12 +148,12 @@ class Store:
         descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=_PARTIAL, dir=self._folder)
         partial = Path(name)
         try:
-            # Unbuffered and a tensor at a time: large writes make the kernel cache the file in large folios, which
-            # map with far fewer page faults.
+            # Unbuffered and in large parts: large writes make the kernel cache the file in large folios, which map with
+            # far fewer page faults.
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 _write_all(file.write, memoryview(head))
                 for entry in entries:
-                    _write_all(file.write, _bytes_of(entry))
+                    _write_entry(file, entry)
                 os.fsync(file.fileno())
             if _is_whole(path, head):  # another process was faster, and has mapped it by now
                 partial.unlink()
@@ -148,23 +164,24 @@ class Store:
             raise
 
     def _make_room(self, wanted: int) -> None:
-        """Remove files until `wanted` bytes fit; raises OSError, and then removes none, when they cannot."""
+        """Remove files until `wanted` bytes fit; raises _Refusal, and then removes none, when they cannot."""
+        limit = f"{self._limit // _MIB} MiB"
         if wanted > self._limit:
-            raise OSError(
-                errno.EFBIG, f"converted weights of {wanted} bytes exceed the cache's limit of {self._limit} bytes"
+            raise _Refusal(
+                errno.EFBIG, f"converted weights of {-(-wanted // _MIB)} MiB exceed the cache's limit of {limit}"
             )
         kept = _kept(self._folder)
         with self._lock:
             used = set(self._uses)
         victims = _victims(kept, used, sum(file.size for file in kept) + wanted - self._limit)
         if victims is None:
-            raise OSError(errno.ENOSPC, f"files in use fill the cache of converted weights ({self._limit} bytes)")
+            raise _Refusal(errno.ENOSPC, f"files in use fill the cache of converted weights ({limit})")
         free = shutil.disk_usage(self._folder).free + sum(file.size for file in victims)
         if free < wanted + self._reserve:
-            raise OSError(
+            raise _Refusal(
                 errno.ENOSPC,
-                f"the disk has {free} bytes free; converted weights need {wanted}, and {self._reserve} stay free",
-                str(self._folder),
+                f"the disk of {self._folder} has {free // _MIB} MiB free, and "
+                f"{-(-(wanted + self._reserve) // _MIB)} MiB are needed ({self._reserve // _MIB} of them stay free)",
             )
         for file in victims:
             with self._lock:  # a use counted since then keeps its file
@@ -224,11 +241,17 @@ def _is_whole(path: Path, head: bytes | None = None) -> bool:
     return size == max((place.begin + place.nbytes for place in places), default=size)
 
 
-def _bytes_of(entry: Entry) -> memoryview:
-    view, wanted = memoryview(entry.data()), layout.size_of(entry.dtype, entry.shape)
-    if view.nbytes != wanted:
-        raise ValueError(f"{entry.name!r} has {view.nbytes} bytes, and its dtype and shape ask for {wanted}")
-    return view.cast("B") if wanted else memoryview(b"")  # a view with a zero in its shape cannot be cast
+def _write_entry(file: FileIO, entry: Entry) -> None:
+    given, wanted = 0, layout.size_of(entry.dtype, entry.shape)
+    for part in entry.parts():
+        view = memoryview(part)
+        given += view.nbytes
+        if view.nbytes:  # a view with a zero in its shape cannot be cast
+            begin = file.tell()
+            _write_all(file.write, view.cast("B"))
+            write_soon(file.fileno(), begin, view.nbytes)
+    if given != wanted:
+        raise ValueError(f"{entry.name!r} has {given} bytes, and its dtype and shape ask for {wanted}")
 
 
 def _write_all(write: Callable[[memoryview], int | None], view: memoryview) -> None:

@@ -119,6 +119,10 @@ class FakeAdapter:
         self.changed = None
         return Loaded(device=self.stands_on, revision="1", import_seconds=1.0, load_seconds=2.0, note=self.note)
 
+    @property
+    def revision(self) -> str | None:
+        return "1"
+
     def needs(self) -> Needs:
         return Needs(self.device, SIZE, self.least)
 

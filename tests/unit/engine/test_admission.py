@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from engine_fakes import LIMIT, FakeAdapter, FakeClock, SlotBench, config, encoder, failure, started
 
 from engine.engine import Engine
-from engine.errors import InvalidInput, LoadFailed, NoRoom, OutOfMemory
+from engine.errors import Closed, DeviceLost, InvalidInput, LoadFailed, NoRoom, OutOfMemory
 from engine.events import StateChanged
 from engine.placement import CPU, Needs, Placement
 from engine.serving import serve
@@ -33,9 +33,13 @@ class Doorkeeper:
         self.tightenings = 0
         self.inside = 0
 
-    def turn(self, device: str) -> AbstractContextManager[object]:
+    @contextmanager
+    def turn(self, device: str) -> Iterator[None]:
         self.inside += 1
-        return nullcontext()
+        try:
+            yield
+        finally:
+            self.inside -= 1
 
     def placements(self, name: str, needs: Needs) -> Iterator[Placement]:
         self.asked.append(needs)
@@ -66,6 +70,7 @@ class Bench(SlotBench):
             publish=lambda event: self.events.append(event),
             clock=self.clock,
         )
+        self.slot._changed = self.waiting
 
     def request(self, operation: Any = lambda adapter: adapter.encode(["a"]).vectors) -> Any:
         return serve(self.slot, self.door, operation, None, None)
@@ -167,6 +172,70 @@ def test_a_load_that_fails_for_another_reason_is_a_failed_load() -> None:
     with pytest.raises(LoadFailed, match="the cable is out"):
         bench.use()
     assert (bench.state, bench.adapter.weights) == (State.FAILED, set())
+
+
+def test_one_that_cannot_rest_is_not_read_again_for_every_request_that_finds_no_room() -> None:
+    bench = Bench()
+    bench.adapter.cannot_rest = "Its home is the disk."
+    for _ in range(3):
+        with pytest.raises(NoRoom):
+            bench.use()
+    assert bench.adapter.moves.count("load") == 1
+    bench.clock.now += 1.0
+    bench.door.offers = (WHOLE,)
+    bench.use()
+    assert bench.state is State.ON_DEVICE
+
+
+def test_the_turn_at_a_device_ends_before_an_encoder_is_read_for_the_cpu() -> None:
+    bench = Bench(ELSEWHERE)
+    inside: list[int] = []
+    bench.adapter.during = lambda call: inside.append(bench.door.inside) if call in ("load", "resume") else None
+    bench.use()
+    assert inside == [0, 0, 0], "nobody else waits while files are read"
+    other = Bench(WHOLE)
+    other.adapter.during = lambda call: inside.append(other.door.inside) if call == "resume" else None
+    other.use()
+    assert inside[-1] == 1
+
+
+# Lost devices
+
+LOST = DeviceLost("gpu does not compute any more.")
+
+
+def test_a_device_that_is_lost_at_a_climb_is_left_at_once_for_one_that_computes() -> None:
+    bench = Bench(WHOLE)
+    bench.use()
+    bench.slot.offload()
+    bench.adapter.fail("resume", LOST)
+    bench.use()
+    assert (bench.state, bench.view().loads) == (State.ON_DEVICE, 2)
+
+
+def test_a_device_that_is_lost_twice_in_a_row_is_a_failed_load() -> None:
+    bench = Bench(WHOLE)
+    bench.adapter.fail("resume", LOST, LOST)
+    with pytest.raises(LoadFailed, match="does not compute any more"):
+        bench.use()
+    assert bench.state is State.FAILED
+
+
+def test_a_request_whose_device_is_lost_is_served_by_fresh_weights() -> None:
+    bench = Bench(WHOLE)
+    bench.adapter.fail("encode", LOST)
+    assert bench.request() == [[1.0]]
+    assert bench.adapter.moves == ["load", "resume", "unload", "load", "resume"]
+    assert "gpu does not compute any more." in [e.reason for e in bench.events if isinstance(e, StateChanged)]
+
+
+def test_a_request_that_loses_every_device_is_an_error_and_the_next_one_begins_anew() -> None:
+    bench = Bench(WHOLE)
+    bench.adapter.fail("encode", LOST, LOST)
+    with pytest.raises(DeviceLost):
+        bench.request()
+    assert bench.view().in_flight == 0
+    assert bench.request() == [[1.0]]
 
 
 # Uses
@@ -274,6 +343,95 @@ def test_sleep_leaves_what_computes_on_the_cpu_and_loads_nothing() -> None:
         engine.suspend(timeout=LIMIT)
         assert engine.view("one").state is State.ON_DEVICE
         assert adapters["two"].calls == []
+
+
+def test_an_evacuation_takes_the_first_moment_between_requests_although_more_of_them_wait() -> None:
+    bench = Bench(WHOLE)
+    gate = bench.adapter.hold("encode")
+    first = started(bench.request)
+    gate.reached()
+    leaving = started(lambda: bench.slot.evacuate("sleep", LIMIT))
+    bench.waiting.expect_together(1)
+    second = started(bench.request)
+    bench.waiting.expect_together(2)
+    gate.open()
+    assert leaving.result(LIMIT).state is State.IN_RAM
+    assert failure(first) is failure(second) is None
+    assert bench.adapter.moves == ["load", "resume", "offload", "resume"]
+
+
+def test_one_that_was_in_use_for_too_long_comes_up_anew_before_its_next_use() -> None:
+    bench = Bench(WHOLE)
+    with bench.slot.lease():
+        assert bench.slot.evacuate("the computer goes to sleep", 0.0).result == "busy"
+    assert bench.state is State.ON_DEVICE
+    bench.use()
+    assert bench.adapter.moves == ["load", "resume", "offload", "resume"]
+    bench.use()
+    assert bench.adapter.moves.count("offload") == 1
+
+
+def test_an_evacuation_at_the_end_of_the_program_leaves_nothing() -> None:
+    bench = Bench(WHOLE)
+    bench.use()
+    gate = bench.adapter.hold("offload")
+    leaving = started(lambda: bench.slot.evacuate("sleep", LIMIT))
+    gate.reached()
+    assert not bench.slot.close(0.0)
+    gate.open()
+    assert failure(leaving) is None
+    assert bench.adapter.weights == set()
+
+
+def test_sleep_waits_for_nobody_who_computes_on_the_cpu() -> None:
+    engine, adapters = engine_with(encoder("one", device="cpu"))
+    with engine:
+        gate = adapters["one"].hold("encode")
+        request = started(lambda: use(engine, "one"))
+        gate.reached()
+        engine.suspend(timeout=3600.0)
+        gate.open()
+        assert failure(request) is None
+
+
+def test_one_that_the_settings_replaced_leaves_its_device_before_sleep_too() -> None:
+    engine, adapters = engine_with(encoder("one"))
+    with engine:
+        old = adapters["one"]
+        gate = old.hold("encode")
+        request = started(lambda: use(engine, "one"))
+        gate.reached()
+        engine.apply(config(encoder("one", dtype="float16"), idle_timeout_seconds=0))
+        leaving = started(lambda: engine.suspend(timeout=LIMIT))
+        gate.open()
+        assert failure(leaving) is failure(request) is None
+        assert "device" not in old.weights
+
+
+def test_one_that_takes_anothers_place_comes_up_after_that_one_has_left() -> None:
+    engine, adapters = engine_with(encoder("one"))
+    with engine:
+        old = adapters["one"]
+        gate = old.hold("encode")
+        request = started(lambda: use(engine, "one"))
+        gate.reached()
+        engine.apply(config(encoder("one", dtype="float16"), idle_timeout_seconds=0))
+        new = adapters["one"]
+        assert new is not old
+        new.during = lambda call: call != "load" or not old.weights or pytest.fail("both are in memory")
+        second = started(lambda: use(engine, "one"))
+        gate.open()
+        assert failure(request) is failure(second) is None
+        assert new.weights == {"device"}
+
+
+def test_a_closed_engine_takes_no_settings() -> None:
+    engine, adapters = engine_with(encoder("one"))
+    with engine:
+        use(engine, "one")
+    with pytest.raises(Closed):
+        engine.apply(config(encoder("one"), encoder("two")))
+    assert list(adapters) == ["one"]
 
 
 def engine_with(*encoders: Any) -> tuple[Engine, dict[str, FakeAdapter]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import tomllib
 from typing import Any
 
 import pytest
@@ -102,9 +104,14 @@ def test_the_bound_of_keep_alive_is_a_number_of_seconds_whose_0_means_no_limit(v
     assert "never" not in problem
 
 
+def test_the_longest_time_is_spelled_out() -> None:
+    [problem] = problems({"hardware": {"idle_timeout_seconds": 4e7}})
+    assert problem.endswith(": 40000000.0: must be at most a year, 31536000 seconds; 0 means never")
+
+
 def test_the_bound_of_keep_alive_is_the_computers_and_no_encoders() -> None:
     [problem] = problems({"encoders": {"a": {**MODEL, "max_keep_alive_seconds": 60}}})
-    assert "unknown key" in problem
+    assert problem == "encoders.a.max_keep_alive_seconds: belongs under [hardware]"
 
 
 def test_an_encoders_eagerness_is_its_own_only_where_it_says_so() -> None:
@@ -144,7 +151,7 @@ def test_a_timeout_may_be_whole_or_not(value: float) -> None:
 )
 def test_a_wrong_value_is_shown_with_its_key_and_the_choices(section: str, key: str, value: Any, choices: str) -> None:
     [problem] = problems({section: {key: value}})
-    assert problem.startswith(f"{section}.{key}: {value!r}: must be ")
+    assert problem.startswith(f"{section}.{key}: {json.dumps(value)}: must be ")
     assert choices in problem
 
 
@@ -175,8 +182,37 @@ def test_a_wrong_value_is_shown_with_its_key_and_the_choices(section: str, key: 
 )
 def test_a_wrong_value_of_an_encoder_is_shown_with_its_key_and_the_choices(key: str, value: Any, choices: str) -> None:
     [problem] = problems({"encoders": {"a": {**MODEL, key: value}}})
-    assert problem.startswith(f"encoders.a.{key}: {value!r}: must be ")
+    assert problem.startswith(f"encoders.a.{key}: {json.dumps(value)}: must be ")
     assert choices in problem
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "true",
+        "-7",
+        "inf",
+        "nan",
+        "1e+300",
+        '"q\\"uote\\n\\u0000é"',
+        "2024-01-01",
+        "2024-01-01T10:00:00",
+        "10:00:00",
+        '[1, "two", [false]]',
+        "{ a = 1, b = { c = true } }",
+        "{}",
+    ],
+)
+def test_a_wrong_value_is_spelled_as_in_the_file(spelled: str) -> None:
+    [problem] = problems({"hardware": tomllib.loads(f"device = {spelled}")})
+    assert problem.startswith(f"hardware.device: {spelled}: must be ")
+
+
+def test_a_number_beyond_all_digits_and_half_a_character_are_still_told() -> None:
+    [problem] = problems({"server": {"port": 16**5000}})
+    assert problem.startswith("server.port: 0x1000")
+    [problem] = problems({"hardware": {"device": "\ud800"}})
+    assert problem.encode().startswith(b'hardware.device: "\\ud800"')
 
 
 @pytest.mark.parametrize(
@@ -206,8 +242,22 @@ def test_a_budget_is_a_number_or_a_text_and_kept_as_a_text_spelled_in_one_way(va
 def test_any_other_budget_is_refused_with_the_choices(value: Any) -> None:
     [problem] = problems({"hardware": {"max_vram": value}})
     assert problem.startswith("hardware.max_vram: ")
-    assert ": must be GiB on each GPU: 0 (no budget), N such as 6 or 1.5 (a cap) or -N (whatever is free" in problem
+    assert ". max_vram is in GiB: 0 = no limit, 6 = at most 6, -1 = all but 1 of what is free" in problem
     assert '"cuda:0=6,cuda:1=-1"' in problem
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("6GB", '"6GB" is not a number'),
+        ("cuda:0=6GB", '"cuda:0=6GB": "6GB" is not a number'),
+        (True, "true: must be a number or a text"),
+        ([6], "[6]: must be a number or a text"),
+    ],
+)
+def test_a_refused_budget_is_named_once_and_the_reason_comes_before_the_choices(value: Any, why: str) -> None:
+    [problem] = problems({"hardware": {"max_vram": value}})
+    assert problem.startswith(f"hardware.max_vram: {why}. max_vram is in GiB: ")
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 512, 1024**2])
@@ -237,7 +287,20 @@ def test_the_minimum_residency_is_a_number_of_seconds_whose_0_means_none(value: 
 @pytest.mark.parametrize("key", ["max_vram", "on_no_room", "keep_free_vram", "minimum_residency_seconds"])
 def test_what_is_shared_by_all_encoders_is_none_of_ones_own(key: str) -> None:
     [problem] = problems({"encoders": {"a": {**MODEL, key: getattr(Hardware(), key)}}})
-    assert "unknown key" in problem
+    assert problem == f"encoders.a.{key}: belongs under [hardware]"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "problem"),
+    [
+        ({"hardware": {"home": "disk"}}, "hardware.home: belongs under [encoders.NAME]"),
+        ({"hardware": {"port": 1}}, "hardware.port: belongs under [server]"),
+        ({"server": {"max_vram": "6"}}, "server.max_vram: belongs under [hardware]"),
+        ({"device": "cpu"}, "device: belongs under [hardware] or [encoders.NAME]"),
+    ],
+)
+def test_a_key_in_the_wrong_section_is_told_where_it_belongs(mapping: dict[str, Any], problem: str) -> None:
+    assert problems(mapping) == [problem]
 
 
 @pytest.mark.parametrize(
@@ -287,8 +350,8 @@ def test_an_encoder_has_a_name_that_a_request_can_send(name: str) -> None:
 
 def test_a_name_belongs_to_one_encoder() -> None:
     assert problems({"encoders": {"a": {**MODEL, "aliases": ["x"]}, "b": {**MODEL, "aliases": ["x", "a"]}}}) == [
-        "encoders.b: the name 'x' already belongs to a",
-        "encoders.b: the name 'a' already belongs to a",
+        'encoders.b: the name "x" already belongs to a',
+        'encoders.b: the name "a" already belongs to a',
     ]
 
 

@@ -139,12 +139,12 @@ def test_an_empty_file_means_the_defaults(bench: Bench) -> None:
         ("[hardware]\n\nidle_timeout_seconds = nan", (", line 3: hardware.idle_timeout_seconds: nan", "0 or more")),
         ("[hardware]\nidle_timeout_seconds = inf", (", line 2: hardware.idle_timeout_seconds: inf", "0 means never")),
         (f"[hardware]\nidle_timeout_seconds = {10**400}", (", line 2: hardware.idle_timeout_seconds", "0 means never")),
-        ("[hardware]\nlazy_encoders = 'yes'", (", line 2: hardware.lazy_encoders: 'yes'", "true or false")),
+        ("[hardware]\nlazy_encoders = 'yes'", (', line 2: hardware.lazy_encoders: "yes"', "true or false")),
         ("[server]\nport = 70000", (", line 2: server.port: 70000", "0 to 65535")),
         ("[server]\nprot = 1", (", line 2: server.prot: unknown key", "host, port")),
         ("\n[hardwre]\n", (", line 2: hardwre: unknown section", "hardware, server, encoders")),
-        ("hardware.device = 'gpu'", (", line 1: hardware.device: 'gpu'", "auto, cpu, cuda")),
-        (COMMENTED.replace('"dense"', '"densee"'), (", line 8: encoders.bge.m3.kind: 'densee'", "one of: dense")),
+        ("hardware.device = 'gpu'", (', line 1: hardware.device: "gpu"', "auto, cpu, cuda")),
+        (COMMENTED.replace('"dense"', '"densee"'), (', line 8: encoders.bge.m3.kind: "densee"', "one of: dense")),
         (COMMENTED.replace('kind = "dense"\n', ""), (", line 7: encoders.bge.m3: the key kind is missing", "dense")),
         ("[encoders.a]\nkind='dense'\nmodel='a/b'\npinned=1", (", line 4: encoders.a.pinned: unknown key", "pin")),
         ("[hardware]\nlazy_encoders = maybe\n", ("not valid TOML", "line 2")),
@@ -172,6 +172,18 @@ def test_a_mistake_is_told_with_file_line_key_and_choices_and_changes_nothing(
     assert bench.applied == []
     assert bench.path.read_bytes() == content
     assert bench.settings._config is before
+
+
+@pytest.mark.parametrize("text", ["[hardware]\nmax_vram = '6GB'\n", "[hardware\n", b"\xff"])
+def test_what_follows_a_mistake_in_the_log_is_a_sentence_of_its_own(
+    bench: Bench, text: str | bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open(COMMENTED)
+    bench.write(text)
+    bench.settings.check()
+    before, found, after = caplog.messages[-1].partition(" The settings from before stay in force.")
+    assert (before[-1], bool(found), after) == (".", True, "")
+    assert not before.endswith("..")
 
 
 def test_a_mistake_at_start_gives_the_defaults_and_leaves_the_file(bench: Bench) -> None:

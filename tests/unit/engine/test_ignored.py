@@ -54,9 +54,7 @@ def test_a_device_that_is_wished_for_is_certain_before_a_load_only_where_it_is_t
 @pytest.mark.parametrize("place", ["own", "hardware"])
 def test_a_model_without_blocks_is_not_streamed(device: str | None, place: str) -> None:
     setting: dict[str, Any] = {"own": {"stream_layers": True}} if place == "own" else {"stream_layers": True}
-    assert ignored(device, False, **setting) == (
-        "stream_layers: its model has no list of blocks that could be streamed",
-    )
+    assert ignored(device, False, **setting) == ("stream_layers: this model cannot be run block by block",)
     assert ignored(device, True, **setting) == ignored(device, None, **setting) == ()
 
 
@@ -71,13 +69,13 @@ def test_streaming_has_no_effect_on_a_gpu_where_no_room_means_something_else(cho
     texts = ignored("cuda:0", True, stream_layers=True, on_no_room=choice)
     assert texts == (f'stream_layers: on_no_room is "{choice}", so nothing is streamed on a GPU',)
     assert ignored("cuda:0", True, stream_layers=True, on_no_room="stream") == ()
-    assert ignored("cpu", True, stream_layers=True, on_no_room=choice) == ()
+    assert "stream_layers" not in options(ignored("cpu", True, stream_layers=True, on_no_room=choice))
     assert ignored(None, True, stream_layers=True, on_no_room=choice) == ()
 
 
 @pytest.mark.parametrize("text", ["6", "-1", "cuda:0=6", "cpu=0"])
 def test_a_budget_without_the_cpu_has_no_effect_on_it(text: str) -> None:
-    expected = ("max_vram: it computes on the CPU, for which no budget is set",)
+    expected = ('max_vram: it computes on the CPU, where only "cpu=N" limits anything',)
     assert ignored("cpu", max_vram=text) == expected
     assert ignored("cpu", True, max_vram=text, stream_layers=True) == expected
     assert ignored("cuda:0", max_vram=text) == ignored(None, max_vram=text) == ()
@@ -91,7 +89,7 @@ def test_a_budget_for_the_cpu_has_an_effect_on_streaming_only(text: str) -> None
     assert ignored("cpu", True, max_vram=text, stream_layers=True) == ()
     assert ignored("cpu", False, max_vram=text, stream_layers=True) == (
         expected,
-        "stream_layers: its model has no list of blocks that could be streamed",
+        "stream_layers: this model cannot be run block by block",
     )
     assert ignored("cuda:0", True, max_vram=text) == ()
 
@@ -103,6 +101,40 @@ def test_reading_into_ram_is_part_of_going_up_at_start() -> None:
     assert ignored(own={"lazy_encoders": False}, eager_load=True) == expected
     assert ignored(own={"lazy_encoders": True}, eager_load=True, lazy_encoders=False) == ()
     assert ignored(eager_load=True) == ignored(lazy_encoders=False) == ()
+
+
+def test_what_waits_on_the_disk_is_not_read_into_ram() -> None:
+    expected = ("eager_load: its home is the disk, so nothing of it waits in RAM",)
+    assert ignored(own={"home": "disk"}, eager_load=True) == expected
+    assert ignored("cuda:0", own={"home": "disk", "eager_load": True}) == expected
+    assert ignored(own={"home": "disk", "eager_load": False}, eager_load=True) == ()
+    [text] = ignored(own={"home": "disk"}, eager_load=True, lazy_encoders=False)
+    assert text.startswith("eager_load: lazy_encoders is false")
+
+
+@pytest.mark.parametrize("device", [None, "cpu", "cuda:0"])
+def test_what_never_leaves_has_no_home_to_go_to(device: str | None) -> None:
+    assert ignored(device, own={"home": "disk", "pin": True}) == ("home: it is pinned and never steps down",)
+    assert ignored(device, own={"pin": True}) == ()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("on_no_room", "cpu", "a CPU is never without room"),
+        ("on_no_room", "error", "a CPU is never without room"),
+        ("keep_free_vram", 1024.0, "it computes on the CPU and holds no VRAM"),
+        ("minimum_residency_seconds", 60.0, "it computes on the CPU, where nobody has to make room"),
+    ],
+)
+def test_what_is_about_room_on_a_gpu_has_no_effect_on_the_cpu(option: str, value: Any, why: str) -> None:
+    setting: dict[str, Any] = {option: value}
+    assert ignored("cpu", **setting) == ignored(own={"device": "cpu"}, **setting) == (f"{option}: {why}",)
+    assert ignored("cuda:0", **setting) == ignored(None, **setting) == ()
+
+
+def test_what_asks_for_nothing_on_a_gpu_is_not_told_on_the_cpu() -> None:
+    assert ignored("cpu", keep_free_vram=0.0, minimum_residency_seconds=0.0) == ()
 
 
 def test_a_pin_outlasts_the_timeouts() -> None:
@@ -143,7 +175,8 @@ def test_on_the_cpu_nothing_is_unloaded_that_never_gets_idle() -> None:
 
 
 def test_no_option_is_told_twice_and_the_order_is_always_the_same() -> None:
-    order = ["eager_load", "max_vram", "stream_layers", "home", "idle_timeout_seconds", "unload_timeout_seconds"]
+    order = ["eager_load", "max_vram", "stream_layers", "on_no_room", "keep_free_vram", "minimum_residency_seconds"]
+    order += ["home", "idle_timeout_seconds", "unload_timeout_seconds"]
     seen: set[str] = set()
     combinations = itertools.product(
         [None, "cpu", "cuda:0"],
@@ -165,6 +198,8 @@ def test_no_option_is_told_twice_and_the_order_is_always_the_same() -> None:
             stream_layers=True,
             on_no_room=on_no_room,
             max_vram=max_vram,
+            keep_free_vram=1024.0,
+            minimum_residency_seconds=9.0,
             idle_timeout_seconds=idle,
         )
         told = options(texts)

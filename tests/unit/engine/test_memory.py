@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -168,6 +169,44 @@ def test_a_driver_that_does_not_answer_means_no_gpus(monkeypatch: pytest.MonkeyP
     gpus = reader(monkeypatch, FakeNvml(silent=(silent,)))
     assert gpus.read().devices == ()
     gpus.close()
+
+
+class BrokenNvml:
+    """Stands in for a `pynvml` that is something else: every name of it raises, or only the start."""
+
+    def __init__(self, *, start_only: bool) -> None:
+        self.asked = 0
+        if start_only:
+            self.NVMLError = FakeNvml.NVMLError
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked += 1
+        raise AttributeError(f"module 'pynvml' has no attribute {name!r}")
+
+
+@pytest.mark.parametrize("start_only", [True, False])
+def test_a_broken_binding_means_no_gpus_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, start_only: bool
+) -> None:
+    broken = BrokenNvml(start_only=start_only)
+    monkeypatch.setitem(sys.modules, "pynvml", broken)
+    gpus = SystemReader(FakeClock(), lambda: (held(),))
+    for _ in range(2):
+        [device] = gpus.read().devices
+        assert (device.device, device.allocated_vram) == ("cuda:0", 300)
+    gpus.close()
+    assert broken.asked
+    assert [record.message for record in caplog.records] == ["NVML does not start, so NVIDIA GPUs are not read"]
+
+
+def test_a_binding_that_cannot_be_imported_means_no_gpus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "pynvml.py").write_text("raise RuntimeError('written for another Python')")
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert SystemReader(FakeClock(), tuple).read().devices == ()
+    assert "written for another Python" in caplog.text
 
 
 def test_a_driver_that_refuses_all_but_its_gpus_number_gives_unknowns(monkeypatch: pytest.MonkeyPatch) -> None:

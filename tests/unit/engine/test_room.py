@@ -35,6 +35,8 @@ class Card:
         self.limits: list[int | None] = []
         self.emptied = 0
         self.blind = False
+        self.lost = False
+        """Whether the driver takes no orders."""
         self.refusing = False
         """Whether a decision comes too late."""
 
@@ -60,8 +62,9 @@ class Card:
         ours = self.held + self.cached
         return DeviceMemory(device, None if self.blind else self.total - ours - self.others, self.total, ours)
 
-    def limit(self, device: str, nbytes: int | None) -> None:
+    def limit(self, device: str, nbytes: int | None) -> bool:
         self.limits.append(nbytes)
+        return not self.lost
 
     def empty_cache(self, device: str) -> None:
         self.cached = 0
@@ -202,6 +205,25 @@ def test_torch_itself_is_held_to_the_budget(card: Card) -> None:
     assert card.limits[-2:] == [6 * GIB, None], "another engine of this process may have no budget"
 
 
+def test_what_may_not_leave_although_it_is_over_the_budget_can_still_compute(card: Card) -> None:
+    card.stand("pinned", 6, pinned=True)
+    shared = room(card, max_vram="4")
+    assert shared.misplaced("pinned", GPU) is None
+    assert card.limits[-1] is not None
+    assert card.limits[-1] > 6 * GIB
+
+
+def test_a_limit_that_could_not_be_lifted_is_lifted_later(card: Card) -> None:
+    capped = room(card, max_vram="6")
+    first(capped, needs(3))
+    card.lost = True
+    capped.close()
+    card.lost = False
+    card.limits.clear()
+    capped.close()
+    assert card.limits == [None]
+
+
 # No room
 
 
@@ -242,6 +264,25 @@ def test_on_the_cpu_an_encoder_is_streamed_within_its_own_entry_of_the_budget(ca
     assert first(room(card, max_vram="4"), wanted) == Placement(CPU, 0), "a plain number is for GPUs"
     assert first(room(card, max_vram="cpu=4"), wanted) == Placement(CPU, 4 * GIB)
     assert first(room(card, max_vram="cpu=6"), wanted) == Placement(CPU)
+
+
+def test_encoders_that_are_streamed_on_the_cpu_share_its_entry_of_the_budget(card: Card) -> None:
+    shared = room(card, max_vram="cpu=4")
+    assert first(shared, Needs(CPU, 3 * GIB, 0), "one") == Placement(CPU)
+    card.shown["one"] = a_view(State.ON_DEVICE, name="one", device=CPU)
+    assert first(shared, Needs(CPU, 3 * GIB, 0), "two") == Placement(CPU, GIB)
+    card.shown["one"] = a_view(State.IN_RAM, name="one", device=CPU)
+    assert first(shared, Needs(CPU, 3 * GIB, 0), "two") == Placement(CPU)
+
+
+def test_a_new_budget_for_the_cpu_is_in_force_at_the_next_use(card: Card) -> None:
+    shared = room(card, max_vram="cpu=4")
+    first(shared, Needs(CPU, 3 * GIB, 0), "one")
+    assert shared.misplaced("one", CPU) is None
+    shared.configure(Hardware(max_vram="cpu=2"))
+    assert shared.misplaced("one", CPU) == "max_vram for the CPU was changed"
+    assert first(shared, Needs(CPU, 3 * GIB, 0), "one") == Placement(CPU, 2 * GIB)
+    assert shared.misplaced("one", CPU) is None
 
 
 # Memory runs out although it should not
@@ -415,6 +456,7 @@ def test_a_device_is_watched_while_an_encoder_stands_there_and_something_can_bec
 def test_only_one_encoder_goes_up_to_a_device_at_a_time(card: Card) -> None:
     shared = room(card)
     with shared.turn(GPU):
-        assert shared._turn.locked()
-    with shared.turn(CPU):
-        assert not shared._turn.locked(), "on the CPU nobody waits"
+        assert shared._turns[GPU].locked()
+        with shared.turn("cuda:1"), shared.turn(CPU):
+            pass  # other devices wait for nobody
+    assert not shared._turns[GPU].locked()

@@ -43,6 +43,10 @@ class FakeDense:
 
     def fault_in(self) -> None: ...
 
+    @property
+    def revision(self) -> str | None:
+        return "7" if self.there else None
+
     def needs(self) -> Needs:
         return Needs("cpu", 1000)
 

@@ -25,6 +25,7 @@ from tray.item import (
     SetEagerLoad,
     SetIdleTimeout,
     SetLazy,
+    SetMaxVram,
     SetUnloadTimeout,
     UnloadAll,
     UnloadEncoder,
@@ -82,12 +83,14 @@ def test_settings_go_through_the_file(desk: Desk) -> None:
     desk.click(SetIdleTimeout(2.5))
     desk.click(SetUnloadTimeout(3600.0))
     desk.click(SetEagerLoad(True))
+    desk.click(SetMaxVram("-1"))
     assert desk.settings.edits == [
         {("hardware", "lazy_encoders"): False},
         {("hardware", "idle_timeout_seconds"): 10},
         {("hardware", "idle_timeout_seconds"): 2.5},
         {("hardware", "unload_timeout_seconds"): 3600},
         {("hardware", "eager_load"): True},
+        {("hardware", "max_vram"): "-1"},
     ]
 
 

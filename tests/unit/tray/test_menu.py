@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tray_fakes import GIB, MIB, a_gpu, a_reading, a_view
 
-from engine.config import Config, Hardware
+from engine.config import DEFAULT_ENCODER, Config, Hardware
 from engine.memory import DeviceReading
 from engine.state import ErrorView, State
 from tray.item import (
@@ -22,6 +22,7 @@ from tray.item import (
     SetEagerLoad,
     SetIdleTimeout,
     SetLazy,
+    SetMaxVram,
     SetUnloadTimeout,
     UnloadAll,
     shape,
@@ -146,6 +147,12 @@ def test_a_driver_that_does_not_say_is_unknown_and_not_zero() -> None:
         assert sum("unknown" in text for text in texts(row.children)) == 4
 
 
+def test_a_driver_that_does_not_say_what_is_free_is_not_quoted() -> None:
+    for gpu in (used_gpu(vram_total=None, vram_free=None), used_gpu(vram_free=None)):
+        row = vram(build(a_snapshot(reading=a_reading(MIB, gpu))))
+        assert texts(row.children)[4:] == ["Free: unknown", "Its driver does not say what is free"]
+
+
 def test_a_gpu_that_falls_silent_keeps_its_row_and_its_submenu() -> None:
     rows = build(a_snapshot(gpus=(0,)))
     assert texts(rows)[1:3] == ["VRAM unknown", "RSS 412 MiB"]
@@ -164,16 +171,31 @@ def test_a_gpus_row_keeps_room_for_the_figures_to_come() -> None:
 @pytest.mark.parametrize(
     ("views", "reading", "words"),
     [
+        ((AWAKE,), a_reading(MIB, a_gpu()), ON_A_CPU),
+        ((AWAKE, a_view("other")), a_reading(MIB, a_gpu()), ON_A_CPU),
+        ((AWAKE, a_view("other", device="cuda:0")), a_reading(MIB, a_gpu()), ON_A_GPU),
         ((a_view(),), a_reading(), ON_A_CPU),
         ((AWAKE, a_view("other")), a_reading(), ON_A_CPU),
         ((replace(AWAKE, device="mps"), a_view("other")), a_reading(), ON_A_GPU),
         ((a_view(),), a_reading(MIB, a_gpu()), ON_A_GPU),
-        ((AWAKE,), a_reading(MIB, a_gpu()), ON_A_GPU),
+        ((a_view(device="cuda:0"),), a_reading(), ON_A_GPU),
+        ((), a_reading(MIB, a_gpu()), ON_A_GPU),
     ],
 )
 def test_a_line_says_what_stepping_down_gives_back_here(views: Any, reading: Any, words: str) -> None:
     rows = texts(build(a_snapshot(*views, reading=reading)))
     assert rows[rows.index("---") - 1] == words
+
+
+@pytest.mark.parametrize(("own", "words"), [("cpu", ON_A_CPU), ("cuda", ON_A_GPU)])
+def test_before_a_first_load_the_settings_say_where_encoders_compute(own: str, words: str) -> None:
+    reading = a_reading(MIB, a_gpu())
+    assert (ON_A_CPU in texts(build(a_snapshot(config=Config(Hardware(device=own)), reading=reading)))) is (
+        words == ON_A_CPU
+    )
+    encoder = replace(DEFAULT_ENCODER, device=own)
+    config = Config(Hardware(device="cpu"), encoders=(DEFAULT_ENCODER, encoder))
+    assert words in texts(build(a_snapshot(config=config, reading=reading)))
 
 
 def test_rows_that_inform_cannot_be_clicked() -> None:
@@ -205,6 +227,36 @@ def test_the_unload_timeout_offers_six_choices_with_the_configured_one_chosen() 
     assert choices[4].command == SetUnloadTimeout(3600.0)
     odd = find(build(a_snapshot(config=Config(Hardware(unload_timeout_seconds=90.0)))), "Unload timeout").children
     assert [choice.text for choice in odd if choice.checked] == ["90 s"]
+
+
+def test_a_gpu_brings_a_budget_with_six_choices_and_the_configured_one_chosen() -> None:
+    gpu = a_reading(MIB, a_gpu())
+    assert "VRAM budget" not in texts(build(a_snapshot()))
+    choices = find(build(a_snapshot(reading=gpu)), "VRAM budget").children
+    assert texts(choices) == [
+        "None",
+        "At most 2 GiB",
+        "At most 4 GiB",
+        "At most 8 GiB",
+        "All but 1 GiB of what is free",
+        "All but 2 GiB of what is free",
+    ]
+    assert [choice.text for choice in choices if choice.checked] == ["None"]
+    assert all(choice.radio for choice in choices)
+    assert [choice.command for choice in choices[::4]] == [SetMaxVram("0"), SetMaxVram("-1")]
+    silent = find(build(a_snapshot(gpus=(0,))), "VRAM budget")
+    assert silent.children == choices
+
+
+@pytest.mark.parametrize(
+    ("max_vram", "words"),
+    [("1.5", "At most 1.5 GiB"), ("-0.5", "All but 0.5 GiB of what is free"), ("cuda:0=6,cpu=2", "cuda:0=6,cpu=2")],
+)
+def test_an_odd_configured_budget_stands_last_and_chosen(max_vram: str, words: str) -> None:
+    config = Config(Hardware(max_vram=max_vram))
+    choices = find(build(a_snapshot(config=config, gpus=(0,))), "VRAM budget").children
+    assert [choice.text for choice in choices if choice.checked] == [words]
+    assert (len(choices), choices[-1].text, choices[-1].command) == (7, words, SetMaxVram(max_vram))
 
 
 def test_read_into_ram_at_start_is_checked_while_eager_and_a_click_asks_for_the_opposite() -> None:

@@ -29,6 +29,16 @@ def test_each_gpu_has_a_line_with_what_is_ours_the_contexts_others_and_free() ->
     ]
 
 
+def test_two_gpus_of_one_name_are_told_apart() -> None:
+    twins = (replace(a_gpu(index), name="NVIDIA GeForce RTX 4060") for index in (0, 1))
+    assert [line.partition(":")[0] for line in lines(*twins)[2:]] == [
+        "VRAM of GPU 0 (NVIDIA GeForce RTX 4060)",
+        "VRAM of GPU 1 (NVIDIA GeForce RTX 4060)",
+    ]
+
+
 def test_a_gpu_that_shares_the_systems_memory_says_so() -> None:
     [line] = lines(replace(a_gpu(0, None, None), name="Apple GPU", allocated_vram=70 * MIB, shares_ram=True))[2:]
-    assert line.startswith("VRAM of Apple GPU: the GPU shares the system's memory, ours 70 MiB, context unknown")
+    assert line.startswith(
+        "VRAM of GPU 0 (Apple GPU): the GPU shares the system's memory, ours 70 MiB, context unknown"
+    )

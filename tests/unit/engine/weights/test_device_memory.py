@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine.weights.devices import Allocated, DeviceMemory, allocated, limit, memory
+from engine.weights.devices.driver import free_without_context
 
 
 @dataclass
@@ -21,6 +24,8 @@ class FakeCuda:
     started: set[int] = field(default_factory=lambda: {1})
     integrated: bool = False
     properties: dict[str, Any] = field(default_factory=lambda: {"uuid": "0fa1"})
+    current: int = 0
+    """The device that calls without one are made on."""
 
     def is_initialized(self) -> bool:
         return self.initialized
@@ -41,11 +46,53 @@ class FakeCuda:
         return 250
 
     def device_memory_used(self, number: int) -> int:
-        """As torch asks NVML."""
+        """As torch asks NVML, which numbers GPUs in its own way."""
         return 300
 
     def set_per_process_memory_fraction(self, share: float, number: int) -> None:
         assert number in self.started, "this would start a context"
+        self.current = number
+
+    @contextlib.contextmanager
+    def device(self, name: str) -> Iterator[None]:
+        before, self.current = self.current, int(name.partition(":")[2])
+        yield
+        self.current = before
+
+
+class FakeNvml:
+    """Stands in for pynvml: bytes in use by the GPUs' UUIDs; who asks without starting it, or leaves it so, fails."""
+
+    class NVMLError(Exception):
+        pass
+
+    class NVMLLibraryMismatchError(Exception):
+        pass
+
+    def __init__(self, used: dict[str, int], refusal: Exception | None = None) -> None:
+        self.used = used
+        self.refusal = refusal
+        self.started = 0
+        self.nvmlInit, self.nvmlShutdown = self._init, self._shut_down
+        self.nvmlDeviceGetHandleByUUID, self.nvmlDeviceGetMemoryInfo = self._handle, self._memory
+
+    def _init(self) -> None:
+        if self.refusal:
+            raise self.refusal
+        self.started += 1
+
+    def _shut_down(self) -> None:
+        self.started -= 1
+
+    def _handle(self, uuid: str) -> str:
+        assert self.started
+        if uuid not in self.used:
+            raise self.NVMLError("Not Found")
+        return uuid
+
+    def _memory(self, handle: str) -> Any:
+        assert self.started
+        return SimpleNamespace(used=self.used[handle])
 
 
 class FakeMps:
@@ -72,7 +119,42 @@ def test_only_a_device_with_a_context_is_asked_through_the_driver(monkeypatch: p
     fake_torch(monkeypatch, cuda=FakeCuda())
     assert memory("cuda:1") == DeviceMemory("cuda:1", free=600, total=990, ours=250)
     assert memory("cuda:0") == DeviceMemory("cuda:0", free=700, total=1000, ours=0)
-    limit("cuda:0", None)
+    assert limit("cuda:0", None), "there is none to lift"
+
+
+def test_a_gpu_without_a_context_is_asked_for_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_torch(monkeypatch, cuda=FakeCuda())
+    nvml = FakeNvml({"GPU-0fa1": 20, "GPU-0fa2": 900})
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert memory("cuda:0") == DeviceMemory("cuda:0", free=980, total=1000, ours=0)
+    assert (free_without_context(FakeCuda(), 0), nvml.started) == (980, 0)
+
+
+@pytest.mark.parametrize(
+    "nvml",
+    [
+        FakeNvml({"GPU-0fa2": 900}),
+        FakeNvml({"GPU-0fa1": 20}, FakeNvml.NVMLError("Driver Not Loaded")),
+        FakeNvml({"GPU-0fa1": 20}, FakeNvml.NVMLLibraryMismatchError()),
+        None,
+    ],
+    ids=["another GPU", "no driver", "another driver", "not installed"],
+)
+def test_a_gpu_that_nvml_does_not_know_is_asked_for_in_torchs_way(
+    monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert free_without_context(FakeCuda(), 0) == 700
+    assert nvml is None or nvml.started == 0
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml({"GPU-None": 20}))
+    assert free_without_context(FakeCuda(properties={}), 0) == 700
+
+
+def test_a_limit_leaves_the_threads_own_device_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda()
+    fake_torch(monkeypatch, cuda=cuda)
+    assert limit("cuda:1", 10)
+    assert cuda.current == 0
 
 
 def test_what_is_ours_and_free_is_not_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +170,7 @@ def test_before_torch_has_used_the_gpus_nothing_is_asked_of_them(monkeypatch: py
     fake_torch(monkeypatch, cuda=FakeCuda(initialized=False))
     assert memory("cuda:1") == DeviceMemory("cuda:1", None, None, 0)
     assert allocated() == ()
-    limit("cuda:1", None)
+    assert limit("cuda:1", None)
 
 
 def test_a_gpu_is_told_from_others_by_what_the_driver_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +195,7 @@ def test_mps_shares_the_systems_memory_and_has_a_count_of_its_own(monkeypatch: p
     fake_torch(monkeypatch, mps=FakeMps())
     [found] = allocated()
     assert (found.name, found.memory.device, found.memory.ours, found.memory.shared) == ("Apple GPU", "mps", 70, True)
-    limit("mps", 1)
+    assert not limit("mps", 1)
     fake_torch(monkeypatch, mps=FakeMps(there=False))
     assert allocated() == ()
 

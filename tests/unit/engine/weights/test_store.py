@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from engine.weights.files.store import Entry, Store
 
 SIZE = 4096
 """Bytes of data in a test's file; its header adds less than that."""
+MIB = 1 << 20
 HOUR_NS = 3600 * 10**9
 LIMIT_SECONDS = 5.0
 
@@ -32,7 +34,7 @@ class Clock:
 
 
 def entry(name: str = "w", data: Callable[[], bytes] = lambda: bytes(SIZE)) -> Entry:
-    return Entry(name, "U8", (SIZE,), data)
+    return Entry(name, "U8", (SIZE,), lambda: [data()])
 
 
 def raising(error: BaseException) -> Callable[[], bytes]:
@@ -84,16 +86,42 @@ def test_the_widest_elements_come_first_and_each_tensor_is_made_right_before_it_
     made: list[str] = []
 
     def making(name: str, dtype: str, count: int) -> Entry:
-        def data() -> bytes:
+        def parts() -> Iterator[bytes]:
             made.append(name)
-            return bytes([len(made)]) * (count * layout.ITEM_SIZES[dtype])
+            yield bytes([len(made)]) * (count * layout.ITEM_SIZES[dtype])
 
-        return Entry(name, dtype, (count,), data)
+        return Entry(name, dtype, (count,), parts)
 
     path = store.provide("ab", [making("a", "BOOL", 3), making("b", "F16", 5), making("c", "I64", 1)])
     assert made == ["c", "b", "a"]
     assert [place.name for place in layout.read(path)] == ["c", "b", "a"]
     assert path.read_bytes()[-21:] == b"\1" * 8 + b"\2" * 10 + b"\3" * 3
+
+
+def test_each_part_is_written_before_the_next_one_is_made(store: Store) -> None:
+    room = bytearray(SIZE // 4)
+
+    def parts() -> Iterator[memoryview]:
+        for number in range(4):
+            room[:] = bytes([number]) * len(room)
+            yield memoryview(room)
+
+    path = store.provide("ab", [Entry("w", "U8", (SIZE,), parts)])
+    (place,) = layout.read(path)
+    assert path.read_bytes()[place.begin :] == b"".join(bytes([number]) * (SIZE // 4) for number in range(4))
+
+
+def _refused(*_: object) -> None:
+    raise OSError(errno.EINVAL, "no such advice")
+
+
+@pytest.mark.parametrize("advise", [None, _refused], ids=["no advice", "advice refused"])
+def test_where_the_system_takes_no_advice_a_file_is_written_all_the_same(
+    store: Store, advise: Callable[..., None] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "posix_fadvise", advise, raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
+    assert store.provide("ab", [entry()]).read_bytes().endswith(bytes(SIZE))
 
 
 @pytest.mark.parametrize("key", ["", "../ab", "xyz", "a b"])
@@ -104,23 +132,32 @@ def test_a_key_that_is_no_digest_names_no_file(store: Store, key: str) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "full"), OSError(errno.EIO, "broken"), KeyboardInterrupt(), RuntimeError("no conversion")],
+    [OSError(errno.ENOSPC, "full"), OSError("broken"), KeyboardInterrupt(), RuntimeError("no conversion")],
     ids=repr,
 )
 def test_an_error_half_way_leaves_nothing_behind(store: Store, folder: Path, error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         store.provide("ab", [entry("a"), entry("b", raising(error))])
-    assert caught.value is error
+    assert error in (caught.value, caught.value.__cause__)
     assert names(folder) == set()
     with pytest.raises(ValueError, match="not in use"):
         store.release(folder / "ab.safetensors")
     put(store, "ab")  # the lock is free
 
 
-def test_data_of_the_wrong_size_make_no_file(store: Store, folder: Path) -> None:
-    with pytest.raises(ValueError, match="has 3 bytes"):
-        store.provide("ab", [entry(data=lambda: b"abc")])
+@pytest.mark.parametrize("size", [0, 3, SIZE - 1, SIZE + 1])
+def test_data_of_the_wrong_size_make_no_file(store: Store, folder: Path, size: int) -> None:
+    with pytest.raises(ValueError, match=f"has {size} bytes"):
+        store.provide("ab", [entry(data=lambda: bytes(size))])
     assert names(folder) == set()
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_words_for_a_person(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the words are what is looked at
+        Store(tmp_path / "cache" / "weights").provide("ab", [entry()])
+    reason = os.strerror(caught.value.errno or 0)
+    assert caught.value.strerror == f"the folder {tmp_path / 'cache' / 'weights'} cannot be written ({reason})"
 
 
 def test_a_full_disk_refuses_before_anything_is_made_or_removed(folder: Path, small: Store) -> None:
@@ -130,6 +167,17 @@ def test_a_full_disk_refuses_before_anything_is_made_or_removed(folder: Path, sm
         greedy.provide("ab", [entry(data=raising(AssertionError()))])
     assert caught.value.errno == errno.ENOSPC
     assert names(folder) == {"a1.safetensors", "a2.safetensors"}
+
+
+def test_what_a_disk_has_and_what_is_needed_are_told_in_mib(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = 300 * MIB + 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
+    large = Entry("w", "U8", (417 * MIB + 1,), raising(AssertionError()))
+    with pytest.raises(OSError, match="stay free") as caught:
+        Store(folder).provide("ab", [large])
+    assert caught.value.strerror == (
+        f"the disk of {folder} has 300 MiB free, and 674 MiB are needed (256 of them stay free)"
+    )
 
 
 def test_a_file_over_the_limit_is_refused_and_removes_none(small: Store, folder: Path) -> None:
