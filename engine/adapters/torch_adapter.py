@@ -19,7 +19,7 @@ from engine.adapters.protocol import Loaded
 from engine.config import EncoderConfig
 from engine.errors import OutOfMemory, Unavailable
 from engine.placement import CPU, Needs, Placement
-from engine.weights.devices import Choice, choose, empty_cache, lost_device, out_of_memory_on
+from engine.weights.devices import Choice, DeviceMemory, choose, empty_cache, lost_device, memory, out_of_memory_on
 from engine.weights.files.identity import Identity
 from engine.weights.files.mapping import warm_cache
 from engine.weights.files.matching import Found
@@ -201,9 +201,11 @@ class TorchAdapter(ABC):
         """Give the weights' memory back, keep skeleton and tokenizer; returns where they were. Raises CannotRest."""
         if self._device == CPU:
             return self._at_home.offload()
+        held = memory(self._device)
         with CONSTRUCTION:
             before = self._at_home.offload()
         empty_cache(self._device)
+        self._log_what_came_free(before.on_device, held)
         return before
 
     @final
@@ -248,6 +250,24 @@ class TorchAdapter(ABC):
         if now.in_ram is None or None in left:
             return replace(now, in_ram=None)
         return replace(now, in_ram=now.in_ram + kept + sum(filter(None, left)))
+
+    def _log_what_came_free(self, expected: int | None, before: DeviceMemory | None) -> None:
+        """Say what the allocator gave back and what the driver has free now, beside the bytes that left the device.
+
+        Others compute meanwhile, so the figures are evidence for a reader of the log and no verdict.
+        """
+        now = memory(self._device)
+        if before is not None and now is not None:
+            _log.info(
+                "%s left %s: %s bytes of weights; torch held %s and holds %s, the driver had %s free and has %s",
+                self._config.name,
+                self._device,
+                expected,
+                before.ours,
+                now.ours,
+                before.free,
+                now.free,
+            )
 
     def _named(self, revision: str | None) -> str | None:
         """The model's revision with the element type that it computes in, on which its answers depend too."""
