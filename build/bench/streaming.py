@@ -82,9 +82,8 @@ def measure(name: str, folder: Path, rounds: int) -> None:
                 turns[title].append(pools[title].submit(turn, texts).result())
             order.append(order.pop(0))
         print(f"{name}: {weights / MIB:.0f} MiB of weights; {busy_seconds() - busy:.0f} CPU seconds of all programs")
-        print(
-            f"{'':12}{'one text, ms':>14}{'ratio':>8}{f'{BATCH} texts, ms':>15}{'ratio':>8}{'peak RSS, MiB':>15}{'share':>8}"
-        )
+        heads = {"one text, ms": 14, "ratio": 8, f"{BATCH} texts, ms": 15, "ratio ": 8, "peak RSS, MiB": 15, "share": 8}
+        print(f"{'':12}" + "".join(f"{head.strip():>{width}}" for head, width in heads.items()))
         base = {key: statistics.median(found[key] for found in turns["resident"]) for key in ("one_ms", "many_ms")}
         for title, found in turns.items():
             one, many = (statistics.median(each[key] for each in found) for key in ("one_ms", "many_ms"))
