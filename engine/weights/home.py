@@ -123,8 +123,13 @@ class Home:
 
     def needs(self) -> tuple[int, int | None]:
         """Return the bytes that the weights take on their device: all at once, and streamed, None if they cannot be."""
-        whole = self.total if self._on_cpu else room_for(self._stretches, self._loose)
-        return whole, self._blocks().least(self._loose)
+        blocks = self._blocks()
+        least = blocks.least(self._loose)
+        if not self._on_cpu:
+            return room_for(self._stretches, self._loose), least
+        # Pages come again from a file alone: blocks in plain memory stay in RAM whether they run or not.
+        pageable = any(stretch.name in self.found for block in blocks.blocks for stretch in block.stretches)
+        return self.total, least if pageable else None
 
     def footprint(self) -> Footprint:
         """Return the resident bytes at this instant as the system counts them."""

@@ -553,7 +553,7 @@ def test_a_full_disk_leaves_the_weights_in_plain_memory_and_says_so(
     kept = Store(tmp_path / "full", **full)
     home = adopt(module, file, kept=kept)
     assert home.cannot_rest is not None
-    assert "bytes" in home.cannot_rest
+    assert "MiB" in home.cannot_rest
     assert "when idle it is unloaded" in home.cannot_rest
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in module.state_dict().items())
     assert not converted(kept)

@@ -25,7 +25,7 @@ def raw(tensor: torch.Tensor) -> bytes:
 
 
 def entries(values: dict[str, torch.Tensor]) -> list[Entry]:
-    return [Entry(k, NAMES[t.dtype], tuple(t.shape), lambda t=t: raw(t)) for k, t in values.items()]
+    return [Entry(k, NAMES[t.dtype], tuple(t.shape), lambda t=t: [raw(t)]) for k, t in values.items()]
 
 
 def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:
