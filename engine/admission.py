@@ -24,7 +24,10 @@ class Admission(Protocol):
         ...
 
     def misplaced(self, name: str, device: str) -> str | None:
-        """Say why an encoder that stands on `device` should come up anew before its next use, None for no reason."""
+        """Say why an encoder that stands on `device` should come up anew before its next use, None for no reason.
+
+        Asking may make others step down.
+        """
         ...
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from engine.adapters.protocol import Adapter, Loaded
 from engine.admission import Admission
 from engine.descent import Descent, descend, drop
-from engine.errors import DeviceLost, FilesChanged, LoadFailed, NoRoom, OutOfMemory, Unavailable
+from engine.errors import DeviceLost, FilesChanged, LoadFailed, NoRoom, OutOfMemory, Unavailable, clear_frames
 from engine.placement import CPU, Placement
 from engine.state import State
 from engine.weights.footprint import Footprint
@@ -61,21 +60,21 @@ def ascend(
                 return _rise(name, adapter, device, loaded, room)
             except DeviceLost as error:
                 _log.warning("%s is read again: %s", name, error.message)
-                let_go(error)
+                clear_frames(error)
             drop(name, adapter)
             loaded = _loaded(name, adapter)
             return _rise(name, adapter, loaded.device, loaded, room)
         return Ascent(adapter.footprint(), loaded)
     except Unavailable as error:
-        let_go(error)
+        clear_frames(error)
         raise
     except LoadFailed as error:
         _log.warning("%s could not be brought up: %s", name, error, exc_info=error.__cause__)
-        let_go(error)
+        clear_frames(error)
         raise
     except Exception as error:
         _log.exception("%s could not be brought up", name)
-        let_go(error)
+        clear_frames(error)
         raise LoadFailed(
             f"{name} could not be loaded: {type(error).__name__}: {error}",
             next_step="The log has the details; a retry follows at the next use after a delay.",
@@ -99,7 +98,7 @@ def _rise(name: str, adapter: Adapter, device: str | None, loaded: Loaded | None
                     note = adapter.resume(placement)
                 except OutOfMemory as error:
                     _log.warning("%s does not fit: %s", name, error.message)
-                    let_go(error)
+                    clear_frames(error)
                 else:
                     words = " ".join(filter(None, (placement.reason, note)))
                     return Ascent(adapter.footprint(), loaded, needs.device, placement, words or None)
@@ -116,14 +115,6 @@ def _loaded(name: str, adapter: Adapter, on: str | None = None) -> Loaded:
         return adapter.load(on)
     except FilesChanged as error:
         _log.info("%s is read again: %s", name, error.message)
-        let_go(error)
+        clear_frames(error)
     drop(name, adapter)
     return adapter.load(on)
-
-
-def let_go(error: BaseException) -> None:
-    """Empty the frames that the error came through: they would keep half a model in memory as long as it is around."""
-    link: BaseException | None = error
-    while link is not None:
-        traceback.clear_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__

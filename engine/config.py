@@ -80,7 +80,7 @@ class EncoderConfig:
     idle_timeout_seconds: float | None = None
     unload_timeout_seconds: float | None = None
     pin: bool = False
-    """Never step down by a timeout."""
+    """Never step down by itself; only before the computer sleeps, or when its files changed."""
 
 
 DEFAULT_ENCODER: Final = EncoderConfig(

@@ -8,6 +8,7 @@ from typing import Final
 
 from engine.adapters.protocol import Adapter
 from engine.errors import CannotRest, EncoderError, MoveFailed
+from engine.placement import CPU
 from engine.state import State
 from engine.weights.footprint import UNKNOWN, Footprint
 
@@ -88,7 +89,7 @@ def _rest(adapter: Adapter, device: str) -> Descent:
         raise CannotRest(adapter.cannot_rest)
     before = adapter.offload()
     after = adapter.footprint()
-    on_cpu = device == "cpu"
+    on_cpu = device == CPU
     freed = _difference(before.held, after.held) if on_cpu else _difference(before.on_device, after.on_device)
     if freed is None or before.on_device is None or freed >= _ENOUGH * before.on_device:
         return Descent(State.IN_RAM, after, freed)

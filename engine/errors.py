@@ -9,7 +9,7 @@ PilotlightError
     EncoderError
         LoadFailed       a load was tried and failed; it may be tried again later
             FilesChanged     a file changed while it was read
-            NoRoom           its device has no room for it now, and nothing else may make some
+            NoRoom           its device has no room for it now, and nobody may step down for it
         Unavailable      trying cannot help until something is installed or put in place
         MoveFailed       weights could not be moved between rungs
             CannotRest       they would not survive in RAM, so they are dropped instead
@@ -24,6 +24,7 @@ tray, the log and every HTTP dialect can show it without knowing its class.
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 
 
@@ -47,6 +48,21 @@ def first_line(error: BaseException) -> str:
     """Return what a foreign error says first; its class, where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def clear_frames(error: BaseException) -> None:
+    """Empty the frames that an error, and those that led to it, came through; what still runs keeps what it holds.
+
+    They would keep half a model in memory, or tensors on a device, as long as the error is around.
+    """
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        one = pending.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            pending += [one.__cause__, one.__context__]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +142,7 @@ class FilesChanged(LoadFailed):
 
 
 class NoRoom(LoadFailed):
-    """The weights do not fit on the device now; they wait in RAM, and the next use tries again at once."""
+    """The weights, or what a request computes, do not fit on the device now; the next use tries again at once."""
 
     title = "No room on the device"
 

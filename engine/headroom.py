@@ -61,8 +61,8 @@ class Headroom:
         allowance = self._allowance(device, memory)
         return allowance is not None and _ours(memory) + wanted > allowance
 
-    def excess(self, device: str) -> int:
-        """Return what we hold beyond the budget, and let torch itself refuse more, batches included."""
+    def enforce_budget(self, device: str) -> int:
+        """Let torch itself refuse more than the budget, batches included; returns what we hold beyond it already."""
         memory = self._gauge.memory(device)
         allowance = self._allowance(device, memory)
         held = _ours(memory)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from engine import policy
-from engine.policy import Decision
-from engine.state import EncoderView, Shortage
+from engine.policy import Ladder
+from engine.state import Shortage
 
 _log = logging.getLogger(__name__)
 
@@ -20,16 +20,6 @@ _SHORTEST_SLEEP_SECONDS: Final = 0.05
 """Between two ticks when what was due answered busy."""
 _WATCH_SECONDS: Final = 1.0
 """Between two looks at a device that other programs share."""
-
-
-class Ladder(Protocol):
-    """What the offloader needs of the engine."""
-
-    def views(self) -> Iterable[EncoderView]:
-        """Return a snapshot of every encoder."""
-
-    def apply_decision(self, decision: Decision) -> None:
-        """Do what was decided, if its evidence still holds."""
 
 
 class Devices(Protocol):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from engine.state import EncoderView, Shortage, State
 
@@ -25,6 +26,16 @@ class Decision:
     step: Step
     if_unused_since: float | None
     reason: str
+
+
+class Ladder(Protocol):
+    """What whoever decides needs of the engine."""
+
+    def views(self) -> Iterable[EncoderView]:
+        """Return a snapshot of every encoder."""
+
+    def apply_decision(self, decision: Decision) -> None:
+        """Do what was decided, if its evidence still holds."""
 
 
 def decide(now: float, views: Iterable[EncoderView]) -> list[Decision]:

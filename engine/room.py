@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from engine import policy
 from engine.budget import Budget
@@ -16,7 +17,7 @@ from engine.config import Hardware
 from engine.errors import NoRoom
 from engine.headroom import FOR_BATCHES, Gauge, Headroom
 from engine.placement import CPU, Needs, Placement
-from engine.policy import Decision
+from engine.policy import Ladder
 from engine.state import EncoderView, Shortage
 from engine.weights import devices
 
@@ -24,18 +25,18 @@ _MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
 _OVER_BUDGET: Final = "over the VRAM budget"
 
-_WHOLE, _STREAMED, _STREAMED_LEAST, _ELSEWHERE = range(4)
-"""The ways up, the best first."""
 
+class _Way(IntEnum):
+    """A way up; the smaller the better."""
 
-class Ladder(Protocol):
-    """What the room needs of the engine."""
-
-    def views(self) -> Iterable[EncoderView]:
-        """Return a snapshot of every encoder."""
-
-    def apply_decision(self, decision: Decision) -> None:
-        """Do what was decided, if its evidence still holds."""
+    WHOLE = 0
+    """All weights on the device at once."""
+    STREAMED = 1
+    """Block by block, in what is left beside batches."""
+    STREAMED_LEAST = 2
+    """Block by block, with no block resident."""
+    ELSEWHERE = 3
+    """On the CPU."""
 
 
 class Room:
@@ -56,9 +57,9 @@ class Room:
         self._clock = clock
         self._headroom = Headroom(gauge)
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._ways: dict[str, int] = {}
+        self._ways: dict[str, _Way] = {}
         """Encoder -> the way in which it went up last."""
-        self._first_ways: dict[str, int] = {}
+        self._first_ways: dict[str, _Way] = {}
         """Encoder -> the first way to try at its next climb, after a batch that ran out of memory."""
         self._displaced: dict[str, Needs] = {}
         """Encoders that stand elsewhere, or streamed, for no other reason than that there was no room."""
@@ -68,8 +69,8 @@ class Room:
 
     def configure(self, hardware: Hardware) -> None:
         """Put new limits in force; encoders that are over them step down at the offloader's next look."""
-        self._hardware = hardware
-        self._headroom.budget = Budget.parse(hardware.max_vram)
+        budget = Budget.parse(hardware.max_vram)
+        self._hardware, self._headroom.budget = hardware, budget
 
     def close(self) -> None:
         """Leave no limit behind."""
@@ -86,13 +87,13 @@ class Room:
 
         Asking makes others step down. Raises NoRoom after the last one.
         """
-        first = self._first_ways.pop(name, _WHOLE)
+        first = self._first_ways.pop(name, _Way.WHOLE)
         self._displaced.pop(name, None)
         self._shares.pop(name, None)
         for way, placement in self._ways_up(name, needs, first):
             self._ways[name] = way
             yield placement
-        what = "batches" if first else _size(needs.whole)
+        what = "batches" if first > _Way.WHOLE else _size(needs.whole)
         raise NoRoom(
             f"{needs.device} has no room for the {what} of {name}.",
             next_step="Close what else uses the GPU, raise max_vram, or set on_no_room to stream or cpu.",
@@ -100,7 +101,10 @@ class Room:
         )
 
     def misplaced(self, name: str, device: str) -> str | None:
-        """Say why an encoder that stands on `device` should come up anew before its next use, None for no reason."""
+        """Say why an encoder that stands on `device` should come up anew before its next use, None for no reason.
+
+        Over the budget others step down first.
+        """
         share = self._shares.get(name)
         if share is not None and share.allowance != self._allowed_on_cpu():
             return "max_vram for the CPU was changed"
@@ -114,10 +118,14 @@ class Room:
             held = (view.bytes_on_device or 0) if view.device == wanted.device else 0
             if self._headroom.lack(wanted.device, _with_batches(wanted.whole) - held) <= 0:
                 return f"{wanted.device} has room for it again"
-        if device == CPU or not (excess := self._headroom.confirmed(self._headroom.excess, device)) or view.pinned:
+        if (
+            device == CPU
+            or not (excess := self._headroom.confirmed(self._headroom.enforce_budget, device))
+            or view.pinned
+        ):
             return None
         self._relieve(Shortage(device, excess, _OVER_BUDGET), spare=name)
-        return _OVER_BUDGET if self._headroom.excess(device) else None
+        return _OVER_BUDGET if self._headroom.enforce_budget(device) else None
 
     # When memory ran out
 
@@ -129,10 +137,10 @@ class Room:
 
     def tighten(self, name: str) -> bool:
         """Let the next climb of an encoder begin one way further down, for its batches' sake; False at the end."""
-        following = self._ways.get(name, _WHOLE) + 1
-        if following > _ELSEWHERE:
+        way = self._ways.get(name, _Way.WHOLE)
+        if way is _Way.ELSEWHERE:
             return False
-        self._first_ways[name] = following
+        self._first_ways[name] = _Way(way + 1)
         return True
 
     # Looking
@@ -142,7 +150,7 @@ class Room:
         found = []
         kept_free = int(self._hardware.keep_free_vram * _MIB)
         for device in self._in_use():
-            if excess := self._headroom.confirmed(self._headroom.excess, device):
+            if excess := self._headroom.confirmed(self._headroom.enforce_budget, device):
                 found.append(Shortage(device, excess, _OVER_BUDGET))
             of_others = partial(self._headroom.lack_of_others, kept_free=kept_free)
             if (lack := self._headroom.confirmed(of_others, device)) > excess:
@@ -161,49 +169,50 @@ class Room:
 
     # Within
 
-    def _ways_up(self, name: str, needs: Needs, first: int) -> Iterator[tuple[int, Placement]]:
+    def _ways_up(self, name: str, needs: Needs, first: _Way) -> Iterator[tuple[_Way, Placement]]:
         if needs.device == CPU:
-            yield _WHOLE, self._on_cpu(name, needs, None)
+            yield _Way.WHOLE, self._on_cpu(name, needs, None)
             return
         device, choice = needs.device, self._hardware.on_no_room
-        self._headroom.excess(device)
+        self._headroom.enforce_budget(device)
         streams = choice == "stream" and needs.least is not None
-        if first <= _WHOLE:
+        if first <= _Way.WHOLE:
             if self._make_room(name, device, needs.whole, in_part=streams):
-                yield _WHOLE, Placement(device)
+                yield _Way.WHOLE, Placement(device)
                 # Memory ran out although the weights should fit: once more, with the device to itself.
                 self.clear(device, spare=name)
-                yield _WHOLE, Placement(device)
+                yield _Way.WHOLE, Placement(device)
             else:
                 self._displaced[name] = needs
         if streams:
             yield from self._streamed(device, needs, needs.least or 0, first)
         if choice != "error":
             because = f"It computes on the CPU, because {device} has no room for its {_size(needs.whole)}."
-            yield _ELSEWHERE, self._on_cpu(name, needs, because)
+            yield _Way.ELSEWHERE, self._on_cpu(name, needs, because)
 
-    def _streamed(self, device: str, needs: Needs, least: int, first: int) -> Iterator[tuple[int, Placement]]:
+    def _streamed(self, device: str, needs: Needs, least: int, first: _Way) -> Iterator[tuple[_Way, Placement]]:
         available = self._headroom.available(device)
         share = needs.whole // 2 if available is None else available - available // FOR_BATCHES
-        if first == _STREAMED:
+        if first == _Way.STREAMED:
             # The weights fit, but nothing was left for batches.
             share = min(share, needs.whole // 2)
-        if first <= _STREAMED and share > least:
-            yield _STREAMED, Placement(device, share)
-        if first <= _STREAMED_LEAST and (available is None or available >= least):
-            yield _STREAMED_LEAST, Placement(device, least)
+        if first <= _Way.STREAMED and share > least:
+            yield _Way.STREAMED, Placement(device, share)
+        if first <= _Way.STREAMED_LEAST and (available is None or available >= least):
+            yield _Way.STREAMED_LEAST, Placement(device, least)
 
     def _on_cpu(self, name: str, needs: Needs, reason: str | None) -> Placement:
         if needs.least is None:
             return Placement(CPU, reason=reason)
         allowance = self._allowed_on_cpu()
         awake = {view.name for view in self._ladder.views() if view.awake and view.device == CPU}
-        taken = sum(share.nbytes for other, share in self._shares.items() if other in awake and other != name)
+        taken = sum(share.nbytes for other, share in tuple(self._shares.items()) if other in awake and other != name)
         nbytes = min(needs.whole, max(0, allowance - taken))
         self._shares[name] = _Share(nbytes, allowance)
         return Placement(CPU, None if nbytes == needs.whole else nbytes, reason)
 
     def _allowed_on_cpu(self) -> int:
+        """Bytes that all streamed encoders may keep resident; without a limit none, since streaming shall save RAM."""
         return self._headroom.budget.allowance(CPU, None, 0) or 0
 
     def _make_room(self, name: str, device: str, wanted: int, *, in_part: bool) -> bool:
@@ -220,9 +229,8 @@ class Room:
             if not missing:
                 return True
             if not patient and self._headroom.forbidden(device, wanted):
-                return (
-                    False  # Only a full device itself cannot wait until those that just came up have stayed their time.
-                )
+                # Only a full device itself cannot wait until those that just came up have stayed their time.
+                return False
             shortage = Shortage(device, missing, f"making room for {name}")
             self._relieve(shortage, spare=name, patient=patient, in_part=in_part)
             missing = max(0, lack(device))

@@ -305,14 +305,13 @@ class Slot:
             if ascent.loaded is not None:
                 self._record.read(ascent.loaded, self._adapter.cannot_rest)
             self._setback.overcome()
+            now = self._clock()
             if refusal is not None and ascent.resting is not None:
-                now = self._clock()
                 self._idle.stepped_down(now)
                 if ascent.resting.rung is State.UNLOADED:
                     self._setback.postpone(refusal, now)
                 self._enter(ascent.resting.rung, reason=self._record.was_refused(refusal, ascent.resting))
             else:
-                now = self._clock()
                 self._idle.came_up(now)
                 self._enter(target, reason=self._record.came_up(ascent, now - began))
                 if not self._closing:

@@ -106,7 +106,8 @@ class EncoderView:
     loads: int = 0
     error: ErrorView | None = None
     note: str | None = None
-    """What a person should know although nothing failed: why it cannot rest in RAM, or what was not given back."""
+    """What a person should know although nothing failed: how or why it stands where it does, why it cannot rest in
+    RAM, or what was not given back."""
     ignored_options: tuple[str, ...] = ()
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import CannotRest, FilesChanged, first_line
-from engine.placement import Placement
+from engine.placement import CPU, Placement
 from engine.weights.files import file_cache
 from engine.weights.files.adoption import AUTO, Adoption
 from engine.weights.files.identity import Identity
@@ -179,7 +179,7 @@ class Home:
         elif placement.streamed_in is not None:
             self._way = Paging(self._blocks(), placement.streamed_in, self._adoption.place_of)
         self._computing = True
-        notes = (self._unpinned, None if isinstance(self._way, Loan | None) else self._way.note)
+        notes = (self._unpinned, self._way.note if self._way else None)
         return " ".join(filter(None, notes)) or None
 
     def offload(self) -> Footprint:
@@ -244,7 +244,7 @@ class Home:
 
     @property
     def _on_cpu(self) -> bool:
-        return self._device == "cpu"
+        return self._device == CPU
 
     def _refuse_stale(self) -> None:
         if changed := self.stale():

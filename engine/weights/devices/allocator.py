@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
+from engine.placement import CPU
 from engine.weights.devices.backends import has_context, made_current, module_for, number_of
 
 _log = logging.getLogger(__name__)
@@ -15,7 +16,7 @@ def empty_cache(device: str) -> None:
 
     Raises what a lost device raises.
     """
-    if device != "cpu" and has_context(device):
+    if device != CPU and has_context(device):
         with made_current(device):
             module_for(device).empty_cache()
 
@@ -27,7 +28,7 @@ def limit(device: str, nbytes: int | None) -> bool:
     have no limit.
     """
     try:
-        if device in ("cpu", "mps") or (nbytes is None and not has_context(device)):
+        if device in (CPU, "mps") or (nbytes is None and not has_context(device)):
             return nbytes is None
         module = module_for(device)
         if not hasattr(module, "set_per_process_memory_fraction"):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
+
+_log = logging.getLogger(__name__)
 
 _KINDS: Final = ("cuda", "xpu", "mps")
 """The kinds of devices that torch knows by itself; a backend from elsewhere has a name of its own."""
@@ -26,6 +29,7 @@ def module_in_use(device: str) -> Any:
         # torch.mps does not tell whether it was used; asking it costs nothing.
         used = module.is_initialized() if hasattr(module, "is_initialized") else module.is_available()
     except Exception:  # noqa: BLE001 - the adapter edge: another thread may still be importing torch
+        _log.debug("whether %s was used is not known", device, exc_info=True)
         return None
     return module if used else None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engine.errors import OutOfMemory, first_line
+from engine.placement import CPU
 from engine.weights.devices.backends import module_for
 from engine.weights.devices.driver import free_without_context
 from engine.weights.devices.out_of_memory import out_of_memory_on
@@ -33,8 +34,8 @@ def choose(wanted: str) -> Choice:
     computation fails, gives the CPU and the reason; without any `auto` gives the CPU and none.
     """
     kind, _, number = wanted.partition(":")
-    if kind == "cpu":
-        return Choice("cpu")
+    if kind == CPU:
+        return Choice(CPU)
     devices = [device for name in (_AUTOMATIC if wanted == "auto" else (kind,)) for device in _devices(name)]
     if number:
         devices = [device for device in devices if device == wanted]
@@ -46,10 +47,10 @@ def choose(wanted: str) -> Choice:
         failures.append(f"{device} does not compute: {failure}")
         _log.warning("%s", failures[-1])
     if failures:
-        return Choice("cpu", f"It computes on the CPU, because {'; '.join(failures)}.")
+        return Choice(CPU, f"It computes on the CPU, because {'; '.join(failures)}.")
     if wanted == "auto":
-        return Choice("cpu")
-    return Choice("cpu", f"It computes on the CPU, because torch {_torch().__version__} finds no {wanted} here.")
+        return Choice(CPU)
+    return Choice(CPU, f"It computes on the CPU, because torch {_torch().__version__} finds no {wanted} here.")
 
 
 def _devices(kind: str) -> Iterator[str]:

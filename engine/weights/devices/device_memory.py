@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from engine.placement import CPU
 from engine.weights.devices.backends import devices_in_use, has_context, module_in_use, number_of
 from engine.weights.devices.driver import free_and_total
 
@@ -50,7 +51,7 @@ def memory(device: str) -> DeviceMemory | None:
 
     Nothing is known of a device whose kind torch has not used yet, but that nothing on it is ours.
     """
-    return None if device == "cpu" else _memory_of(device)
+    return None if device == CPU else _memory_of(device)
 
 
 def allocated() -> tuple[Allocated, ...]:
@@ -93,6 +94,7 @@ def _allocated_on(device: str) -> Allocated:
     try:
         properties = module_in_use(device).get_device_properties(number_of(device))
     except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything
+        _log.debug("%s does not say what it is", device, exc_info=True)
         return Allocated(held, device)
     uuid = getattr(properties, "uuid", None)
     domain, bus, slot = (getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from engine.errors import DeviceLost, PilotlightError
+from engine.errors import DeviceLost, PilotlightError, clear_frames
 from engine.placement import CPU
 from engine.weights.devices.choice import probe
 
@@ -22,7 +21,7 @@ def lost_device(device: str) -> Iterator[None]:
         if device == CPU or (failure := probe(device)) is None:
             raise
         # What the error's frames hold lay on the device.
-        traceback.clear_frames(error.__traceback__)
+        clear_frames(error)
         raise DeviceLost(
             f"{device} does not compute any more: {failure}.",
             next_step="Restart Pilotlight to use it again; meanwhile the CPU computes.",

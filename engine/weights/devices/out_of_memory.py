@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from engine.errors import OutOfMemory, first_line
+from engine.errors import OutOfMemory, clear_frames, first_line
+from engine.placement import CPU
 
 _SIGNS: Final = (
     "out of memory",
@@ -37,7 +37,7 @@ def out_of_memory_on(device: str) -> Iterator[None]:
 
     What the frames of the error held is dropped first: as long as it lives, it would keep tensors on the device.
     """
-    if device == "cpu":
+    if device == CPU:
         yield
         return
     try:
@@ -45,7 +45,7 @@ def out_of_memory_on(device: str) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_lack_of_memory(error):
             raise
-        _let_go(error)
+        clear_frames(error)
         asked = _ASKED.search(str(error))
         wanted = f" for {asked.group(1)} more" if asked else ""
         said = first_line(error).partition(_ADVICE)[0]
@@ -62,15 +62,3 @@ def _is_lack_of_memory(error: RuntimeError) -> bool:
         return True
     said = str(error)
     return any(sign in said.lower() for sign in _SIGNS) and _OF_THE_HOST not in said
-
-
-def _let_go(error: BaseException) -> None:
-    """Clear the frames of `error` and of the errors that led to it; those that still run keep what they hold."""
-    seen: set[int] = set()
-    pending: list[BaseException | None] = [error]
-    while pending:
-        one = pending.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            traceback.clear_frames(one.__traceback__)
-            pending += [one.__cause__, one.__context__]

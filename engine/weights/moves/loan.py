@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from engine.weights.files.survey import Stretch, Tenant
 from engine.weights.moves.staging import Courier, Piece, Source, laid_out
-from engine.weights.moves.watch import Watch
+from engine.weights.moves.storage_watch import StorageWatch
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,9 @@ class Loan:
     What goes back needs no copy, because the own tensors are still there. Only what was written into on the device is
     fetched: torch counts writes in a tensor's version, those through `.data` excepted.
     """
+
+    note: str | None = None
+    """What a person should know about how the weights stand there: nothing."""
 
     def __init__(
         self, stretches: Sequence[Stretch], loose: Sequence[Tenant], device: str, courier: Courier, source: Source
@@ -44,7 +47,7 @@ class Loan:
             flats = [_part(arena, piece, stretch.flat) for piece, stretch in zip(cargo, stretches, strict=False)]
             self._stretches = [(*pair, pair[1]._version) for pair in zip(stretches, flats, strict=True)]
             self._loose = [(*pair, pair[1]._version) for pair in zip(loose, copies, strict=True)]
-            self.held = Watch([arena, *(copy for copy in copies if copy.layout is torch.strided)])
+            self.held = StorageWatch([arena, *(copy for copy in copies if copy.layout is torch.strided)])
             """The device memory that it took."""
             for stretch, flat, _ in self._stretches:
                 stretch.lend(flat)

@@ -14,7 +14,7 @@ from engine.weights.moves.blocks import Block, Blocks, Order
 from engine.weights.moves.loan import Loan
 from engine.weights.moves.lookup import Lookup
 from engine.weights.moves.staging import Courier, Piece, Source, aligned
-from engine.weights.moves.watch import Watch
+from engine.weights.moves.storage_watch import StorageWatch
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ class _Buffer:
         import torch
 
         self.arena = torch.empty(nbytes, dtype=torch.uint8, device=device)
-        self.held = Watch([self.arena])
+        self.held = StorageWatch([self.arena])
         self.guest: _Guest | None = None
         """Whose weights are in it, or on their way."""
         self.ticket: Any = None
@@ -175,7 +175,7 @@ class Stream:
             guest.leave()
         self._guard()
         if streamed:
-            self._look_ahead(self._guests[id(streamed[0])])
+            self._prefetch(self._guests[id(streamed[0])])
 
     def _stand_down(self) -> None:
         """Take the hooks away and let go of all that is on the device, but for what is lent for good."""
@@ -227,7 +227,7 @@ class Stream:
                 guest.leave()
             buffer.guarded = False
             if output is not None:  # after an error nothing comes next
-                self._look_ahead(self._guests[id(self._order.after(guest.block))])
+                self._prefetch(self._guests[id(self._order.after(guest.block))])
             # Only now: what was sent above need not wait for the block that has just been put to work.
             self._guard()
 
@@ -242,7 +242,7 @@ class Stream:
         self._held = [*(held for held in self._held if held.nbytes), buffer.held]
         return buffer
 
-    def _look_ahead(self, guest: _Guest) -> None:
+    def _prefetch(self, guest: _Guest) -> None:
         """Send the weights of a block that is likely to run next to a buffer that nothing computes on any more."""
         free = [buffer for buffer in self._buffers if not buffer.in_use and buffer.guarded]
         if len(self._buffers) < 2 or not free or any(buffer.guest is guest for buffer in self._buffers):

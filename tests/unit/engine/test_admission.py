@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent import futures
 from contextlib import contextmanager
 from typing import Any
 
@@ -402,10 +403,16 @@ def test_one_that_the_settings_replaced_leaves_its_device_before_sleep_too() -> 
         request = started(lambda: use(engine, "one"))
         gate.reached()
         engine.apply(config(encoder("one", dtype="float16"), idle_timeout_seconds=0))
-        leaving = started(lambda: engine.suspend(timeout=LIMIT))
+
+        def suspend() -> bool:
+            engine.suspend(timeout=LIMIT)
+            return "device" in old.weights
+
+        leaving = started(suspend)
+        futures.wait([leaving], timeout=0.2)
         gate.open()
-        assert failure(leaving) is failure(request) is None
-        assert "device" not in old.weights
+        assert leaving.result(LIMIT) is False, "the computer must not sleep before it has left"
+        assert failure(request) is None
 
 
 def test_one_that_takes_anothers_place_comes_up_after_that_one_has_left() -> None:
@@ -420,6 +427,8 @@ def test_one_that_takes_anothers_place_comes_up_after_that_one_has_left() -> Non
         assert new is not old
         new.during = lambda call: call != "load" or not old.weights or pytest.fail("both are in memory")
         second = started(lambda: use(engine, "one"))
+        with pytest.raises(TimeoutError):
+            second.result(0.2)
         gate.open()
         assert failure(request) is failure(second) is None
         assert new.weights == {"device"}
