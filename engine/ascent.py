@@ -30,14 +30,21 @@ class Ascent:
     """Where the weights stand now; None where they went no further than to RAM."""
     note: str | None = None
     """What a person should know about how they stand there."""
-    refusal: NoRoom | None = None
-    """Why they did not come to stand anywhere; then `resting` says where they are."""
-    resting: Descent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A climb that no device had room for, and where the weights rest."""
+
+    error: NoRoom
+    resting: Descent
+    loaded: Loaded | None
+    """None where nothing had to be read."""
 
 
 def ascend(
     name: str, adapter: Adapter, origin: State, target: State, *, device: str | None, fault_in: bool, room: Admission
-) -> Ascent:
+) -> Ascent | Refusal:
     """Bring the weights from `origin` to `target` (IN_RAM or ON_DEVICE), with `fault_in` every page of them.
 
     `device` is what they were read for, where they are in RAM. Raises Unavailable, or LoadFailed for whatever else the
@@ -81,7 +88,7 @@ def ascend(
         ) from error
 
 
-def _rise(name: str, adapter: Adapter, device: str | None, loaded: Loaded | None, room: Admission) -> Ascent:
+def _rise(name: str, adapter: Adapter, device: str | None, loaded: Loaded | None, room: Admission) -> Ascent | Refusal:
     """Go from RAM up to a device, in the first of the ways that there is room for."""
     needs = adapter.needs()
     with ExitStack() as turn:
@@ -105,7 +112,7 @@ def _rise(name: str, adapter: Adapter, device: str | None, loaded: Loaded | None
         except NoRoom as error:
             _log.warning("%s waits in RAM: %s", name, error.message)
             resting = descend(name, adapter, State.IN_RAM, device=device or needs.device)
-            return Ascent(resting.after, loaded, refusal=error, resting=resting)
+            return Refusal(error, resting, loaded)
     raise AssertionError("an admission ends with a placement that fits, or with NoRoom")
 
 

@@ -132,6 +132,7 @@ class Engine:
             gone = _without(before.values(), after.values())
             self._retired = [leaving for leaving in (*self._retired, *gone) if leaving.worker.at_work]
         for leaving in gone:
+            self._room.forget(leaving.config.name)
             _retire(leaving)
             if leaving.worker.at_work and (heir := after.get(leaving.config.name)):
                 # Its weights may be all that there is room for.

@@ -23,6 +23,15 @@ def check_keep_alive(value: object) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One use that ended: whose, how many seconds it took, and how many it asked to stay."""
+
+    by: str | None
+    seconds: float
+    keep_alive: float | None
+
+
 @dataclass(slots=True)
 class IdleClock:
     """The instants that a slot's timers count from, in seconds on its clock; the slot's lock guards them."""
@@ -44,15 +53,15 @@ class IdleClock:
         self.first_use_seconds = None
         self.stepped_down_at = None
 
-    def used(self, now: float, by: str | None, seconds: float, keep_alive: float | None) -> bool:
-        """A use ended that took `seconds`; returns whether it set another timer."""
+    def used(self, now: float, use: Use) -> bool:
+        """A use ended; returns whether it set another timer."""
         self.last_used = now
-        self.last_used_by = by
+        self.last_used_by = use.by
         if self.first_use_seconds is None:
-            self.first_use_seconds = seconds
-        if keep_alive is None or keep_alive == self.keep_alive_seconds:
+            self.first_use_seconds = use.seconds
+        if use.keep_alive is None or use.keep_alive == self.keep_alive_seconds:
             return False
-        self.keep_alive_seconds = keep_alive
+        self.keep_alive_seconds = use.keep_alive
         return True
 
     def stepped_down(self, now: float) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engine.adapters.protocol import Loaded
-from engine.ascent import Ascent
+from engine.ascent import Ascent, Refusal
 from engine.descent import Descent
-from engine.errors import NoRoom
 from engine.state import EncoderView
 from engine.weights.footprint import NOTHING, Footprint
 
@@ -60,11 +59,11 @@ class Record:
         if seconds is not None:
             self._offload_seconds = seconds
 
-    def was_refused(self, refusal: NoRoom, resting: Descent) -> str | None:
+    def was_refused(self, refusal: Refusal) -> str | None:
         """The weights rest because no device had room for them; returns what a person has not been told yet."""
-        self.went_down(resting, None, "no room on the device")
-        self._standing = refusal.message
-        return self._news(refusal.message)
+        self.went_down(refusal.resting, None, "no room on the device")
+        self._standing = refusal.error.message
+        return self._news(refusal.error.message)
 
     def drawn_into(self, view: EncoderView) -> EncoderView:
         """Return `view` with what is recorded here."""

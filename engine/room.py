@@ -6,8 +6,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from enum import IntEnum
 from functools import partial
 from typing import Final
 
@@ -18,25 +16,14 @@ from engine.errors import NoRoom
 from engine.headroom import FOR_BATCHES, Gauge, Headroom
 from engine.placement import CPU, Needs, Placement
 from engine.policy import Ladder
-from engine.state import EncoderView, Shortage
+from engine.standing import Share, Standing, Way
+from engine.state import EncoderView, Shortage, State
 from engine.weights import devices
 
 _MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
+_UP: Final = frozenset({State.LOADING, State.ON_DEVICE, State.STEPPING_DOWN})
 _OVER_BUDGET: Final = "over the VRAM budget"
-
-
-class _Way(IntEnum):
-    """A way up; the smaller the better."""
-
-    WHOLE = 0
-    """All weights on the device at once."""
-    STREAMED = 1
-    """Block by block, in what is left beside batches."""
-    STREAMED_LEAST = 2
-    """Block by block, with no block resident."""
-    ELSEWHERE = 3
-    """On the CPU."""
 
 
 class Room:
@@ -57,20 +44,18 @@ class Room:
         self._clock = clock
         self._headroom = Headroom(gauge)
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._ways: dict[str, _Way] = {}
-        """Encoder -> the way in which it went up last."""
-        self._first_ways: dict[str, _Way] = {}
-        """Encoder -> the first way to try at its next climb, after a batch that ran out of memory."""
-        self._displaced: dict[str, Needs] = {}
-        """Encoders that stand elsewhere, or streamed, for no other reason than that there was no room."""
-        self._shares: dict[str, _Share] = {}
-        """What encoders that are streamed on the CPU may keep there."""
+        self._standings: defaultdict[str, Standing] = defaultdict(Standing)
+        self._sharing = threading.Lock()  # held while a share of the CPU's allowance is worked out and noted
         self.configure(hardware)
 
     def configure(self, hardware: Hardware) -> None:
         """Put new limits in force; encoders that are over them step down at the offloader's next look."""
         budget = Budget.parse(hardware.max_vram)
         self._hardware, self._headroom.budget = hardware, budget
+
+    def forget(self, name: str) -> None:
+        """An encoder is gone, or another has taken its name."""
+        self._standings.pop(name, None)
 
     def close(self) -> None:
         """Leave no limit behind."""
@@ -87,13 +72,13 @@ class Room:
 
         Asking makes others step down. Raises NoRoom after the last one.
         """
-        first = self._first_ways.pop(name, _Way.WHOLE)
-        self._displaced.pop(name, None)
-        self._shares.pop(name, None)
-        for way, placement in self._ways_up(name, needs, first):
-            self._ways[name] = way
+        standing = self._standings[name]
+        first, standing.first_way = standing.first_way, Way.WHOLE
+        standing.displaced = standing.share = None
+        for way, placement in self._ways_up(name, standing, needs, first):
+            standing.way = way
             yield placement
-        what = "batches" if first > _Way.WHOLE else _size(needs.whole)
+        what = "batches" if first > Way.WHOLE else _size(needs.whole)
         raise NoRoom(
             f"{needs.device} has no room for the {what} of {name}.",
             next_step="Close what else uses the GPU, raise max_vram, or set on_no_room to stream or cpu.",
@@ -105,10 +90,10 @@ class Room:
 
         Over the budget others step down first.
         """
-        share = self._shares.get(name)
-        if share is not None and share.allowance != self._allowed_on_cpu():
+        standing = self._standings[name]
+        if standing.share is not None and standing.share.allowance != self._allowed_on_cpu():
             return "max_vram for the CPU was changed"
-        wanted = self._displaced.get(name)
+        wanted = standing.displaced
         if wanted is None and (device == CPU or not self._headroom.budget):
             return None
         view = next((view for view in self._ladder.views() if view.name == name), None)
@@ -137,10 +122,10 @@ class Room:
 
     def tighten(self, name: str) -> bool:
         """Let the next climb of an encoder begin one way further down, for its batches' sake; False at the end."""
-        way = self._ways.get(name, _Way.WHOLE)
-        if way is _Way.ELSEWHERE:
+        standing = self._standings[name]
+        if standing.way is Way.ELSEWHERE:
             return False
-        self._first_ways[name] = _Way(way + 1)
+        standing.first_way = Way(standing.way + 1)
         return True
 
     # Looking
@@ -169,46 +154,47 @@ class Room:
 
     # Within
 
-    def _ways_up(self, name: str, needs: Needs, first: _Way) -> Iterator[tuple[_Way, Placement]]:
+    def _ways_up(self, name: str, standing: Standing, needs: Needs, first: Way) -> Iterator[tuple[Way, Placement]]:
         if needs.device == CPU:
-            yield _Way.WHOLE, self._on_cpu(name, needs, None)
+            yield Way.WHOLE, self._on_cpu(name, standing, needs, None)
             return
         device, choice = needs.device, self._hardware.on_no_room
         self._headroom.enforce_budget(device)
         streams = choice == "stream" and needs.least is not None
-        if first <= _Way.WHOLE:
+        if first <= Way.WHOLE:
             if self._make_room(name, device, needs.whole, in_part=streams):
-                yield _Way.WHOLE, Placement(device)
+                yield Way.WHOLE, Placement(device)
                 # Memory ran out although the weights should fit: once more, with the device to itself.
                 self.clear(device, spare=name)
-                yield _Way.WHOLE, Placement(device)
+                yield Way.WHOLE, Placement(device)
             else:
-                self._displaced[name] = needs
+                standing.displaced = needs
         if streams:
             yield from self._streamed(device, needs, needs.least or 0, first)
         if choice != "error":
             because = f"It computes on the CPU, because {device} has no room for its {_size(needs.whole)}."
-            yield _Way.ELSEWHERE, self._on_cpu(name, needs, because)
+            yield Way.ELSEWHERE, self._on_cpu(name, standing, needs, because)
 
-    def _streamed(self, device: str, needs: Needs, least: int, first: _Way) -> Iterator[tuple[_Way, Placement]]:
+    def _streamed(self, device: str, needs: Needs, least: int, first: Way) -> Iterator[tuple[Way, Placement]]:
         available = self._headroom.available(device)
         share = needs.whole // 2 if available is None else available - available // FOR_BATCHES
-        if first == _Way.STREAMED:
+        if first == Way.STREAMED:
             # The weights fit, but nothing was left for batches.
             share = min(share, needs.whole // 2)
-        if first <= _Way.STREAMED and share > least:
-            yield _Way.STREAMED, Placement(device, share)
-        if first <= _Way.STREAMED_LEAST and (available is None or available >= least):
-            yield _Way.STREAMED_LEAST, Placement(device, least)
+        if first <= Way.STREAMED and share > least:
+            yield Way.STREAMED, Placement(device, share)
+        if first <= Way.STREAMED_LEAST and (available is None or available >= least):
+            yield Way.STREAMED_LEAST, Placement(device, least)
 
-    def _on_cpu(self, name: str, needs: Needs, reason: str | None) -> Placement:
+    def _on_cpu(self, name: str, standing: Standing, needs: Needs, reason: str | None) -> Placement:
         if needs.least is None:
             return Placement(CPU, reason=reason)
-        allowance = self._allowed_on_cpu()
-        awake = {view.name for view in self._ladder.views() if view.awake and view.device == CPU}
-        taken = sum(share.nbytes for other, share in tuple(self._shares.items()) if other in awake and other != name)
-        nbytes = min(needs.whole, max(0, allowance - taken))
-        self._shares[name] = _Share(nbytes, allowance)
+        with self._sharing:
+            others = (view.name for view in self._ladder.views() if view.state in _UP and view.name != name)
+            shares = [share for other in others if (share := self._standings[other].share) is not None]
+            allowance = self._allowed_on_cpu()
+            nbytes = min(needs.whole, max(0, allowance - sum(share.nbytes for share in shares)))
+            standing.share = Share(nbytes, allowance)
         return Placement(CPU, None if nbytes == needs.whole else nbytes, reason)
 
     def _allowed_on_cpu(self) -> int:
@@ -254,14 +240,6 @@ class Room:
     def _just_came_up(self, view: EncoderView) -> bool:
         residency = self._hardware.minimum_residency_seconds
         return view.came_up_at is not None and view.came_up_at + residency > self._clock()
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """Bytes of weights that one encoder may keep resident on the CPU, out of how many for all."""
-
-    nbytes: int
-    allowance: int
 
 
 def _with_batches(nbytes: int) -> int:

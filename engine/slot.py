@@ -6,20 +6,30 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from engine.adapters.protocol import Adapter
 from engine.admission import Admission, Unbounded
-from engine.ascent import ascend
+from engine.ascent import Refusal, ascend
 from engine.descent import Descent, descend, drop, kept, look
 from engine.errors import Closed, EncoderError, Unavailable
 from engine.events import Event, StateChanged, TimerSet
-from engine.idle_clock import IdleClock
+from engine.idle_clock import IdleClock, Use
 from engine.placement import CPU
 from engine.record import Record, with_bytes
 from engine.setback import Setback
 from engine.state import RESTING, EncoderView, Outcome, State
 from engine.terms import Terms
 from engine.weights.footprint import UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class _Departure:
+    """What one climb brought up must not be used any more: where it goes instead, and why."""
+
+    climb: int
+    target: State
+    reason: str
 
 
 class Slot:
@@ -57,8 +67,7 @@ class Slot:
         self._closing = False
         self._record = Record()
         self._evacuations = 0
-        self._condemned: tuple[int, State, str] | None = None
-        """A climb that must not be used any more, where it goes instead, and why."""
+        self._condemned: _Departure | None = None
 
     @contextmanager
     def lease(self, used_by: str | None = None, keep_alive: float | None = None) -> Iterator[Adapter]:
@@ -73,7 +82,7 @@ class Slot:
         try:
             yield self._adapter
         finally:
-            self._release((used_by, self._clock() - began, keep_alive))
+            self._release(Use(used_by, self._clock() - began, keep_alive))
 
     def warm(self) -> None:
         """Bring the encoder to its device without using it, every page of it; its idle clock starts when that ends.
@@ -118,19 +127,19 @@ class Slot:
         up anew. What computes on a CPU stays.
         """
         with self._turn():
-            if self._state in RESTING and (self._state is not State.ON_DEVICE or self._record.device == CPU):
-                return Outcome(self.name, "done", self._state)
             self._evacuations += 1
             try:
-                self._changed.wait_for(lambda: self._state in RESTING and not self._leases, timeout)
+                self._changed.wait_for(
+                    lambda: self._off_device or (not self._leases and self._state in RESTING), timeout
+                )
             finally:
                 self._evacuations -= 1
                 self._changed.notify_all()
-            if self._leases or self._state not in RESTING:
-                self._condemned = (self._climbs, State.IN_RAM, reason)
-                return Outcome(self.name, "busy", self._state)
-            if self._state is not State.ON_DEVICE or self._record.device == CPU:
+            if self._off_device:
                 return Outcome(self.name, "done", self._state)
+            if self._leases or self._state not in RESTING:
+                self._condemned = _Departure(self._climbs, State.IN_RAM, reason)
+                return Outcome(self.name, "busy", self._state)
             self._enter(State.STEPPING_DOWN, reason=reason)
         outcome = self._descend(State.IN_RAM, reason)
         self._drop_if_closing()
@@ -139,7 +148,7 @@ class Slot:
     def condemn(self, reason: str) -> None:
         """Let nobody use again what is up now: the next use reads it anew."""
         with self._changed:
-            self._condemned = (self._climbs, State.UNLOADED, reason)
+            self._condemned = _Departure(self._climbs, State.UNLOADED, reason)
 
     def unload(self, *, if_unused_since: float | None = None, reason: str | None = None) -> Outcome:
         """Drop weights, skeleton and tokenizer; `if_unused_since` as in `offload`."""
@@ -219,29 +228,30 @@ class Slot:
     # Leases
 
     def _acquire(self, *, fault_in: bool = False) -> None:
-        while not self._take(fault_in=fault_in):
-            climb = self._climbs
+        while True:
+            climbed = self._take(fault_in=fault_in)
+            if climbed:
+                return
             try:
-                better = self._better_elsewhere(climb)
+                departure = self._due_to_leave()
             except BaseException:
                 self._release()
                 raise
-            if better is None:
+            if departure is None:
                 return
             self._release()
-            self._quit(climb, *better)
-            self._drop_if_closing()
+            self._quit(departure)
 
-    def _better_elsewhere(self, climb: int) -> tuple[State, str] | None:
-        """Say where what `climb` brought up has to go before the next use, and why; None when it may be used."""
-        if self._condemned is not None and self._condemned[0] == climb:
-            return self._condemned[1:]
+    def _due_to_leave(self) -> _Departure | None:
+        """Say where what is up has to go before it may be used; called under a lease, so that it stays the same."""
+        climb, device = self._climbs, self._record.device
+        if self._condemned is not None and self._condemned.climb == climb:
+            return self._condemned
         if changed := self._adapter.stale():
             # Its pages must not be touched: they may be gone, or another file's.
-            return State.UNLOADED, f"{changed} since it was loaded"
-        device = self._record.device
+            return _Departure(climb, State.UNLOADED, f"{changed} since it was loaded")
         misplaced = self._room.misplaced(self.name, device) if device is not None else None
-        return (State.IN_RAM, misplaced) if misplaced else None
+        return _Departure(climb, State.IN_RAM, misplaced) if misplaced else None
 
     def _take(self, *, fault_in: bool) -> bool:
         """Take a lease on the device, after a climb where one is needed; returns whether this thread climbed."""
@@ -266,14 +276,13 @@ class Slot:
         self._climb(origin, State.ON_DEVICE, fault_in=fault_in)
         return True
 
-    def _release(self, use: tuple[str | None, float, float | None] | None = None) -> None:
-        """Give a lease back; `use` says who used it, for how many seconds, and which keep_alive was asked for."""
+    def _release(self, use: Use | None = None) -> None:
+        """Give a lease back; without a `use` the idle clock goes on as it was."""
         with self._turn():
             self._leases -= 1
             set_anew = False
             if use is not None:
-                by, seconds, keep_alive = use
-                set_anew = self._idle.used(self._clock(), by, seconds, self._terms.bounded(keep_alive))
+                set_anew = self._idle.used(self._clock(), replace(use, keep_alive=self._terms.bounded(use.keep_alive)))
             if set_anew or (self._idle.keep_alive_seconds == 0 and not self._leases):
                 self._unpublished.append(TimerSet(self.name))
             self._changed.notify_all()
@@ -300,17 +309,13 @@ class Slot:
         except BaseException:
             self._fall(State.UNLOADED, None)
             raise
-        refusal = ascent.refusal
         with self._turn():
+            now = self._clock()
             if ascent.loaded is not None:
                 self._record.read(ascent.loaded, self._adapter.cannot_rest)
             self._setback.overcome()
-            now = self._clock()
-            if refusal is not None and ascent.resting is not None:
-                self._idle.stepped_down(now)
-                if ascent.resting.rung is State.UNLOADED:
-                    self._setback.postpone(refusal, now)
-                self._enter(ascent.resting.rung, reason=self._record.was_refused(refusal, ascent.resting))
+            if isinstance(ascent, Refusal):
+                self._turn_away(ascent, now)
             else:
                 self._idle.came_up(now)
                 self._enter(target, reason=self._record.came_up(ascent, now - began))
@@ -318,7 +323,15 @@ class Slot:
                     self._leases += target is State.ON_DEVICE
                     return
         self._drop_if_closing()
-        raise refusal or Closed(f"{self.name} is closing.")
+        raise ascent.error if isinstance(ascent, Refusal) else Closed(f"{self.name} is closing.")
+
+    def _turn_away(self, refusal: Refusal, now: float) -> None:
+        """Rest where a climb ended that no device had room for, under the lock."""
+        self._idle.stepped_down(now)
+        rung = refusal.resting.rung
+        if rung is State.UNLOADED:
+            self._setback.postpone(refusal.error, now)
+        self._enter(rung, reason=self._record.was_refused(refusal))
 
     def _fall(self, state: State, error: EncoderError | None) -> None:
         """Leave nothing half-loaded behind, keep `error` for the waiters, and settle in `state`."""
@@ -349,14 +362,16 @@ class Slot:
             self._enter(State.STEPPING_DOWN, reason=reason)
         return self._descend(target, reason)
 
-    def _quit(self, climb: int, target: State, reason: str) -> None:
-        """Take down what `climb` brought up, once nobody uses it."""
+    def _quit(self, departure: _Departure) -> None:
+        """Take down what is due to leave, once nobody uses it."""
+        climb = departure.climb
         with self._turn():
             self._changed.wait_for(lambda: not self._leases or self._climbs != climb or self._closing)
             if self._state is not State.ON_DEVICE or self._climbs != climb or self._closing:
                 return
-            self._enter(State.STEPPING_DOWN, reason=reason)
-        self._descend(target, reason)
+            self._enter(State.STEPPING_DOWN, reason=departure.reason)
+        self._descend(departure.target, departure.reason)
+        self._drop_if_closing()
 
     def _descend(self, target: State, reason: str | None) -> Outcome:
         """Go down from STEPPING_DOWN, which keeps everybody else from moving anything."""
@@ -377,6 +392,11 @@ class Slot:
         self._idle.stepped_down(self._clock())
         self._record.went_down(descent, seconds, reason)
         self._enter(descent.rung, reason=reason, error=descent.error)
+
+    @property
+    def _off_device(self) -> bool:
+        """Whether it rests, and on no device other than the CPU."""
+        return self._state in RESTING and (self._state is not State.ON_DEVICE or self._record.device == CPU)
 
     def _drop_if_closing(self) -> None:
         """Called after anything ended: the last one out of a closing slot drops what is left."""

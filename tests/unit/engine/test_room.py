@@ -275,6 +275,21 @@ def test_encoders_that_are_streamed_on_the_cpu_share_its_entry_of_the_budget(car
     assert first(shared, Needs(CPU, 3 * GIB, 0), "two") == Placement(CPU)
 
 
+def test_one_that_is_still_on_its_way_up_has_its_share_of_the_cpu_already(card: Card) -> None:
+    shared = room(card, max_vram="cpu=4")
+    assert first(shared, Needs(CPU, 3 * GIB, 0), "one") == Placement(CPU)
+    card.shown["one"] = a_view(State.LOADING, name="one")
+    assert first(shared, Needs(CPU, 3 * GIB, 0), "two") == Placement(CPU, GIB)
+
+
+def test_an_encoder_that_takes_anothers_name_inherits_nothing(card: Card) -> None:
+    shared = room(card)
+    first(shared, needs(6, least=1))
+    assert shared.tighten("new")
+    shared.forget("new")
+    assert first(shared, needs(6, least=1)) == Placement(GPU)
+
+
 def test_a_new_budget_for_the_cpu_is_in_force_at_the_next_use(card: Card) -> None:
     shared = room(card, max_vram="cpu=4")
     first(shared, Needs(CPU, 3 * GIB, 0), "one")
