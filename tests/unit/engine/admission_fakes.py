@@ -1,0 +1,96 @@
+"""Who says where an encoder may stand, by hand: a room of scripted answers, and a slot behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from engine_fakes import FakeAdapter, FakeClock, SlotBench, config
+
+from engine.engine import Engine
+from engine.errors import NoRoom
+from engine.events import StateChanged
+from engine.placement import CPU, Needs, Placement
+from engine.serving import serve
+from engine.slot import Slot
+from engine.state import EncoderView, State
+from engine.terms import Terms
+
+GPU = "gpu"
+WHOLE, STREAMED = Placement(GPU), Placement(GPU, 50)
+ELSEWHERE = Placement(CPU, reason="It computes on the CPU, because gpu has no room for it.")
+
+
+class Doorkeeper:
+    """Offers the placements that it is given, then says no; and does what a batch without memory asks of it."""
+
+    def __init__(self, *offers: Placement) -> None:
+        self.offers = offers
+        self.asked: list[Needs] = []
+        self.misplaced_by: list[str | None] = []
+        self.cleared: list[tuple[str, str]] = []
+        self.tightenings = 0
+        self.inside = 0
+
+    @contextmanager
+    def turn(self, device: str) -> Iterator[None]:
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+
+    def placements(self, name: str, needs: Needs) -> Iterator[Placement]:
+        self.asked.append(needs)
+        yield from self.offers
+        raise NoRoom("gpu has no room.", retry_in_seconds=1.0)
+
+    def misplaced(self, name: str, device: str) -> str | None:
+        return self.misplaced_by.pop(0) if self.misplaced_by else None
+
+    def clear(self, device: str, *, spare: str) -> None:
+        self.cleared.append((device, spare))
+
+    def tighten(self, name: str) -> bool:
+        self.tightenings -= 1
+        return self.tightenings >= 0
+
+
+class Bench(SlotBench):
+    def __init__(self, *offers: Placement, pinned: bool = False) -> None:
+        super().__init__()
+        self.door = Doorkeeper(*offers)
+        self.slot = Slot(
+            "minilm",
+            self.adapter,
+            Terms(30.0, 900.0),
+            pinned=pinned,
+            room=self.door,
+            publish=lambda event: self.events.append(event),
+            clock=self.clock,
+        )
+        self.slot._changed = self.waiting
+
+    def request(self, operation: Any = lambda adapter: adapter.encode(["a"]).vectors) -> Any:
+        return serve(self.slot, self.door, operation, None, None)
+
+    @property
+    def reasons(self) -> list[str | None]:
+        """Why the encoder came up as it did."""
+        return [e.reason for e in self.events if isinstance(e, StateChanged) and e.new is State.ON_DEVICE]
+
+
+def engine_with(*encoders: Any) -> tuple[Engine, dict[str, FakeAdapter]]:
+    adapters: dict[str, FakeAdapter] = {}
+
+    def build(settings: Any, device: str) -> FakeAdapter:
+        adapters[settings.name] = FakeAdapter(settings, "gpu" if device == "auto" else device)
+        return adapters[settings.name]
+
+    return Engine(config(*encoders, idle_timeout_seconds=0), adapter=build, clock=FakeClock()), adapters
+
+
+def use(engine: Engine, name: str) -> EncoderView:
+    engine.call(name, lambda adapter: adapter.encode(["a"]))
+    return engine.view(name)
