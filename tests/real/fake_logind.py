@@ -48,7 +48,7 @@ class Stranger:
     def prepare_for_sleep(self, start: bool, program: str | None = None) -> None:
         """Emit logind's signal: to all who listen, or straight to one program."""
         self._wait(
-            self._bus.send(
+            self._send(
                 Message(
                     message_type=MessageType.SIGNAL,
                     destination=program,
@@ -89,6 +89,10 @@ class Stranger:
             return await asyncio.wait_for(work, 10)
 
         return asyncio.run_coroutine_threadsafe(within(), self._loop).result(12)
+
+    async def _send(self, message: Message) -> None:
+        # Called on the loop's thread: two threads that write at once mix up the library's buffer.
+        await self._bus.send(message)
 
     async def _connect(self, address: str) -> Any:
         return await MessageBus(bus_address=address, negotiate_unix_fd=True).connect()
