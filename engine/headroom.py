@@ -19,6 +19,9 @@ class Gauge(Protocol):
     def memory(self, device: str) -> DeviceMemory | None:
         """Return what is free on a device, and how much of it is ours."""
 
+    def context(self, device: str) -> int | None:
+        """Return what this process uses there beyond its allocator, None where nobody says; slow beside `memory`."""
+
     def limit(self, device: str, nbytes: int | None) -> bool:
         """Let our allocator hold at most so many bytes there, None = no limit; returns whether it does."""
 
@@ -74,11 +77,18 @@ class Headroom:
         return held - allowance
 
     def lack_of_others(self, device: str, kept_free: int) -> int:
-        """Return what other programs' use leaves too little of, of the `kept_free` that shall stay free for them."""
+        """Return what other programs' use leaves too little of, of the `kept_free` that shall stay free for them.
+
+        It is never more than they use: what we alone fill is nobody else's need.
+        """
         memory = self._gauge.memory(device)
-        if memory is None or memory.free is None or memory.others == 0:
+        if memory is None or memory.free is None:
             return 0
-        return max(0, kept_free - memory.free)
+        lack, others = kept_free - memory.free, memory.others
+        if lack > 0 and others:
+            # Our own context, hundreds of MiB, is among them. Only now it is worth the time to ask for it.
+            others -= self._gauge.context(device) or 0
+        return max(0, lack if others is None else min(lack, others))
 
     def confirmed(self, measure: Callable[[str], int], device: str) -> int:
         """Measure, and where something is short once more without what torch only keeps for later.

@@ -130,13 +130,9 @@ def _devices(gpus: Sequence[Gpu], held: Sequence[Allocated]) -> tuple[DeviceRead
 
 def _same(gpu: Gpu, device: Allocated) -> bool:
     """Whether torch's device is this GPU; the order of the two may differ."""
-    if gpu.uuid is not None and device.uuid is not None and _bare(gpu.uuid) == _bare(device.uuid):
+    if gpu.uuid is not None and gpu.uuid == device.uuid:
         return True
     return gpu.pci is not None and gpu.pci == device.pci
-
-
-def _bare(uuid: str) -> str:
-    return uuid.lower().removeprefix("gpu-")
 
 
 def _of_gpu(gpu: Gpu, device: Allocated | None, stray: bool) -> DeviceReading:

@@ -12,7 +12,7 @@ from fake_device import BACKEND, Card, OnCard
 
 from engine.errors import OutOfMemory
 from engine.memory import SystemReader
-from engine.weights.devices import Choice, DeviceMemory, allocated, choose, limit, memory, out_of_memory_on
+from engine.weights.devices import Choice, DeviceMemory, allocated, choose, context, limit, memory, out_of_memory_on
 
 DEVICE = "fakegpu:0"
 
@@ -32,6 +32,7 @@ def test_free_total_ours_and_others_are_told_apart(card: Card) -> None:
     assert found == DeviceMemory(DEVICE, free=550, total=1000, ours=150, shared=False)
     assert found is not None
     assert found.others == 300
+    assert context(DEVICE) is None, "no driver of a card that is made up tells what a process uses"
 
 
 def test_a_device_that_shares_the_systems_memory_has_what_the_system_has(card: Card) -> None:

@@ -2,7 +2,7 @@
 
 from engine.weights.devices.allocator import empty_cache, limit
 from engine.weights.devices.choice import Choice, choose
-from engine.weights.devices.device_memory import Allocated, DeviceMemory, allocated, memory
+from engine.weights.devices.device_memory import Allocated, DeviceMemory, allocated, context, memory
 from engine.weights.devices.loss import lost_device
 from engine.weights.devices.out_of_memory import out_of_memory_on
 
@@ -12,6 +12,7 @@ __all__ = [
     "DeviceMemory",
     "allocated",
     "choose",
+    "context",
     "empty_cache",
     "limit",
     "lost_device",

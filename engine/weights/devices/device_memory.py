@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.placement import CPU
 from engine.weights.devices.backends import devices_in_use, has_context, module_in_use, number_of
-from engine.weights.devices.driver import free_and_total
+from engine.weights.devices.driver import free_and_total, used_by_this_process, uuid_of
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Allocated:
     memory: DeviceMemory
     name: str
     uuid: str | None = None
-    """As the driver writes it, without a prefix."""
+    """As CUDA writes it: in lower case, without a prefix."""
     pci: tuple[int, int, int] | None = None
     """Domain, bus and device number."""
 
@@ -52,6 +52,25 @@ def memory(device: str) -> DeviceMemory | None:
     Nothing is known of a device whose kind torch has not used yet, but that nothing on it is ours.
     """
     return None if device == CPU else _memory_of(device)
+
+
+def context(device: str) -> int | None:
+    """Return what this process uses of `device` beyond torch's allocator, in bytes: its context, the libraries' own.
+
+    None where the driver does not tell what a process uses, or the memory is the system's. Slow beside `memory`.
+    """
+    if device == CPU or not has_context(device):
+        return 0
+    held = _memory_of(device)
+    if held.shared or held.ours is None:
+        return None
+    try:
+        used = used_by_this_process(module_in_use(device), number_of(device))
+    except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything
+        _log.debug("what this process uses of %s is not known", device, exc_info=True)
+        return None
+    # Less than torch has is a namesake's from outside a container, or a figure from another instant.
+    return None if used is None or used < held.ours else used - held.ours
 
 
 def allocated() -> tuple[Allocated, ...]:
@@ -96,11 +115,10 @@ def _allocated_on(device: str) -> Allocated:
     except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything
         _log.debug("%s does not say what it is", device, exc_info=True)
         return Allocated(held, device)
-    uuid = getattr(properties, "uuid", None)
     domain, bus, slot = (getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
     return Allocated(
         held,
         name=str(getattr(properties, "name", device)),
-        uuid=str(uuid) if uuid else None,
+        uuid=uuid_of(properties),
         pci=None if domain is None or bus is None or slot is None else (domain, bus, slot),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from engine.nvml import opened
+
 _log = logging.getLogger(__name__)
 
 
@@ -18,8 +20,11 @@ def free_and_total(module: Any, number: int, *, started: bool) -> tuple[int, int
         return int(free), int(total)
     properties = module.get_device_properties(number)
     total = int(properties.total_memory)
-    uuid = getattr(properties, "uuid", None)
-    used = _used_by_uuid(str(uuid)) if uuid else None
+    used = None
+    if uuid := uuid_of(properties):
+        # torch would ask NVML by number. But NVML counts by bus, and CUDA puts the fastest GPU first.
+        with opened() as nvml:
+            used = nvml.used(uuid) if nvml else None
     if used is None:
         used = int(module.device_memory_used(number))
     return max(0, total - used), total
@@ -34,21 +39,20 @@ def free_without_context(module: Any, number: int) -> int:
         return 0
 
 
-def _used_by_uuid(uuid: str) -> int | None:
-    """What all programs use of an NVIDIA GPU, None where NVML does not say.
+def used_by_this_process(module: Any, number: int) -> int | None:
+    """Return what the driver counts for this process on a device, its context included, in bytes.
 
-    torch would ask NVML by number. But NVML counts by bus, and CUDA puts the fastest GPU first.
+    None where NVML does not say: without it, under Windows' driver model, in a container with process numbers of its
+    own. It lists all processes for the answer, which is slow beside `free_and_total`.
     """
-    try:
-        import pynvml
-    except ImportError:
+    uuid = uuid_of(module.get_device_properties(number))
+    if uuid is None:
         return None
-    try:
-        pynvml.nvmlInit()
-        try:
-            return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")).used)
-        finally:
-            pynvml.nvmlShutdown()
-    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError) as error:
-        _log.debug("NVML does not know the GPU %s: %s", uuid, error)
-        return None
+    with opened() as nvml:
+        return nvml.process(uuid) if nvml else None
+
+
+def uuid_of(properties: Any) -> str | None:
+    """Return the UUID among torch's properties of a device, as CUDA writes it: in lower case, without a prefix."""
+    uuid = getattr(properties, "uuid", None)
+    return str(uuid).lower() if uuid else None

@@ -214,6 +214,16 @@ def test_a_driver_that_refuses_all_but_its_gpus_number_gives_unknowns(monkeypatc
     assert device == DeviceReading(0, "GPU 0", *[None] * 6, allocated_vram=0)
 
 
+def test_a_binding_that_is_older_than_a_call_gives_an_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml()
+    for name in ("nvmlDeviceGetUtilizationRates", "nvmlShutdown"):
+        delattr(nvml, name)
+    gpus = reader(monkeypatch, nvml)
+    [device] = gpus.read().devices
+    assert (device.utilisation, device.vram_used) == (None, 2000)
+    gpus.close()
+
+
 def test_one_of_two_gpus_that_falls_off_the_bus_leaves_the_other_its_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     lost, well = FakeGpu(silent=PER_GPU, uuid="GPU-dead", bus=9), FakeGpu()
     [device] = devices(monkeypatch, FakeNvml(lost, well), held())

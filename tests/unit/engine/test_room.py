@@ -29,6 +29,10 @@ class Card:
     def __init__(self, total: float = 8.0) -> None:
         self.total = int(total * GIB)
         self.others = 0
+        self.own_context = 0
+        """Bytes of our own context, which the driver counts beside what we hold."""
+        self.tells_context = True
+        self.asked_for_context = 0
         self.cached = 0
         self.shown: dict[str, EncoderView] = {}
         self.applied: list[Decision] = []
@@ -60,7 +64,12 @@ class Card:
         if device == CPU:
             return None
         ours = self.held + self.cached
-        return DeviceMemory(device, None if self.blind else self.total - ours - self.others, self.total, ours)
+        free = self.total - ours - self.others - self.own_context
+        return DeviceMemory(device, None if self.blind else free, self.total, ours)
+
+    def context(self, device: str) -> int | None:
+        self.asked_for_context += 1
+        return self.own_context if self.tells_context else None
 
     def limit(self, device: str, nbytes: int | None) -> bool:
         self.limits.append(nbytes)
@@ -436,6 +445,40 @@ def test_what_must_stay_free_can_be_set_and_switched_off(card: Card) -> None:
 def test_a_device_that_we_alone_fill_is_nobody_elses_need(card: Card) -> None:
     card.stand("old", 8)
     assert room(card).shortages() == []
+
+
+def test_our_own_context_is_no_other_program(card: Card) -> None:
+    card.own_context = 400 * MIB
+    card.stand("old", (card.total - 500 * MIB) / GIB)
+    assert room(card).shortages() == []
+    assert card.asked_for_context
+
+
+def test_where_nobody_says_what_our_context_takes_all_of_it_may_be_others(card: Card) -> None:
+    card.own_context, card.tells_context = 400 * MIB, False
+    card.stand("old", (card.total - 500 * MIB) / GIB)
+    (shortage,) = room(card).shortages()
+    assert shortage.nbytes == 400 * MIB
+    card.others = 50 * MIB
+    (shortage,) = room(card).shortages()
+    assert shortage.nbytes == 450 * MIB
+
+
+@pytest.mark.parametrize(("others", "short"), [(100, 100), (412, 412), (3000, 412)])
+def test_what_is_short_for_others_is_at_most_what_they_use_beside_our_context(
+    card: Card, others: int, short: int
+) -> None:
+    card.own_context, card.others = 400 * MIB, others * MIB
+    card.stand("old", (card.total - card.own_context - card.others - 100 * MIB) / GIB)
+    (shortage,) = room(card).shortages()
+    assert (shortage.nbytes, shortage.reason) == (short * MIB, "another program needs VRAM")
+
+
+def test_what_our_context_takes_is_asked_only_while_others_may_lack_memory(card: Card) -> None:
+    card.others = card.own_context = GIB
+    card.stand("old", 1)
+    assert room(card).shortages() == []
+    assert card.asked_for_context == 0
 
 
 def test_yielding_leaves_those_that_just_came_up_the_pinned_and_the_busy(card: Card) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from engine.weights.devices import Allocated, DeviceMemory, allocated, limit, memory
+from engine.weights.devices import Allocated, DeviceMemory, allocated, context, limit, memory
 from engine.weights.devices.driver import free_without_context
 
 
@@ -61,7 +62,10 @@ class FakeCuda:
 
 
 class FakeNvml:
-    """Stands in for pynvml: bytes in use by the GPUs' UUIDs; who asks without starting it, or leaves it so, fails."""
+    """Stands in for pynvml: bytes in use by the GPUs' UUIDs, and which (process, bytes) compute on each of them.
+
+    Who asks without starting it fails; `started` tells who leaves it so.
+    """
 
     class NVMLError(Exception):
         pass
@@ -69,12 +73,17 @@ class FakeNvml:
     class NVMLLibraryMismatchError(Exception):
         pass
 
-    def __init__(self, used: dict[str, int], refusal: Exception | None = None) -> None:
+    def __init__(
+        self, used: dict[str, int], refusal: Exception | None = None, *computing: tuple[int, int | None]
+    ) -> None:
         self.used = used
+        self.computing = computing
         self.refusal = refusal
         self.started = 0
         self.nvmlInit, self.nvmlShutdown = self._init, self._shut_down
         self.nvmlDeviceGetHandleByUUID, self.nvmlDeviceGetMemoryInfo = self._handle, self._memory
+        self.nvmlDeviceGetComputeRunningProcesses = self._computing
+        self.nvmlDeviceGetGraphicsRunningProcesses = self._drawing
 
     def _init(self) -> None:
         if self.refusal:
@@ -93,6 +102,13 @@ class FakeNvml:
     def _memory(self, handle: str) -> Any:
         assert self.started
         return SimpleNamespace(used=self.used[handle])
+
+    def _computing(self, handle: str) -> list[Any]:
+        assert self.started
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.computing]
+
+    def _drawing(self, handle: str) -> list[Any]:
+        raise self.NVMLError("Not Supported")
 
 
 class FakeMps:
@@ -136,13 +152,18 @@ def test_a_gpu_without_a_context_is_asked_for_by_its_uuid(monkeypatch: pytest.Mo
         FakeNvml({"GPU-0fa2": 900}),
         FakeNvml({"GPU-0fa1": 20}, FakeNvml.NVMLError("Driver Not Loaded")),
         FakeNvml({"GPU-0fa1": 20}, FakeNvml.NVMLLibraryMismatchError()),
+        SimpleNamespace(started=0, nvmlInit=lambda: None),
+        SimpleNamespace(
+            started=0,
+            NVMLError=FakeNvml.NVMLError,
+            NVMLLibraryMismatchError=FakeNvml.NVMLLibraryMismatchError,
+            nvmlInit=lambda: None,
+        ),
         None,
     ],
-    ids=["another GPU", "no driver", "another driver", "not installed"],
+    ids=["another GPU", "no driver", "another driver", "another library", "an older binding", "not installed"],
 )
-def test_a_gpu_that_nvml_does_not_know_is_asked_for_in_torchs_way(
-    monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml | None
-) -> None:
+def test_a_gpu_that_nvml_does_not_know_is_asked_for_in_torchs_way(monkeypatch: pytest.MonkeyPatch, nvml: Any) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     assert free_without_context(FakeCuda(), 0) == 700
     assert nvml is None or nvml.started == 0
@@ -164,6 +185,60 @@ def test_what_is_ours_and_free_is_not_others(monkeypatch: pytest.MonkeyPatch) ->
     assert found.others == 140
     assert DeviceMemory("cuda:0", 600, 990, None).others is None
     assert DeviceMemory("cuda:0", 900, 990, 250).others == 0
+
+
+US = os.getpid()
+
+
+def test_our_context_is_what_the_driver_counts_for_us_beyond_torchs_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_torch(monkeypatch, cuda=FakeCuda())
+    nvml = FakeNvml({"GPU-0fa1": 390}, None, (1, 70), (US, 320))
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert (context("cuda:1"), nvml.started) == (70, 0)
+
+
+@pytest.mark.parametrize(
+    "nvml",
+    [
+        None,
+        FakeNvml({"GPU-0fa1": 390}, FakeNvml.NVMLError("Driver Not Loaded"), (US, 320)),
+        FakeNvml({"GPU-0fa2": 390}, None, (US, 320)),
+        FakeNvml({"GPU-0fa1": 390}, None, (US, None)),
+        FakeNvml({"GPU-0fa1": 390}, None, (1, 320)),
+        FakeNvml({"GPU-0fa1": 390}, None, (US, 249)),
+    ],
+    ids=["not installed", "no driver", "another GPU", "Windows' driver model", "a container", "a namesake"],
+)
+def test_our_context_is_unknown_where_the_driver_does_not_say(monkeypatch: pytest.MonkeyPatch, nvml: Any) -> None:
+    fake_torch(monkeypatch, cuda=FakeCuda())
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert context("cuda:1") is None
+
+
+def test_our_context_in_shared_memory_or_on_a_gpu_without_a_uuid_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml({"GPU-0fa1": 390, "GPU-None": 390}, None, (US, 320))
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    for cuda in (FakeCuda(integrated=True), FakeCuda(properties={})):
+        fake_torch(monkeypatch, cuda=cuda)
+        assert context("cuda:1") is None
+    fake_torch(monkeypatch, mps=FakeMps())
+    assert context("mps") is None
+
+
+def test_a_lost_gpu_does_not_say_what_our_context_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(number: int) -> Any:
+        raise RuntimeError("CUDA error: device not ready")
+
+    cuda = FakeCuda()
+    fake_torch(monkeypatch, cuda=cuda)
+    monkeypatch.setattr(cuda, "get_device_properties", lost)
+    assert context("cuda:1") is None
+
+
+def test_where_we_have_no_context_it_takes_nothing_and_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_torch(monkeypatch, cuda=FakeCuda())
+    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace())
+    assert (context("cuda:0"), context("cpu")) == (0, 0)
 
 
 def test_before_torch_has_used_the_gpus_nothing_is_asked_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
