@@ -68,11 +68,14 @@ class Card:
             self.cache_emptied = 0
             """How often `empty_cache` was called."""
             self._failing_allocation = self._failing_copy = 0
+            self._full = False
+            """Whether all allocations after the failing one fail too."""
 
-    def fail_allocation(self, nth: int = 1) -> None:
-        """Let the `nth` allocation from now raise torch.OutOfMemoryError; the ones after it succeed."""
+    def fail_allocation(self, nth: int = 1, *, for_good: bool = False) -> None:
+        """Let the `nth` allocation from now raise torch.OutOfMemoryError; the ones after it succeed or fail too."""
         with self._lock:
             self._failing_allocation = self.allocations + nth
+            self._full = for_good
 
     def fail_copy(self, nth: int = 1) -> None:
         """Let the `nth` copy from now raise RuntimeError; the ones after it succeed."""
@@ -118,7 +121,8 @@ class Card:
     def _allocate(self, size: int) -> None:
         self.allocations += 1
         self._refuse_lost()
-        if self.allocations == self._failing_allocation or self.live + size > self._room:
+        nth = self.allocations - self._failing_allocation
+        if nth == 0 or (self._full and nth > 0) or self.live + size > self._room:
             limited = "" if self.limit is None else f", {self.limit} allowed"
             raise torch.OutOfMemoryError(
                 f"{NAME} out of memory. Tried to allocate {size} bytes on card {self.index}: "

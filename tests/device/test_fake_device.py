@@ -266,6 +266,17 @@ def test_a_share_that_torch_would_refuse_is_refused(card: Card) -> None:
     assert card.limit is None
 
 
+def test_a_card_may_be_full_for_good_from_one_allocation_on(card: Card) -> None:
+    card.fail_allocation(2, for_good=True)
+    torch.zeros(4, device="fakegpu")
+    for _ in range(3):
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.zeros(4, device="fakegpu")
+    card.reset()
+    torch.zeros(4, device="fakegpu")
+    assert card.allocations == 1
+
+
 def test_a_reset_forgets_all_but_what_is_live(card: Card) -> None:
     kept = torch.zeros(4).to("fakegpu")
     card.capacity, card.used_by_others = 1000, 10

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import small_models
 from fake_device import BACKEND, Card
 
 from engine import Config, DenseProxy, EncoderConfig, Engine, Hardware, State
@@ -148,3 +151,19 @@ def test_an_encoder_whose_device_fails_serves_from_the_cpu_and_says_why(card: Ca
         assert "fakegpu:0 does not compute" in str(view.note)
         engine.offload("minilm")
         assert engine.view("minilm").note == view.note
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_the_revision_is_that_of_where_it_computes(card: Card, tmp_path: Path, room: bool) -> None:
+    model = str(small_models.bert(tmp_path / "small", dtype="bfloat16"))
+    card.capacity = None if room else 1000
+    hardware = Hardware(device="fakegpu:0", idle_timeout_seconds=0)
+    with Engine(Config(hardware=hardware, encoders=(EncoderConfig("small", "dense", model),))) as engine:
+
+        def look(adapter: Any) -> tuple[str, str]:
+            adapter.encode(["a"])
+            return adapter.revision, str(next(adapter._module.parameters()).dtype)
+
+        wanted = "bfloat16" if room else "float32"
+        assert engine.call("small", look) == (wanted, f"torch.{wanted}")
+        assert (engine.view("small").device, engine.view("small").revision) == ("fakegpu:0" if room else "cpu", wanted)

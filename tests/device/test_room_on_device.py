@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fake_device import Card
 
 from engine import Config, EncoderConfig, Engine, Hardware, NoRoom, State
+from engine.budget import Budget
 from engine.events import StateChanged
 
 BUILTIN = "builtin:all-MiniLM-L6-v2"
@@ -92,11 +94,35 @@ def test_no_budget_lets_both_stay(card: Card) -> None:
         assert card.live >= 2 * TOTAL
 
 
-def test_a_list_limits_each_card_by_itself(cards: tuple[Card, Card]) -> None:
-    with engine_with("one", "two") as engine:
-        vectors(engine, "one")
-        assert cards[0].live > 0
-        assert cards[1].live == 0
+def test_a_list_limits_each_card_by_itself(cards: tuple[Card, Card], wanted: np.ndarray) -> None:
+    most = (TOTAL + SPARE, TOTAL // 2)
+    devices = {"one": "fakegpu:0", "two": "fakegpu:0", "elsewhere": "fakegpu:1"}
+    encoders = tuple(EncoderConfig(name, "dense", BUILTIN, device=device) for name, device in devices.items())
+    hardware = Hardware(idle_timeout_seconds=0, minimum_residency_seconds=0.0, stream_layers=True)
+    with Engine(Config(hardware=hardware, encoders=encoders)) as engine:
+        # A settings file can name no fakegpu.
+        listed = tuple((f"fakegpu:{index}", nbytes / GIB) for index, nbytes in enumerate(most))
+        engine._room._headroom.budget = Budget(listed=listed)
+        for name in ("one", "elsewhere", "two", "elsewhere"):
+            assert same(vectors(engine, name), wanted)
+        one, two, elsewhere = engine.views()
+        assert (one.state, two.state, elsewhere.state) == (State.IN_RAM, State.ON_DEVICE, State.ON_DEVICE)
+        assert [view.device for view in (two, elsewhere)] == ["fakegpu:0", "fakegpu:1"]
+        assert two.note is None
+        assert str(elsewhere.note).startswith("Streamed")
+        assert TOTAL <= cards[0].peak <= most[0]
+        assert 0 < cards[1].peak <= most[1]
+
+
+@pytest.mark.parametrize("budget", [2 * TOTAL, -TOTAL])
+def test_a_closed_engine_leaves_no_limit_behind(card: Card, budget: int) -> None:
+    card.capacity = 4 * TOTAL
+    with engine_with(max_vram=gib(budget)) as engine:
+        vectors(engine)
+        assert card.limit is not None
+        assert card.limit < card.total
+    assert card.limit == card.total
+    assert torch.zeros(3 * TOTAL, dtype=torch.uint8, device="fakegpu:0").nbytes > 2 * TOTAL
 
 
 def test_a_pinned_encoder_keeps_its_place_and_the_other_computes_on_the_cpu(card: Card, wanted: np.ndarray) -> None:
@@ -191,6 +217,19 @@ def test_when_other_programs_take_what_was_free_the_next_use_is_streamed(card: C
         assert card.live <= TOTAL // 2
 
 
+def test_blocks_read_at_start_wait_in_ram_and_not_on_the_device(card: Card, wanted: np.ndarray) -> None:
+    with engine_with(max_vram=gib(TOTAL // 4), stream_layers=True, eager_load=True) as engine:
+        assert eventually(lambda: engine.view("minilm").state is State.IN_RAM, seconds=60.0)
+        view = engine.view("minilm", measured=True)
+        assert view.bytes_in_ram is not None
+        assert view.bytes_in_ram >= 0.95 * TOTAL
+        assert (view.bytes_on_device, card.live, view.ignored_options) == (0, 0, ())
+        assert same(vectors(engine), wanted)
+        assert str(engine.view("minilm").note).startswith("Streamed")
+        assert engine.view("minilm").loads == 1
+        assert card.peak <= TOTAL // 4
+
+
 # Other programs
 
 
@@ -259,6 +298,22 @@ def test_out_of_memory_at_every_allocation_of_a_batch_ends_in_a_served_request(c
             assert same(dense.encode(TEXTS[:1]), wanted[:1]), f"allocation {nth} of {count}"
             assert_consistent(engine, card)
         assert engine.view("minilm").loads == 1
+
+
+def test_a_streamed_batch_that_finds_no_memory_again_and_again_is_computed_on_the_cpu(
+    card: Card, wanted: np.ndarray
+) -> None:
+    with engine_with(max_vram=gib(TOTAL // 4), stream_layers=True) as engine:
+        vectors(engine)
+        held = card.live
+        card.capacity = held + 4096
+        assert same(vectors(engine), wanted)
+        assert (engine.view("minilm").device, card.live) == ("cpu", 0)
+        assert (engine.view("minilm").in_flight, engine.view("minilm").error) == (0, None)
+        card.capacity = None
+        engine.offload("minilm")
+        assert same(vectors(engine), wanted)
+        assert (engine.view("minilm").device, card.live) == ("fakegpu:0", held)
 
 
 def test_out_of_memory_at_every_allocation_with_on_no_room_error_is_served_or_said(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.weights import devices
-from engine.weights.devices import Choice, DeviceMemory, choose
+from engine.weights.devices import Choice, DeviceMemory, allocator, choose
 from engine.weights.devices import choice as choice_module
 
 pytestmark = pytest.mark.skipif(
@@ -58,8 +58,12 @@ def test_a_device_that_works_is_taken_after_one_that_does_not_and_needs_no_reaso
     assert choose("auto") == Choice("cuda:0", None)
 
 
-def test_emptying_the_cache_of_a_cpu_does_nothing() -> None:
+def test_emptying_the_cache_of_a_cpu_asks_torch_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(allocator, "has_context", lambda device: asked.append(device) or True)
+    monkeypatch.setattr(allocator, "module_for", asked.append)
     devices.empty_cache("cpu")
+    assert asked == []
 
 
 def test_looking_at_a_device_that_this_torch_does_not_have_starts_nothing() -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -285,9 +286,14 @@ def test_reading_a_file_through_warms_it_too(path: Path) -> None:
         assert cached(it) == whole(it.length)
 
 
-def test_an_empty_file_is_warm(tmp_path: Path) -> None:
+def test_an_empty_file_is_not_mapped_to_be_warmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warmed: list[Any] = []
+    monkeypatch.setattr(pages, "warm", warmed.append)
     (tmp_path / "empty").touch()
-    warm_cache(tmp_path / "empty")
+    (tmp_path / "full").write_bytes(b"1")
+    for name in ("empty", "full"):
+        warm_cache(tmp_path / name)
+    assert [file.name for file in warmed] == [str(tmp_path / "full")]
 
 
 def resident() -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
+import mmap
 import os
 import re
 import weakref
@@ -85,8 +87,8 @@ class TinyAdapter(TorchAdapter):
 class SlotBench:
     """A slot over a tiny adapter; `seen` is called for every event, as it is published."""
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self.adapter = TinyAdapter(EncoderConfig("tiny", "dense", str(folder)), device)
+    def __init__(self, folder: Path, device: str = "cpu", **settings: Any) -> None:
+        self.adapter = TinyAdapter(EncoderConfig("tiny", "dense", str(folder), **settings), device)
         self.events: list[StateChanged] = []
         self.seen: Callable[[StateChanged], None] = lambda event: None
         self.slot = Slot("tiny", self.adapter, Terms(0.0, 0.0), publish=self._on_event)
@@ -154,6 +156,24 @@ def smaps(path: Path) -> int:
 
 def mappings(path: Path) -> int:
     return Path("/proc/self/maps").read_text(encoding="utf-8").count(f" {path.resolve()}\n")
+
+
+def cached(path: Path) -> int:
+    """Bytes of a file that are in the system's cache, from mincore(2)."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as memory:
+        first = ctypes.c_char.from_buffer(memory)
+        found = (ctypes.c_ubyte * -(-len(memory) // mmap.PAGESIZE))()
+        length = ctypes.c_size_t(len(memory))
+        assert ctypes.CDLL(None).mincore(ctypes.byref(first), length, found) == 0
+        del first
+        return sum(page & 1 for page in found) * mmap.PAGESIZE
+
+
+def forget(path: Path) -> None:
+    """Drop a file from the system's cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 # A load that fails: the frames of its errors hold the module
@@ -246,6 +266,33 @@ def test_warming_leaves_the_weights_resident_and_a_first_use_only_what_it_needs(
     bench.slot.offload()
     bench.slot.warm()
     assert smaps(file) >= 0.95 * file.stat().st_size
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="nobody can be asked to forget a file")
+@pytest.mark.parametrize("streamed", [True, False])
+def test_reading_ahead_what_will_be_streamed_fills_the_systems_cache_and_not_the_process(
+    folder: Path, file: Path, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = SlotBench(folder, stream_layers=streamed)
+    load = TinyAdapter.load
+
+    def load_and_forget(adapter: TinyAdapter, on: str | None = None) -> Any:
+        loaded = load(adapter, on)
+        forget(file)  # as when other files have taken its place meanwhile
+        assert cached(file) == 0
+        return loaded
+
+    monkeypatch.setattr(TinyAdapter, "load", load_and_forget)
+    bench.slot.preload()
+    assert bench.view().state is State.IN_RAM
+    assert cached(file) >= 0.95 * file.stat().st_size
+    if streamed:
+        assert (smaps(file), bench.view().bytes_in_ram) == (0, 0)
+    else:
+        assert smaps(file) >= 0.95 * file.stat().st_size
+        assert bench.view().bytes_in_ram == smaps(file)
+    assert bench.use().shape == (1, 4)
+    assert bench.slot.close(5.0)
 
 
 # Weights that somebody keeps

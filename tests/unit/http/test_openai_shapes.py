@@ -7,7 +7,7 @@ import struct
 import threading
 
 import pytest
-from http_fakes import Caller
+from http_fakes import Caller, FakeDense
 
 from engine.engine import Engine
 from engine.state import State
@@ -29,6 +29,21 @@ def test_an_answer_has_openais_shape(caller: Caller, path: str) -> None:
         "usage": {"prompt_tokens": 3, "total_tokens": 3},
         "revision": "7",
     }
+
+
+def test_the_revision_is_the_encoders_while_it_computed_and_not_what_is_shown_of_it(
+    caller: Caller, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = threading.get_ident()
+
+    def revision(self: FakeDense) -> str:
+        at_work = engine.view("fake").in_flight and threading.get_ident() != here
+        return "of the work" if at_work else "of another time"
+
+    monkeypatch.setattr(FakeDense, "revision", property(revision))
+    answer = caller.embed("ab", model="fake")
+    assert (answer.json()["revision"], engine.view("fake").revision) == ("of the work", "7")
+    assert caller.embed([], model="fake").json()["revision"] == "7"
 
 
 def test_base64_is_little_endian_float32(caller: Caller) -> None:
