@@ -36,8 +36,9 @@ class Headroom:
         self.budget = Budget()
         """The settings' limits; may be swapped at any time."""
         self._gauge = gauge
-        self._lock = threading.Lock()  # guards the next: what torch was told and what is noted of it agree
+        self._lock = threading.Lock()  # guards the next two: what torch was told and what is noted of it agree
         self._limited: set[str] = set()
+        self._closed = False
 
     def known(self, device: str) -> bool:
         """Whether anybody says what is free there."""
@@ -106,6 +107,8 @@ class Headroom:
 
     def close(self) -> None:
         """Lift the limits that torch was given: they are the process's, and another engine may follow."""
+        with self._lock:
+            self._closed = True  # a request that still ends must set no limit again
         for device in tuple(self._limited):
             self._hold_to(device, None)
 
@@ -115,6 +118,8 @@ class Headroom:
     def _hold_to(self, device: str, allowance: int | None) -> None:
         with self._lock:
             if allowance is None and device not in self._limited:
+                return
+            if allowance is not None and self._closed:
                 return
             self._limited.add(device)
             if self._gauge.limit(device, allowance) and allowance is None:

@@ -212,6 +212,8 @@ def test_torch_itself_is_held_to_the_budget(card: Card) -> None:
     first(capped, needs(3))
     capped.close()
     assert card.limits[-2:] == [6 * GIB, None], "another engine of this process may have no budget"
+    first(capped, needs(3))
+    assert card.limits[-1] is None, "not even a request that ends after the end may leave one"
 
 
 def test_what_may_not_leave_although_it_is_over_the_budget_can_still_compute(card: Card) -> None:
