@@ -6,20 +6,20 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from engine.adapters import adapter_class
 from engine.adapters.protocol import Adapter
-from engine.config import Config, EncoderConfig
+from engine.config import Config, EncoderConfig, Hardware
 from engine.eagerness import Eagerness
-from engine.errors import Closed, PilotlightError, QueueFull, UnknownEncoder
+from engine.encoder import Encoder
+from engine.errors import Closed, QueueFull, UnknownEncoder
 from engine.events import Event, Events, SettingsApplied, StateChanged, TimerSet
 from engine.idle_clock import check_keep_alive
-from engine.ignored import ignored_options
 from engine.memory import Reader, Reading, SystemReader
 from engine.offloader import Offloader
 from engine.policy import Decision, Step
@@ -40,20 +40,6 @@ _LONGEST_WAIT_FOR_THE_LAST_SECONDS: Final = 30.0
 
 T = TypeVar("T")
 AdapterFactory = Callable[[EncoderConfig, str], Adapter]
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoder:
-    """One configured encoder: its slot and the worker that runs its requests."""
-
-    config: EncoderConfig
-    device: str
-    slot: Slot
-    worker: Worker
-
-    def serves(self, config: EncoderConfig, device: str) -> bool:
-        """Whether this one can go on under `config`, or another must take its place."""
-        return _essence(self.config, self.device) == _essence(config, device)
 
 
 class Engine:
@@ -80,9 +66,11 @@ class Engine:
         self._offloader = Offloader(self, self._room, clock)
         self._lock = threading.Lock()
         self._running = self._closed = False
-        self._retired: list[_Encoder] = []
-        encoders = (_resolved(encoder, self._config) for encoder in self._config.encoders)
-        self._encoders = {encoder.name: self._build(encoder, self._config) for encoder in encoders}
+        self._retired: list[Encoder] = []
+        hardware = self._config.hardware
+        self._encoders = {
+            settings.name: self._build(settings, device, hardware) for settings, device in _in_force(self._config)
+        }
         self.events.subscribe(self._on_event)
 
     def __enter__(self) -> Self:
@@ -109,7 +97,7 @@ class Engine:
         self._running = True
         self._offloader.start()
         for encoder in self._encoders.values():
-            self._bring_up(encoder, Eagerness.of(encoder.config, self._config.hardware))
+            encoder.bring_up(Eagerness.of(encoder.config, self._config.hardware))
 
     def apply(self, config: Config) -> None:
         """Put new settings in force: encoders that stay themselves keep their weights, others are replaced."""
@@ -119,21 +107,18 @@ class Engine:
             old, before = self._config, self._encoders
             self._room.configure(config.hardware)
             after = {}
-            for encoder in (_resolved(encoder, config) for encoder in config.encoders):
-                device = encoder.device or config.hardware.device
-                kept = before.get(encoder.name)
-                if kept is None or not kept.serves(encoder, device):
-                    after[encoder.name] = self._build(encoder, config)
-                    continue
-                pinned = None if kept.config.pin == encoder.pin else encoder.pin
-                kept.slot.configure(terms_of(encoder, config.hardware), pinned=pinned)
-                after[encoder.name] = _Encoder(encoder, device, kept.slot, kept.worker)
+            for settings, device in _in_force(config):
+                kept = before.get(settings.name)
+                if kept is None or not kept.serves(settings, device):
+                    after[settings.name] = self._build(settings, device, config.hardware)
+                else:
+                    after[settings.name] = kept.under(settings, device, config.hardware)
             self._config, self._encoders = config, after
             gone = _without(before.values(), after.values())
             self._retired = [leaving for leaving in (*self._retired, *gone) if leaving.worker.at_work]
         for leaving in gone:
             self._room.forget(leaving.config.name)
-            _retire(leaving)
+            leaving.retire()
             if leaving.worker.at_work and (heir := after.get(leaving.config.name)):
                 # Its weights may be all that there is room for.
                 with contextlib.suppress(QueueFull, Closed):
@@ -143,7 +128,7 @@ class Engine:
             for name, now in after.items():
                 eagerness = Eagerness.of(now.config, config.hardware)
                 if now in new or eagerness is not Eagerness.of(before[name].config, old.hardware):
-                    self._bring_up(now, eagerness)
+                    now.bring_up(eagerness)
         self._offloader.wake()
         self.events.publish(SettingsApplied())
 
@@ -214,7 +199,7 @@ class Engine:
 
         check_keep_alive(keep_alive)
 
-        def run(encoder: _Encoder) -> T:
+        def run(encoder: Encoder) -> T:
             return serve(encoder.slot, self._room, operation, used_by, keep_alive)
 
         return self._queue(name, run)
@@ -237,11 +222,12 @@ class Engine:
         Its bytes are those after its last move; `measured` asks the system for those of this instant, which takes
         some milliseconds for a large one.
         """
-        return self._view(self._find(name), measured=measured)
+        return self._find(name).view(self._config.hardware, measured=measured)
 
     def views(self, *, measured: bool = False) -> tuple[EncoderView, ...]:
         """Return a snapshot of every encoder, in the order of the settings; `measured` as in `view`."""
-        return tuple(self._view(encoder, measured=measured) for encoder in self._encoders.values())
+        hardware = self._config.hardware
+        return tuple(encoder.view(hardware, measured=measured) for encoder in self._encoders.values())
 
     def read_memory(self, *, detailed: bool = False) -> Reading:
         """Return what the process, the system and the GPUs use now."""
@@ -260,10 +246,11 @@ class Engine:
     def submit_load(self, name: str, *, retry: bool = False) -> Future[Outcome]:
         """Queue a load, or a retry, and return its future; raises as `submit`."""
 
-        def run(encoder: _Encoder) -> Outcome:
+        def run(encoder: Encoder) -> Outcome:
             began = self.clock()
             (encoder.slot.retry if retry else encoder.slot.warm)()
-            return Outcome(encoder.config.name, "done", self._view(encoder).state, seconds=self.clock() - began)
+            state = encoder.view(self._config.hardware).state
+            return Outcome(encoder.config.name, "done", state, seconds=self.clock() - began)
 
         return self._queue(name, run)
 
@@ -295,7 +282,7 @@ class Engine:
 
     def load_all(self) -> tuple[Outcome, ...]:
         """Bring every encoder to its device and wait; one that fails answers `refused`, its view says why."""
-        waits = [(encoder, self._queue_quietly(encoder, Slot.warm)) for encoder in self._encoders.values()]
+        waits = [(encoder, encoder.queue_quietly(Slot.warm)) for encoder in self._encoders.values()]
         return tuple(self._came_up(encoder, wait is not None and wait.result()) for encoder, wait in waits)
 
     def suspend(self, timeout: float = 3.0) -> None:
@@ -327,28 +314,12 @@ class Engine:
         for encoder in busy:
             encoder.slot.evacuate(reason, max(0.0, ends - time.monotonic()))
 
-    def _bring_up(self, encoder: _Encoder, eagerness: Eagerness) -> None:
-        """Start to bring an encoder as far up as its settings ask without a use, on its own thread."""
-        if eagerness is Eagerness.TO_DEVICE:
-            self._queue_quietly(encoder, Slot.warm)
-        elif eagerness is Eagerness.TO_RAM:
-            self._queue_quietly(encoder, Slot.preload)
-
-    def _queue_quietly(self, encoder: _Encoder, climb: Callable[[Slot], None]) -> Future[bool] | None:
-        """Queue a climb for nobody in particular: a failure is kept and shown by the slot, and stops nothing else.
-
-        Where the queue is full nothing is queued, because what waits there brings the encoder up anyway.
-        """
-        with contextlib.suppress(QueueFull, Closed):
-            return encoder.worker.submit(partial(_succeeds, climb, encoder.slot))
-        return None
-
-    def _came_up(self, encoder: _Encoder, succeeded: bool) -> Outcome:
-        view = self._view(encoder)
+    def _came_up(self, encoder: Encoder, succeeded: bool) -> Outcome:
+        view = encoder.view(self._config.hardware)
         reason = view.error.message if view.error and not succeeded else None
         return Outcome(view.name, "done" if succeeded else "refused", view.state, reason=reason)
 
-    def _queue(self, name: str, call: Callable[[_Encoder], T]) -> Future[T]:
+    def _queue(self, name: str, call: Callable[[Encoder], T]) -> Future[T]:
         """Queue `call` for an encoder; one that the settings replace at this very moment gives way to the new one."""
         while True:
             encoder = self._find(name)
@@ -358,7 +329,7 @@ class Engine:
                 if self._find(name).worker is encoder.worker:
                     raise
 
-    def _find(self, name: str) -> _Encoder:
+    def _find(self, name: str) -> Encoder:
         encoders = self._encoders
         if name in encoders:
             return encoders[name]
@@ -369,34 +340,17 @@ class Engine:
         shown = repr(name) if len(name) <= _LONGEST_NAME_SHOWN else "of that name"
         raise UnknownEncoder(f"There is no encoder {shown}.", next_step=f"Configured are: {known}.")
 
-    def _view(self, encoder: _Encoder, *, measured: bool = False) -> EncoderView:
-        config = encoder.config
-        view = encoder.slot.view(
-            kind=config.kind,
-            model=config.model,
-            aliases=config.aliases,
-            is_default=config.default,
-            queued=encoder.worker.queued,
-            measured=measured,
-        )
-        in_force = replace(config, pin=view.pinned)
-        ignored = ignored_options(
-            in_force, self._config.hardware, device=view.chosen_device, streamable=view.streamable
-        )
-        return replace(view, ignored_options=ignored)
-
-    def _build(self, encoder: EncoderConfig, config: Config) -> _Encoder:
-        device = encoder.device or config.hardware.device
+    def _build(self, settings: EncoderConfig, device: str, hardware: Hardware) -> Encoder:
         slot = Slot(
-            encoder.name,
-            self._adapter(encoder, device),
-            terms_of(encoder, config.hardware),
-            pinned=encoder.pin,
+            settings.name,
+            self._adapter(settings, device),
+            terms_of(settings, hardware),
+            pinned=settings.pin,
             room=self._room,
             publish=self.events.publish,
             clock=self.clock,
         )
-        return _Encoder(encoder, device, slot, Worker(encoder.name))
+        return Encoder(settings, device, slot, Worker(settings.name))
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, StateChanged):
@@ -406,32 +360,14 @@ class Engine:
             self._offloader.wake()
 
 
-def _resolved(encoder: EncoderConfig, config: Config) -> EncoderConfig:
-    """The encoder's settings, with what its adapter must know of `[hardware]`."""
-    if encoder.stream_layers is not None:
-        return encoder
-    return replace(encoder, stream_layers=config.hardware.stream_layers)
+def _in_force(config: Config) -> Iterator[tuple[EncoderConfig, str]]:
+    """Each encoder's settings with what its adapter must know of `[hardware]`, and the device that it wishes for."""
+    for settings in config.encoders:
+        streams = config.hardware.stream_layers if settings.stream_layers is None else settings.stream_layers
+        yield replace(settings, stream_layers=streams), settings.device or config.hardware.device
 
 
-def _essence(encoder: EncoderConfig, device: str) -> tuple[object, ...]:
-    """What an encoder that goes on under new settings must keep."""
-    return (encoder.kind, encoder.model, device, encoder.stream_layers, encoder.home, encoder.dtype)
-
-
-def _succeeds(climb: Callable[[Slot], None], slot: Slot) -> bool:
-    try:
-        climb(slot)
-    except PilotlightError:
-        return False
-    return True
-
-
-def _without(encoders: Iterable[_Encoder], others: Iterable[_Encoder]) -> list[_Encoder]:
+def _without(encoders: Iterable[Encoder], others: Iterable[Encoder]) -> list[Encoder]:
     """The encoders whose slot none of the others has."""
     slots = {other.slot for other in others}
     return [encoder for encoder in encoders if encoder.slot not in slots]
-
-
-def _retire(encoder: _Encoder) -> None:
-    """Close an encoder that the settings no longer name, after the requests that already wait for it."""
-    encoder.worker.finish(partial(encoder.slot.close, timeout=0.0))

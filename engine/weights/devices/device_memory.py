@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,36 +66,40 @@ def context(device: str) -> int | None:
     held = _memory_of(device)
     if held.shared or held.ours is None:
         return None
-    try:
+    used = None
+    with _if_it_answers(device):
         used = used_by_this_process(module_in_use(device), number_of(device))
-    except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything
-        _log.debug("what this process uses of %s is not known", device, exc_info=True)
-        return None
     # Less than torch has is a namesake's from outside a container, or a figure from another instant.
     return None if used is None or used < held.ours else used - held.ours
 
 
 def allocated() -> tuple[Allocated, ...]:
     """Return every device on which this process has a context; none while torch is not there or has not used one."""
+    found: list[Allocated] = []
+    with _if_it_answers("torch"):
+        found.extend([_allocated_on(device) for device in devices_in_use()])
+    return tuple(found)
+
+
+@contextmanager
+def _if_it_answers(whom: str) -> Iterator[None]:
+    """Take whatever a lost card or its driver raises for an answer that was not given."""
     try:
-        return tuple(_allocated_on(device) for device in devices_in_use())
+        yield
     except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything
-        _log.debug("what torch holds is not known", exc_info=True)
-        return ()
+        _log.debug("%s does not answer", whom, exc_info=True)
 
 
 def _memory_of(device: str) -> DeviceMemory:
     module, number = module_in_use(device), number_of(device)
     free = total = ours = None
     shared = device == "mps"
-    try:
+    with _if_it_answers(device):
         started = has_context(device)
         ours = _reserved(module, device) if started else 0
         if module is not None and not shared:
             shared = bool(getattr(module.get_device_properties(number), "is_integrated", False))
             free, total = (None, None) if shared else free_and_total(module, number, started=started)
-    except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything
-        _log.debug("the memory of %s is not known", device, exc_info=True)
     if shared:
         import psutil
 
@@ -110,10 +116,10 @@ def _allocated_on(device: str) -> Allocated:
     held = _memory_of(device)
     if device == "mps":
         return Allocated(held, "Apple GPU")
-    try:
+    properties = None
+    with _if_it_answers(device):
         properties = module_in_use(device).get_device_properties(number_of(device))
-    except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything
-        _log.debug("%s does not say what it is", device, exc_info=True)
+    if properties is None:
         return Allocated(held, device)
     domain, bus, slot = (getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
     return Allocated(
