@@ -8,7 +8,7 @@
 Importing this package imports no model library.
 """
 
-from engine.config import Config, EncoderConfig, Hardware, Server, parse
+from engine.config import Axis, Config, EncoderConfig, Hardware, Hub, Server
 from engine.engine import Engine
 from engine.errors import (
     Closed,
@@ -23,10 +23,12 @@ from engine.errors import (
     Unavailable,
     UnknownEncoder,
 )
-from engine.proxies import DenseProxy
+from engine.parsing import parse
+from engine.proxies.dense import DenseProxy
 from engine.state import EncoderView, Outcome, State
 
 __all__ = [
+    "Axis",
     "Closed",
     "Config",
     "DenseProxy",
@@ -35,6 +37,7 @@ __all__ = [
     "EncoderView",
     "Engine",
     "Hardware",
+    "Hub",
     "InvalidInput",
     "LoadFailed",
     "NoRoom",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from engine.adapters import references
 from engine.adapters.table import KINDS
 from engine.budget import CHOICES, Budget
+from engine.config import Axis
 
 Check = Callable[[Any], Any]
 
@@ -81,16 +81,42 @@ def kind(value: Any) -> str:
     return one_of(KINDS, value)
 
 
-def model(value: Any) -> str:
-    """Accept a reference to a model."""
-    return references.check(text(value))
-
-
 def names(value: Any) -> tuple[str, ...]:
     """Accept a list of names."""
     if not isinstance(value, list) or not all(isinstance(name, str) and name.strip() for name in value):
         raise ValueError("must be a list of texts")
     return tuple(value)
+
+
+def cosine(value: Any) -> float:
+    """Accept a cosine."""
+    if not _is_number(value) or not -1 <= value <= 1:
+        raise ValueError("must be a number from -1 to 1")
+    return float(value)
+
+
+def table(value: Any) -> dict[str, Any]:
+    """Accept a table with anything in it."""
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table")  # noqa: TRY004 - one kind of refusal for every check
+    return dict(value)
+
+
+def axes(value: Any) -> tuple[Axis, ...]:
+    """Accept tables of a `name` and an `anchor` each, no name twice."""
+    rule = "must be tables with a name and an anchor each, written [[encoders.NAME.axes]]"
+    if not isinstance(value, list) or not value:
+        raise ValueError(rule)
+    found = []
+    for one in value:
+        match one:
+            case {"name": str(name), "anchor": str(anchor), **more} if name.strip() and anchor.strip() and not more:
+                found.append(Axis(name, anchor))
+            case _:
+                raise ValueError(rule)
+    if len({axis.name for axis in found}) < len(found):
+        raise ValueError("must have names that differ")
+    return tuple(found)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,19 +1,12 @@
-"""Settings as one frozen value: defaults with unit and meaning, and the way to it from plain data."""
+"""Settings as one frozen value: defaults with unit and meaning; `engine/parsing.py` is the way to it."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from datetime import date, time
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
-from engine import checks
-from engine.adapters.table import KINDS
-from engine.checks import Check
-from engine.errors import Problem, SettingsError
+from engine.adapters.table import PARTS
 
 BUILTIN: Final = "builtin:all-MiniLM-L6-v2"
 """The encoder that ships with Pilotlight: all-MiniLM-L6-v2, 384 dimensions, English."""
@@ -58,13 +51,30 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Hub:
+    """`[hub]`: the model hub that models named by hub id come from."""
+
+    offline: bool = False
+    """Never ask it anything; what its cache on this computer holds must do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One direction of meaning, of an encoder of kind axes: where `anchor`, a sentence, points."""
+
+    name: str
+    anchor: str
+
+
+@dataclass(frozen=True, slots=True)
 class EncoderConfig:
     """`[encoders.NAME]`: one encoder; what is None here comes from the key of that name in `[hardware]`."""
 
     name: str
     kind: str
     model: str
-    """`builtin:...`, a local folder, or a hub id."""
+    """`builtin:...`, a local folder, or a hub id, which a revision may follow (`org/name@revision`); what else a kind
+    understands stands in `references.py`."""
     aliases: tuple[str, ...] = ()
     """Other names that requests may use."""
     default: bool = False
@@ -81,6 +91,31 @@ class EncoderConfig:
     unload_timeout_seconds: float | None = None
     pin: bool = False
     """Never step down by itself; only before the computer sleeps, or when its files changed."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model; on for no encoder but one that says so itself."""
+    base: str | None = None
+    """axes: the encoder whose vectors are projected."""
+    axes: tuple[Axis, ...] = ()
+    """axes: the directions; none = those that ship with Pilotlight."""
+    score_floor: float | None = None
+    """image_text: the cosine below which an image and a text have nothing to do with each other; None = the model's."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """plugin: handed to it as they are."""
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    """Kinds with parts: part -> what its own table says over the encoder's, by the names of the fields here."""
+    part: str | None = None
+    """Which part of an encoder this is; None for a whole one."""
+
+    @property
+    def components(self) -> tuple[EncoderConfig, ...]:
+        """The settings of each part, where the kind has parts; else these alone."""
+        parts = PARTS.get(self.kind)
+        return (self,) if parts is None or self.part else tuple(self._part(part) for part in parts)
+
+    def _part(self, part: str) -> EncoderConfig:
+        aliases = tuple(f"{alias}.{part}" for alias in self.aliases)
+        own = self.parts.get(part, {})
+        return replace(self, name=f"{self.name}.{part}", aliases=aliases, part=part, parts={}, **own)
 
 
 DEFAULT_ENCODER: Final = EncoderConfig(
@@ -94,156 +129,28 @@ class Config:
 
     hardware: Hardware = Hardware()
     server: Server = Server()
+    hub: Hub = Hub()
     encoders: tuple[EncoderConfig, ...] = (DEFAULT_ENCODER,)
 
     def as_mapping(self) -> dict[str, Any]:
         """Return plain data of the same shape as the settings file."""
-        encoders = {}
-        for encoder in self.encoders:
-            values = _plain(encoder)
-            del values["name"]
-            encoders[encoder.name] = values
-        return {"hardware": _plain(self.hardware), "server": _plain(self.server), "encoders": encoders}
+        encoders = {encoder.name: _plain_encoder(encoder) for encoder in self.encoders}
+        sections = {"hardware": self.hardware, "server": self.server, "hub": self.hub}
+        return {**{name: _plain(section) for name, section in sections.items()}, "encoders": encoders}
 
 
-def parse(mapping: Mapping[str, Any]) -> Config:
-    """Return the settings that `mapping` (the shape of the settings file) describes.
-
-    Raises SettingsError with every problem found, each with its key and the valid choices.
-    """
-    problems: list[Problem] = []
-    _refuse_unknown(mapping, ("hardware", "server", "encoders"), (), problems, what="section")
-    hardware = _section(mapping, ("hardware",), _HARDWARE, problems)
-    server = _section(mapping, ("server",), _SERVER, problems)
-    tables = _table(mapping.get("encoders", {}), ("encoders",), problems)
-    found = [_encoder(name, table, problems) for name, table in tables.items()]
-    encoders = tuple(encoder for encoder in found if encoder is not None)
-    _refuse_shared_names(encoders, problems)
-    _refuse_two_defaults(encoders, problems)
-    if problems:
-        raise SettingsError("\n".join(str(problem) for problem in problems), problems=tuple(problems))
-    return Config(Hardware(**hardware), Server(**server), encoders if "encoders" in mapping else (DEFAULT_ENCODER,))
-
-
-_HARDWARE: Final[dict[str, Check]] = {
-    "lazy_encoders": checks.boolean,
-    "eager_load": checks.boolean,
-    "device": checks.device,
-    "max_vram": checks.budget,
-    "stream_layers": checks.boolean,
-    "on_no_room": partial(checks.one_of, ("stream", "cpu", "error")),
-    "keep_free_vram": checks.mebibytes,
-    "minimum_residency_seconds": partial(checks.seconds, zero="none"),
-    "idle_timeout_seconds": checks.seconds,
-    "unload_timeout_seconds": checks.seconds,
-    "max_keep_alive_seconds": partial(checks.seconds, zero="no limit"),
-}
-_SERVER: Final[dict[str, Check]] = {"host": checks.text, "port": checks.port}
-_ENCODER: Final[dict[str, Check]] = {
-    "kind": checks.kind,
-    "model": checks.model,
-    "aliases": checks.names,
-    "default": checks.boolean,
-    "lazy_encoders": checks.boolean,
-    "eager_load": checks.boolean,
-    "device": checks.device,
-    "stream_layers": checks.boolean,
-    "home": partial(checks.one_of, ("mapped", "pinned", "disk")),
-    "dtype": partial(checks.one_of, ("auto", "float32", "float16", "bfloat16")),
-    "idle_timeout_seconds": checks.seconds,
-    "unload_timeout_seconds": checks.seconds,
-    "pin": checks.boolean,
-}
-
-_PLACES: Final = {"[hardware]": _HARDWARE, "[server]": _SERVER, "[encoders.NAME]": _ENCODER}
-
-
-def _section(
-    mapping: Mapping[str, Any], path: tuple[str, ...], checks: dict[str, Check], problems: list[Problem]
-) -> dict[str, Any]:
-    table = _table(mapping.get(path[-1], {}), path, problems)
-    _refuse_unknown(table, tuple(checks), path, problems, what="key")
-    values = {}
-    for key in (key for key in table if key in checks):
-        try:
-            values[key] = checks[key](table[key])
-        except ValueError as error:
-            shown, why = _shown(table[key]), str(error)
-            problems.append(Problem((*path, key), why if why.startswith(shown) else f"{shown}: {why}"))
-    return values
-
-
-def _table(value: Any, path: tuple[str, ...], problems: list[Problem]) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return value
-    problems.append(Problem(path, f"must be a table, written [{'.'.join(path)}]"))
-    return {}
-
-
-def _encoder(name: str, table: Any, problems: list[Problem]) -> EncoderConfig | None:
-    path = ("encoders", name)
-    before = len(problems)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        problems.append(Problem(path, "an encoder's name is letters, digits, '.', '_' and '-'"))
-    values = _section({name: table}, path, _ENCODER, problems)
-    if len(problems) == before:
-        for key in ("kind", "model"):
-            if key not in values:
-                choices = f" (one of: {', '.join(KINDS)})" if key == "kind" else ""
-                problems.append(Problem(path, f"the key {key} is missing{choices}"))
-    return EncoderConfig(name=name, **values) if len(problems) == before else None
-
-
-def _refuse_unknown(
-    table: Mapping[str, Any], known: tuple[str, ...], path: tuple[str, ...], problems: list[Problem], *, what: str
-) -> None:
-    for key in table:
-        if key not in known:
-            places = " or ".join(place for place, keys in _PLACES.items() if key in keys)
-            text = f"belongs under {places}" if places else f"unknown {what}; valid are: {', '.join(known)}"
-            problems.append(Problem((*path, key), text))
-
-
-def _refuse_shared_names(encoders: tuple[EncoderConfig, ...], problems: list[Problem]) -> None:
-    owner: dict[str, str] = {}
-    for encoder in encoders:
-        for name in (encoder.name, *encoder.aliases):
-            first = owner.setdefault(name, encoder.name)
-            if first != encoder.name:
-                text = f"the name {_shown(name)} already belongs to {first}"
-                problems.append(Problem(("encoders", encoder.name), text))
-
-
-def _refuse_two_defaults(encoders: tuple[EncoderConfig, ...], problems: list[Problem]) -> None:
-    first: dict[str, str] = {}
-    for encoder in encoders:
-        if encoder.default and first.setdefault(encoder.kind, encoder.name) != encoder.name:
-            text = f"{first[encoder.kind]} is the default {encoder.kind} encoder already"
-            problems.append(Problem(("encoders", encoder.name, "default"), text))
-
-
-def _shown(value: Any) -> str:
-    text = _spelled(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _spelled(value: Any) -> str:
-    """A value as the settings file spells it."""
-    match value:
-        case bool() | str() | None:
-            # A text from elsewhere may hold lone surrogates, which no log and no answer takes.
-            return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
-        case int() if value.bit_length() > 256:
-            return hex(value)  # Python refuses to spell out thousands of digits.
-        case date() | time():
-            return value.isoformat()
-        case list():
-            return f"[{', '.join(map(_spelled, value))}]"
-        case Mapping():
-            pairs = ", ".join(f"{key} = {_spelled(item)}" for key, item in value.items())
-            return f"{{ {pairs} }}" if pairs else "{}"
-        case _:
-            return repr(value)
+def _plain_encoder(encoder: EncoderConfig) -> dict[str, Any]:
+    """An encoder's table as the settings file spells it: without what is of other kinds."""
+    values = _plain(encoder)
+    del values["name"], values["parts"]
+    if encoder.kind == "axes":
+        del values["model"]
+    if encoder.kind != "plugin":
+        del values["options"]
+    values["axes"] = [_plain(axis) for axis in encoder.axes]
+    if not encoder.axes:
+        del values["axes"]
+    return values | {part: dict(own) for part, own in encoder.parts.items()}
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from engine.config import Config, parse
+from engine.config import Config
 from engine.errors import SettingsError
 from engine.events import Event, SettingsRefused
+from engine.parsing import parse
 from engine.paths import write_atomically
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from engine.errors import Closed, PilotlightError, QueueFull
 from engine.ignored import ignored_options
 from engine.slot import Slot
 from engine.state import EncoderView
-from engine.terms import terms_of
+from engine.usage import Usage
 from engine.worker import Worker
 
 
@@ -27,19 +27,30 @@ class Encoder:
     """The device that it wishes for, as the settings spell it."""
     slot: Slot
     worker: Worker
+    usage: Usage
+
+    @property
+    def leads(self) -> bool:
+        """Whether its slot is named for it, and not for another that shares it."""
+        return self.slot.name == self.config.name
 
     def serves(self, config: EncoderConfig, device: str) -> bool:
         """Whether its weights can go on under `config`, or another must take its place."""
         return _essence(self.config, self.device) == _essence(config, device)
 
-    def under(self, config: EncoderConfig, device: str, hardware: Hardware) -> Encoder:
-        """Put settings in force that it `serves`; a pin that they do not change stays as it was set by hand."""
-        pinned = None if self.config.pin == config.pin else config.pin
-        self.slot.configure(terms_of(config, hardware), pinned=pinned)
+    def under(self, config: EncoderConfig, device: str) -> Encoder:
+        """Return it with settings that it `serves`; a pin that they do not change stays as it was set by hand."""
+        if self.config.pin != config.pin:
+            self.usage.pinned = config.pin
         return replace(self, config=config, device=device)
 
-    def view(self, hardware: Hardware, *, measured: bool = False) -> EncoderView:
-        """Return a snapshot; `measured` as in `Slot.view`."""
+    def shared_by(self, config: EncoderConfig, device: str, before: Encoder | None) -> Encoder:
+        """Return another encoder on the same weights; `before` is what it was under other settings."""
+        usage = Usage(pinned=config.pin) if before is None else before.under(config, device).usage
+        return replace(self, config=config, device=device, usage=usage)
+
+    def view(self, hardware: Hardware, sharers: tuple[Encoder, ...] = (), *, measured: bool = False) -> EncoderView:
+        """Return a snapshot; `sharers` are the others on the same weights, `measured` is as in `Slot.view`."""
         config = self.config
         view = self.slot.view(
             kind=config.kind,
@@ -51,7 +62,15 @@ class Encoder:
         )
         in_force = replace(config, pin=view.pinned)
         ignored = ignored_options(in_force, hardware, device=view.chosen_device, streamable=view.streamable)
-        return replace(view, ignored_options=ignored)
+        view = replace(view, name=config.name, ignored_options=ignored)
+        if not sharers:
+            return view
+        return replace(
+            view,
+            in_flight=self.usage.in_flight,
+            last_used_by=self.usage.last_used_by,
+            shared_with=tuple(other.config.name for other in sharers),
+        )
 
     def bring_up(self, eagerness: Eagerness) -> None:
         """Start to bring it as far up as its settings ask without a use, on its own thread."""
@@ -76,7 +95,9 @@ class Encoder:
 
 def _essence(encoder: EncoderConfig, device: str) -> tuple[object, ...]:
     """What an encoder that goes on under new settings must keep."""
-    return (encoder.kind, encoder.model, device, encoder.stream_layers, encoder.home, encoder.dtype)
+    of_its_kind = (encoder.base, encoder.axes, encoder.options, encoder.score_floor, encoder.trust_remote_code)
+    how = (device, encoder.stream_layers, encoder.home, encoder.dtype)
+    return (encoder.kind, encoder.part, encoder.model, *how, *of_its_kind)
 
 
 def _succeeds(climb: Callable[[Slot], None], slot: Slot) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -14,32 +14,34 @@ from typing import Any, Final, Self, TypeVar
 
 from engine.adapters import adapter_class
 from engine.adapters.protocol import Adapter
-from engine.config import Config, EncoderConfig, Hardware
+from engine.config import Config, EncoderConfig
 from engine.eagerness import Eagerness
 from engine.encoder import Encoder
 from engine.errors import Closed, QueueFull, UnknownEncoder
-from engine.events import Event, Events, SettingsApplied, StateChanged, TimerSet
+from engine.events import Downloading, Event, Events, SettingsApplied, StateChanged, TimerSet
 from engine.idle_clock import check_keep_alive
 from engine.memory import Reader, Reading, SystemReader
+from engine.naming import named, resolved
 from engine.offloader import Offloader
+from engine.operations.dense import Embed
 from engine.policy import Decision, Step
-from engine.proxies import DenseProxy
+from engine.proxies.dense import DenseProxy
 from engine.room import Room
 from engine.serving import serve
+from engine.sharing import Ladder, arranged, groups
 from engine.slot import Slot
 from engine.state import RESTING, EncoderView, Outcome
+from engine.surroundings import Surroundings
 from engine.terms import terms_of
+from engine.usage import Usage
 from engine.worker import Worker
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_NAME_SHOWN: Final = 80
-"""Characters of an unknown name that an error repeats; a longer one is not a name."""
-
 _LONGEST_WAIT_FOR_THE_LAST_SECONDS: Final = 30.0
 
 T = TypeVar("T")
-AdapterFactory = Callable[[EncoderConfig, str], Adapter]
+AdapterFactory = Callable[[EncoderConfig, str, Surroundings], Adapter]
 
 
 class Engine:
@@ -59,18 +61,22 @@ class Engine:
     ) -> None:
         self.events = Events()
         self.clock = clock
-        self._adapter = adapter or (lambda config, device: adapter_class(config.kind)(config, device))
+        self._adapter = adapter or _adapter
+        self._surroundings = Surroundings(
+            offline=lambda: self._config.hub.offline,
+            tell=lambda name, download: self.events.publish(Downloading(name, download)),
+            look=self.view,
+            ask=self.call,
+        )
         self._reader = reader or SystemReader(clock)
         self._config = config or Config()
-        self._room = Room(self, self._config.hardware, clock)
-        self._offloader = Offloader(self, self._room, clock)
+        ladder = Ladder(self._weights, self.apply_decision)
+        self._room = Room(ladder, self._config.hardware, clock)
+        self._offloader = Offloader(ladder, self._room, clock)
         self._lock = threading.Lock()
         self._running = self._closed = False
         self._retired: list[Encoder] = []
-        hardware = self._config.hardware
-        self._encoders = {
-            settings.name: self._build(settings, device, hardware) for settings, device in _in_force(self._config)
-        }
+        self._encoders = arranged(self._config, {}, self._build)
         self.events.subscribe(self._on_event)
 
     def __enter__(self) -> Self:
@@ -106,23 +112,18 @@ class Engine:
                 raise Closed("The engine is closed.")
             old, before = self._config, self._encoders
             self._room.configure(config.hardware)
-            after = {}
-            for settings, device in _in_force(config):
-                kept = before.get(settings.name)
-                if kept is None or not kept.serves(settings, device):
-                    after[settings.name] = self._build(settings, device, config.hardware)
-                else:
-                    after[settings.name] = kept.under(settings, device, config.hardware)
+            after = arranged(config, before, self._build)
             self._config, self._encoders = config, after
             gone = _without(before.values(), after.values())
             self._retired = [leaving for leaving in (*self._retired, *gone) if leaving.worker.at_work]
-        for leaving in gone:
-            self._room.forget(leaving.config.name)
-            leaving.retire()
-            if leaving.worker.at_work and (heir := after.get(leaving.config.name)):
-                # Its weights may be all that there is room for.
-                with contextlib.suppress(QueueFull, Closed):
-                    heir.worker.submit(partial(leaving.worker.wait, _LONGEST_WAIT_FOR_THE_LAST_SECONDS))
+        for group in groups(gone):
+            self._room.forget(group[0].slot.name)
+            group[0].retire()
+            for leaving in group:
+                if leaving.worker.at_work and (heir := after.get(leaving.config.name)):
+                    # Its weights may be all that there is room for.
+                    with contextlib.suppress(QueueFull, Closed):
+                        heir.worker.submit(partial(leaving.worker.wait, _LONGEST_WAIT_FOR_THE_LAST_SECONDS))
         if self._running:
             new = _without(after.values(), before.values())
             for name, now in after.items():
@@ -165,22 +166,15 @@ class Engine:
 
     def dense(self, name: str | None = None) -> DenseProxy:
         """Return the lazy object for a dense encoder by name or alias, None for the default; raises UnknownEncoder."""
-        return DenseProxy(self, self.resolve(name, "dense"))
+        return DenseProxy(self, self.resolve(name, *Embed.kinds, part=Embed.part))
 
-    def resolve(self, name: str | None, kind: str) -> str:
-        """Return the name of the encoder that `name` means; None means the default one of that kind.
+    def resolve(self, name: str | None, *kinds: str, part: str | None = None) -> str:
+        """Return the name of the encoder that `name` means, or of its part where its kind has parts.
 
-        Raises UnknownEncoder when there is none, or when it is of another kind.
+        None means the default one of the first of `kinds` that is configured. Raises UnknownEncoder when there is none,
+        or when it is of another kind or another part.
         """
-        if name is None:
-            fitting = [encoder for encoder in self._config.encoders if encoder.kind == kind]
-            if not fitting:
-                raise UnknownEncoder(f"No {kind} encoder is configured.")
-            return next((encoder.name for encoder in fitting if encoder.default), fitting[0].name)
-        found = self._find(name).config
-        if found.kind != kind:
-            raise UnknownEncoder(f"The encoder {found.name} is of kind {found.kind}, not {kind}.")
-        return found.name
+        return resolved(self._config, name, kinds, part)
 
     def submit(
         self,
@@ -200,7 +194,8 @@ class Engine:
         check_keep_alive(keep_alive)
 
         def run(encoder: Encoder) -> T:
-            return serve(encoder.slot, self._room, operation, used_by, keep_alive)
+            with encoder.usage.counted(used_by):
+                return serve(encoder.slot, self._room, operation, used_by, keep_alive)
 
         return self._queue(name, run)
 
@@ -222,12 +217,15 @@ class Engine:
         Its bytes are those after its last move; `measured` asks the system for those of this instant, which takes
         some milliseconds for a large one.
         """
-        return self._find(name).view(self._config.hardware, measured=measured)
+        return self._look(self._find(name), measured)
 
     def views(self, *, measured: bool = False) -> tuple[EncoderView, ...]:
         """Return a snapshot of every encoder, in the order of the settings; `measured` as in `view`."""
-        hardware = self._config.hardware
-        return tuple(encoder.view(hardware, measured=measured) for encoder in self._encoders.values())
+        return tuple(self._look(encoder, measured) for encoder in self._encoders.values())
+
+    def components(self, name: str) -> tuple[str, ...]:
+        """Return the names of what `name` is made of: its parts, or itself. Raises UnknownEncoder."""
+        return tuple(component.name for component in named(self._config, name))
 
     def read_memory(self, *, detailed: bool = False) -> Reading:
         """Return what the process, the system and the GPUs use now."""
@@ -256,29 +254,29 @@ class Engine:
 
     def offload(self, name: str) -> Outcome:
         """Take an encoder off its device now, unless it is in use or pinned."""
-        return self._find(name).slot.offload(reason="by hand")
+        return self._by_hand(self._find(name), Slot.offload)
 
     def unload(self, name: str) -> Outcome:
         """Drop an encoder's weights now, unless it is in use or pinned."""
-        return self._find(name).slot.unload(reason="by hand")
+        return self._by_hand(self._find(name), Slot.unload)
 
     def pin(self, name: str) -> Outcome:
         """Keep an encoder from stepping down until unpinned; loads nothing."""
-        return self._find(name).slot.pin(True)
+        return self._pin(self._find(name), True)
 
     def unpin(self, name: str) -> Outcome:
         """Let an encoder step down again."""
-        outcome = self._find(name).slot.pin(False)
+        outcome = self._pin(self._find(name), False)
         self._offloader.wake()
         return outcome
 
     def offload_all(self) -> tuple[Outcome, ...]:
         """Take every encoder off its device, unless in use or pinned."""
-        return tuple(encoder.slot.offload(reason="by hand") for encoder in self._encoders.values())
+        return tuple(self._by_hand(encoder, Slot.offload) for encoder in self._encoders.values())
 
     def unload_all(self) -> tuple[Outcome, ...]:
         """Drop every encoder's weights, unless in use or pinned."""
-        return tuple(encoder.slot.unload(reason="by hand") for encoder in self._encoders.values())
+        return tuple(self._by_hand(encoder, Slot.unload) for encoder in self._encoders.values())
 
     def load_all(self) -> tuple[Outcome, ...]:
         """Bring every encoder to its device and wait; one that fails answers `refused`, its view says why."""
@@ -305,6 +303,28 @@ class Engine:
         step(if_unused_since=decision.if_unused_since, reason=decision.reason)
 
     # Within
+
+    def _weights(self) -> tuple[EncoderView, ...]:
+        hardware = self._config.hardware
+        return tuple(encoder.view(hardware) for encoder in self._encoders.values() if encoder.leads)
+
+    def _look(self, encoder: Encoder, measured: bool) -> EncoderView:
+        return encoder.view(self._config.hardware, self._sharers(encoder), measured=measured)
+
+    def _sharers(self, encoder: Encoder) -> tuple[Encoder, ...]:
+        others = self._encoders.values()
+        return tuple(o for o in others if o.slot is encoder.slot and o.config.name != encoder.config.name)
+
+    def _by_hand(self, encoder: Encoder, step: Callable[..., Outcome]) -> Outcome:
+        return replace(step(encoder.slot, reason="by hand"), name=encoder.config.name)
+
+    def _pin(self, encoder: Encoder, pinned: bool) -> Outcome:
+        with self._lock:
+            encoder.usage.pinned = pinned
+            holders = [other.config.name for other in self._sharers(encoder) if other.usage.pinned]
+            outcome = encoder.slot.pin(pinned or bool(holders))
+        reason = f"{', '.join(holders)} shares its weights and is pinned." if holders and not pinned else None
+        return replace(outcome, name=encoder.config.name, reason=reason)
 
     def _evacuate(self, reason: str, timeout: float) -> None:
         ends = time.monotonic() + timeout
@@ -336,21 +356,20 @@ class Engine:
         for encoder in encoders.values():
             if name in encoder.config.aliases:
                 return encoder
-        known = ", ".join(encoders) or "none"
-        shown = repr(name) if len(name) <= _LONGEST_NAME_SHOWN else "of that name"
-        raise UnknownEncoder(f"There is no encoder {shown}.", next_step=f"Configured are: {known}.")
+        parts = " and ".join(component.name for component in named(self._config, name))
+        raise UnknownEncoder(f"{name} has parts, each with weights of its own: {parts}.", next_step="Name one of them.")
 
-    def _build(self, settings: EncoderConfig, device: str, hardware: Hardware) -> Encoder:
+    def _build(self, settings: EncoderConfig, device: str) -> Encoder:
         slot = Slot(
             settings.name,
-            self._adapter(settings, device),
-            terms_of(settings, hardware),
+            self._adapter(settings, device, self._surroundings),
+            terms_of(settings, self._config.hardware),
             pinned=settings.pin,
             room=self._room,
             publish=self.events.publish,
             clock=self.clock,
         )
-        return Encoder(settings, device, slot, Worker(settings.name))
+        return Encoder(settings, device, slot, Worker(settings.name), Usage(pinned=settings.pin))
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, StateChanged):
@@ -360,11 +379,8 @@ class Engine:
             self._offloader.wake()
 
 
-def _in_force(config: Config) -> Iterator[tuple[EncoderConfig, str]]:
-    """Each encoder's settings with what its adapter must know of `[hardware]`, and the device that it wishes for."""
-    for settings in config.encoders:
-        streams = config.hardware.stream_layers if settings.stream_layers is None else settings.stream_layers
-        yield replace(settings, stream_layers=streams), settings.device or config.hardware.device
+def _adapter(config: EncoderConfig, device: str, surroundings: Surroundings) -> Adapter:
+    return adapter_class(config.kind, config.part)(config, device, surroundings)
 
 
 def _without(encoders: Iterable[Encoder], others: Iterable[Encoder]) -> list[Encoder]:

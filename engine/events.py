@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.errors import PilotlightError
-from engine.state import State
+from engine.state import Download, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,14 @@ class TimerSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Downloading:
+    """Files of one encoder's model come from the hub: about once a second, and at the end."""
+
+    name: str
+    download: Download
+
+
+@dataclass(frozen=True, slots=True)
 class SettingsApplied:
     """New settings are in force."""
 
@@ -40,7 +48,7 @@ class SettingsRefused:
     error: PilotlightError
 
 
-Event = StateChanged | TimerSet | SettingsApplied | SettingsRefused
+Event = StateChanged | TimerSet | Downloading | SettingsApplied | SettingsRefused
 Subscriber = Callable[[Event], None]
 
 

@@ -74,6 +74,7 @@ class Record:
             device=self.device,
             chosen_device=self._chosen_device,
             streamable=loaded.streamable if loaded else None,
+            metadata=loaded.metadata if loaded else {},
             import_seconds=loaded.import_seconds if loaded else None,
             load_seconds=loaded.load_seconds if loaded else None,
             reload_seconds=self._reload_seconds,

@@ -221,6 +221,8 @@ class Slot:
                 error=self._setback.error,
             )
             view = self._record.drawn_into(view)
+            if view.state is State.LOADING:
+                view = replace(view, download=self._adapter.download)
         if not measured or view.state not in (State.ON_DEVICE, State.IN_RAM):
             return view
         return with_bytes(view, look(self.name, self._adapter))

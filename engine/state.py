@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 
 class State(StrEnum):
@@ -46,6 +47,14 @@ class Shortage:
     device: str
     nbytes: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """How far the download of a model's files is, in bytes; `total` None = not known yet."""
+
+    done: int
+    total: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,12 @@ class EncoderView:
     """What a person should know although nothing failed: how or why it stands where it does, why it cannot rest in
     RAM, or what was not given back."""
     ignored_options: tuple[str, ...] = ()
+    shared_with: tuple[str, ...] = ()
+    """Other encoders that are served by the same weights: bytes, rung and timers are theirs too, and counted once."""
+    download: Download | None = None
+    """What is being fetched from a model hub right now, None for nothing."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What the last load found out about the model: `dimension`, `max_tokens`, `labels`, ...; plain data for JSON."""
 
     @property
     def awake(self) -> bool:
@@ -155,3 +170,18 @@ class Outcome:
     freed_bytes: int | None = 0
     seconds: float = 0.0
     reason: str | None = None
+
+
+_WORST_FIRST: Final = ("refused", "busy", "done")
+
+
+def together(name: str, outcomes: Sequence[Outcome]) -> Outcome:
+    """Return how a verb ended for an encoder of several parts: as it did for the part that went worst."""
+    worst = min(outcomes, key=lambda outcome: _WORST_FIRST.index(outcome.result))
+    freed = [outcome.freed_bytes for outcome in outcomes]
+    return replace(
+        worst,
+        name=name,
+        freed_bytes=None if None in freed else sum(filter(None, freed)),
+        seconds=sum(outcome.seconds for outcome in outcomes),
+    )

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from engine.adapters.protocol import Adapter
 
 
-def adapter_class(kind: str) -> type[Adapter]:
-    """Return the adapter class of a kind in `table.KINDS`."""
-    module, _, name = ADAPTERS[kind].partition(":")
+def adapter_class(kind: str, part: str | None = None) -> type[Adapter]:
+    """Return the adapter class of a kind in `table.KINDS`, and of one of its parts where it has them."""
+    module, _, name = ADAPTERS[f"{kind}.{part}" if part else kind].partition(":")
     found: type[Adapter] = getattr(import_module(module), name)
     return found

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from engine.adapters.texts import count_tokens, shortened
 from engine.adapters.torch_adapter import TorchAdapter
 from engine.errors import InvalidInput
+from engine.operations.dense import Encoding
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_PREFIX_CHARACTERS: Final = 32
-"""Characters a token, looked at first in a long text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """Vectors, float32 (n, d), in the order of the inputs, and how many tokens the model read for them."""
-
-    vectors: NDArray[np.float32]
-    tokens: int
 
 
 class DenseAdapter(TorchAdapter):
@@ -57,10 +47,17 @@ class DenseAdapter(TorchAdapter):
         limit = self._module.max_seq_length
         return None if limit is None else int(limit)
 
-    def encode(self, inputs: Sequence[str] | Sequence[Sequence[int]], *, dimensions: int | None = None) -> Encoding:
+    def encode(
+        self,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        task: str | None = None,
+        dimensions: int | None = None,
+    ) -> Encoding:
         """Return one vector per text, or per list of this model's own token ids.
 
-        `dimensions` keeps the leading ones and normalises again (Matryoshka). Raises InvalidInput.
+        `task` is `query` or `passage`: the text gets the model's own prompt for it. `dimensions` keeps the leading ones
+        and normalises again (Matryoshka). Raises InvalidInput.
         """
         if dimensions is not None and not 1 <= dimensions <= self.dimension:
             raise InvalidInput(
@@ -72,13 +69,14 @@ class DenseAdapter(TorchAdapter):
             ids = [self._checked_ids(item, index) for index, item in enumerate(inputs)]
             vectors, tokens = self._encode_ids(ids), sum(map(len, ids))
         else:
-            texts = [self._shortened(_checked_text(item, index)) for index, item in enumerate(inputs)]
-            vectors, tokens = self._encode_texts(texts), self._count_tokens(texts)
+            tokenizer = self._module.tokenizer
+            texts = [shortened(str(text), tokenizer, self.max_tokens) for text in inputs]
+            vectors, tokens = self._encode_texts(texts, task), count_tokens(texts, tokenizer, self.max_tokens)
         if dimensions is not None:
             vectors = _truncated(vectors, dimensions)
         return Encoding(vectors, tokens)
 
-    def _encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
+    def _encode_texts(self, texts: list[str], task: str | None) -> NDArray[np.float32]:
         import numpy as np
 
         def encode(size: int) -> Any:
@@ -129,39 +127,6 @@ class DenseAdapter(TorchAdapter):
         before, after = [t for t in (first,) if t is not None], [t for t in (last,) if t is not None]
         room = None if self.max_tokens is None else self.max_tokens - len(before) - len(after)
         return before + inner[:room] + after
-
-    def _shortened(self, text: str) -> str:
-        """A prefix of a very long text that holds more tokens than the model reads: the vector is the same.
-
-        Tokenizing megabytes of which the model reads 256 tokens would hold everybody else up for a minute.
-        """
-        limit = self.max_tokens
-        if limit is None:
-            return text
-        size = limit * _PREFIX_CHARACTERS
-        while size < len(text):
-            # Twice the limit, because the word at the cut may come out in other pieces.
-            if len(self._module.tokenizer(text[:size], verbose=False)["input_ids"]) > 2 * limit:
-                return text[:size]
-            size *= 8
-        return text
-
-    def _count_tokens(self, texts: list[str]) -> int:
-        if not texts:
-            return 0
-        limit = self.max_tokens
-        encoded = self._module.tokenizer(texts, truncation=limit is not None, max_length=limit)
-        return sum(map(len, encoded["input_ids"]))
-
-
-def _checked_text(text: object, index: int) -> str:
-    try:
-        if isinstance(text, str):
-            text.encode()
-            return text
-    except UnicodeEncodeError:
-        pass
-    raise InvalidInput(f"input[{index}] is not a text that can be written as UTF-8.", param="input")
 
 
 def _truncated(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:

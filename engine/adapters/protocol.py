@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from engine.config import EncoderConfig
 from engine.placement import Needs, Placement
+from engine.state import Download
+from engine.surroundings import Surroundings
 from engine.weights.footprint import Footprint
 
 
@@ -23,6 +26,8 @@ class Loaded:
     """Reading the model."""
     streamable: bool | None = None
     """Whether the model has blocks that can be streamed; None where nobody looked."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What there is to know of the model, as plain data: `dimension`, `max_tokens`, `labels`, ..."""
     note: str | None = None
     """Why the device is not the one that the settings ask for, None when it is."""
 
@@ -30,8 +35,8 @@ class Loaded:
 class Adapter(Protocol):
     """One model through its library; the slot calls one of these methods at a time, under no lock.
 
-    Two are pure looks and may be called at any time from any thread: `footprint` and `stale`. A kind adds its own
-    operations (`encode` and so on), called only under a lease.
+    Three are pure looks and may be called at any time from any thread: `footprint`, `stale` and `download`. A kind
+    adds its own operations (`encode` and so on), called only under a lease.
     """
 
     @property
@@ -42,7 +47,11 @@ class Adapter(Protocol):
     def revision(self) -> str | None:
         """What tells the answers of these weights from those of others; as in `Loaded`. Read after `load`."""
 
-    def __init__(self, config: EncoderConfig, device: str) -> None:
+    @property
+    def download(self) -> Download | None:
+        """How far `load` is with fetching files from a model hub; None while it fetches none."""
+
+    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings) -> None:
         """Keep the configuration; import and read nothing."""
 
     def probe(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from importlib import metadata
@@ -33,14 +34,49 @@ class Reference:
     revision: str | None = None
 
 
-def check(model: str) -> str:
-    """Return `model` if it can be a reference; raise ValueError with the choices otherwise."""
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What else the `model` of one kind may be."""
+
+    pattern: str
+    choices: str
+    also_the_usual: bool
+
+
+_OTHER_RULES: Final = {
+    "image_text": _Rule(
+        r"(openai-clip|open-clip|siglip):[\w./@-]+",
+        'or "openai-clip:ViT-B/32", "open-clip:ViT-L-14/dfn2b_s39b", "siglip:org/name"',
+        also_the_usual=True,
+    ),
+    "tag": _Rule(
+        r"[A-Za-z]\w*|[/~.\\].*|[A-Za-z]:[\\/].*",
+        'must be the name of a spaCy pipeline ("en_core_web_sm") or its folder',
+        also_the_usual=False,
+    ),
+    "plugin": _Rule(r"\w[\w.-]*", 'must be the name of an entry point in the group "pilotlight.adapters"', False),
+}
+
+
+def check(model: str, kind: str = "dense") -> str:
+    """Return `model` if it can be a reference of a kind of encoder; raise ValueError with the choices otherwise."""
+    rule = _OTHER_RULES.get(kind)
+    if rule is not None and re.fullmatch(rule.pattern, model):
+        return model
+    if rule is not None and not rule.also_the_usual:
+        raise ValueError(rule.choices)
     if model.startswith(_PREFIX):
         if model.removeprefix(_PREFIX) not in _BUILTINS:
             raise ValueError(f"must be one of: {', '.join(_PREFIX + name for name in _BUILTINS)}")
-    elif not _is_path(model) and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise ValueError('must be "builtin:NAME", a folder ("/path/to/model") or a hub id ("org/name")')
+    elif not _is_path(model) and not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", model):
+        choices = 'must be "builtin:NAME", a folder ("/path/to/model") or a hub id ("org/name" or "org/name@revision")'
+        raise ValueError(f"{choices}, {rule.choices}" if rule else choices)
     return model
+
+
+def canonical(model: str) -> str:
+    """Return `model` in one spelling, so that two references to one folder are equal; asks no disk."""
+    return os.path.abspath(Path(model).expanduser()) if _is_path(model) else model  # noqa: PTH100 - resolves no link
 
 
 def locate(model: str) -> Reference:

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-ADAPTERS: Final = {"dense": "engine.adapters.dense:DenseAdapter"}
-"""Kind -> `module:class`, imported when the first encoder of that kind is built."""
+ADAPTERS: Final = {
+    "dense": "engine.adapters.dense:DenseAdapter",
+    "sparse": "engine.adapters.sparse:SparseAdapter",
+    "multi": "engine.adapters.multi:MultiAdapter",
+    "rerank": "engine.adapters.rerank:RerankAdapter",
+    "classify": "engine.adapters.classify:ClassifyAdapter",
+    "image_text.text": "engine.adapters.image_text:TextTowerAdapter",
+    "image_text.image": "engine.adapters.image_text:ImageTowerAdapter",
+    "tag": "engine.adapters.tag:TagAdapter",
+    "axes": "engine.adapters.axes:AxesAdapter",
+    "plugin": "engine.adapters.plugin:PluginAdapter",
+}
+"""Kind, or kind and part -> `module:class`, imported when the first encoder of that kind is built."""
 
-KINDS: Final = tuple(ADAPTERS)
+PARTS: Final = {"image_text": ("text", "image")}
+"""Kinds whose encoders have parts, each with weights, a rung and a name of its own: `NAME.text`, `NAME.image`."""
+
+KINDS: Final = tuple(dict.fromkeys(name.partition(".")[0] for name in ADAPTERS))
 """Every kind of encoder that can be configured."""

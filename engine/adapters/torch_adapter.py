@@ -19,6 +19,8 @@ from engine.adapters.protocol import Loaded
 from engine.config import EncoderConfig
 from engine.errors import OutOfMemory, Unavailable
 from engine.placement import CPU, Needs, Placement
+from engine.state import Download
+from engine.surroundings import ALONE, Surroundings
 from engine.weights.devices import Choice, DeviceMemory, choose, empty_cache, lost_device, memory, out_of_memory_on
 from engine.weights.files.identity import Identity
 from engine.weights.files.mapping import warm_cache
@@ -46,9 +48,11 @@ class TorchAdapter(ABC):
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     """What must be installed, by the names that are imported."""
 
-    def __init__(self, config: EncoderConfig, device: str) -> None:
+    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
         """Keep the configuration; import and read nothing."""
         self._config = config
+        self._surroundings = surroundings
+        self._download: Download | None = None
         self._wanted_device = device
         self._device = CPU
         self._needs: Needs | None = None
@@ -71,6 +75,20 @@ class TorchAdapter(ABC):
     def _construct(self, folder: Path) -> Any:
         """Return the module of the model in `folder`, on the CPU, in the element type of its files."""
 
+    def _locate(self) -> references.Reference:
+        """Return where the model is, asking no network; raises Unavailable. A kind may read `model` in its own way."""
+        return references.locate(self._config.model)
+
+    def _metadata(self) -> dict[str, Any]:
+        """Return what there is to know of the loaded model, as plain data for JSON; `dimension` and the like."""
+        return {}
+
+    @property
+    @final
+    def download(self) -> Download | None:
+        """How far `load` is with fetching files from a model hub; None while it fetches none."""
+        return self._download
+
     @final
     def probe(self) -> None:
         """Raise Unavailable when a package or the model's folder is missing; imports nothing."""
@@ -78,12 +96,12 @@ class TorchAdapter(ABC):
             if find_spec(package) is None:
                 name = package.replace("_", "-")
                 raise Unavailable(f"The package {name} is not installed.", next_step=f"Run: pip install {name}")
-        references.locate(self._config.model)
+        self._locate()
 
     @final
     def load(self, on: str | None = None) -> Loaded:
         """Read the model for the device that it wishes for, or for `on`; asks a hub only for a hub id."""
-        reference = references.locate(self._config.model)
+        reference = self._locate()
         began = time.monotonic()
         hub.be_quiet()
         import torch
@@ -128,6 +146,7 @@ class TorchAdapter(ABC):
             revision=self._revision,
             import_seconds=imported - began,
             load_seconds=time.monotonic() - imported,
+            metadata=self._metadata(),
         )
 
     @final

@@ -19,7 +19,8 @@ from engine.engine import Engine
 from engine.errors import SettingsError, SettingsForbidden
 from engine.http.answers import answer
 from engine.memory import Reading
-from engine.state import EncoderView, Outcome
+from engine.naming import settings_key
+from engine.state import EncoderView, Outcome, together
 
 _VERBS: Final = ("load", "offload", "unload", "pin", "unpin", "retry")
 _PATCHABLE_ENCODER_KEYS: Final = (
@@ -72,10 +73,14 @@ def router(engine: Engine, settings: SettingsFile | None, version: str, on_quit:
         if verb not in _VERBS:
             detail = f"Unknown verb; valid are: {', '.join(_VERBS)}."
             return answer({"detail": detail, "title": "Not found", "next_step": None}, 404)
+        components = engine.components(name)
         if verb in ("load", "retry"):
             # Waited for here and on no thread of a pool: a few slow loads must not hold up the other routes.
-            return answer(_outcome(await asyncio.wrap_future(engine.submit_load(name, retry=verb == "retry"))))
-        return answer(_outcome(await asyncio.to_thread(getattr(engine, verb), name)))
+            loads = [engine.submit_load(component, retry=verb == "retry") for component in components]
+            outcomes = [await asyncio.wrap_future(load) for load in loads]
+        else:
+            outcomes = [await asyncio.to_thread(getattr(engine, verb), component) for component in components]
+        return answer(_outcome(outcomes[0] if len(outcomes) == 1 else together(name, outcomes)))
 
     @routes.post("/admin/load")
     async def load_all() -> Response:
@@ -137,6 +142,9 @@ def _component(view: EncoderView, now: float) -> dict[str, Any]:
         "bytes_on_device": view.bytes_on_device,
         "bytes_in_ram": view.bytes_in_ram,
         "bytes_total": view.bytes_total,
+        "shared_with": view.shared_with,
+        "download": view.download and {"bytes_done": view.download.done, "bytes_total": view.download.total},
+        "metadata": view.metadata,
         "last_used_by": view.last_used_by,
         "in_flight": view.in_flight,
         "queued": view.queued,
@@ -212,7 +220,7 @@ def _changes(body: Mapping[str, Any], engine: Engine) -> dict[Key, Any]:
 
 
 def _encoder_changes(name: str, values: Any, engine: Engine) -> dict[Key, Any]:
-    real = engine.view(name).name
+    where = settings_key(engine.config, name)
     if not isinstance(values, Mapping):
         raise SettingsError(f"encoders.{name}: must be an object.")
     for key in values:
@@ -221,4 +229,4 @@ def _encoder_changes(name: str, values: Any, engine: Engine) -> dict[Key, Any]:
                 f"encoders.{name}.{key} cannot be changed here; {', '.join(_PATCHABLE_ENCODER_KEYS)} can.",
                 next_step="Edit the settings file by hand.",
             )
-    return {("encoders", real, key): value for key, value in values.items()}
+    return {(*where, key): value for key, value in values.items()}

@@ -34,6 +34,7 @@ def create_app(
     """Return the application; `host` is where it listens, `token` opens the control routes."""
     app = FastAPI(title="Pilotlight", version=version, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.include_router(openai.router(engine))
+    app.include_router(native.router(engine))
     app.include_router(admin.router(engine, settings, version, on_quit))
     app.exception_handler(PilotlightError)(_pilotlight_error)
     app.exception_handler(RequestValidationError)(_validation_error)

@@ -1,11 +1,11 @@
-"""What the endpoint can do, in no dialect's words: each dialect parses into these calls and shapes their results."""
+"""How the endpoint runs an operation, for every dialect: each parses into one and shapes its result."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol, TypeVar
+
+from fastapi import Request
 
 from engine.engine import Engine
 from engine.errors import (
@@ -20,57 +20,48 @@ from engine.errors import (
     Unavailable,
     UnknownEncoder,
 )
+from engine.operations.operation import Answer, Operation
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+T = TypeVar("T")
+
+
+class Asked(Protocol):
+    """What every body says that runs an encoder."""
+
+    @property
+    def model(self) -> str | None:
+        """Which encoder, by name or alias; None for the default one."""
+
+    @property
+    def keep_alive_seconds(self) -> float | None:
+        """How long it stays afterwards, as `KeepAlive` says."""
+
 
 MAX_ITEMS: Final = 2048
 """Inputs in one request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """Vectors, float32 (n, d), None for an empty request; the tokens read; the encoder that answered."""
-
-    vectors: NDArray[np.float32] | None
-    tokens: int
-    encoder: str
-    revision: str | None
-
-
-async def embed(
-    engine: Engine,
-    model: str | None,
-    inputs: Sequence[str] | Sequence[Sequence[int]],
-    *,
-    dimensions: int | None = None,
-    keep_alive: float | None = None,
-    used_by: str | None = None,
-) -> Embedded:
-    """Encode texts, or lists of the encoder's own token ids; an empty list loads nothing and sets no timer.
-
-    `keep_alive` is the seconds that the encoder stays afterwards: negative = the idle timer stops, 0 = unload when
-    the request ends, None = as it was.
+async def run(engine: Engine, operation: Operation[T], body: Asked, request: Request) -> Answer[T]:
+    """Run `operation` on the encoder that `body` names, else on the default one; one about no items loads nothing.
 
     Raises UnknownEncoder, InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
     """
-    name = engine.resolve(model, "dense")
-    if len(inputs) > MAX_ITEMS:
+    name = engine.resolve(body.model, *operation.kinds, part=operation.part)
+    if operation.size > MAX_ITEMS:
         raise InputTooLarge(
-            f"input has {len(inputs)} items; the limit is {MAX_ITEMS}.",
-            param="input",
+            f"{operation.field} has {operation.size} items; the limit is {MAX_ITEMS}.",
+            param=operation.field,
             next_step="Send several requests.",
         )
-    if not inputs:
-        return Embedded(None, 0, name, engine.view(name).revision)
+    if not operation.size:
+        return Answer(operation.nothing(), name, engine.view(name).revision)
 
-    def encode(adapter: Any) -> Embedded:
-        encoding = adapter.encode(inputs, dimensions=dimensions)
+    def answered(adapter: Any) -> Answer[T]:
         # Read here: a moment later the encoder may stand elsewhere, in another element type.
-        return Embedded(encoding.vectors, encoding.tokens, name, adapter.revision)
+        return Answer(operation(adapter), name, adapter.revision)
 
-    return await asyncio.wrap_future(engine.submit(name, encode, used_by, keep_alive))
+    used_by = request.headers.get("user-agent")
+    return await asyncio.wrap_future(engine.submit(name, answered, used_by, body.keep_alive_seconds))
 
 
 def status_of(error: PilotlightError) -> tuple[int, float | None]:

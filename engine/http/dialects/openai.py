@@ -13,12 +13,15 @@ from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field, PlainValidator, StrictInt, StrictStr
 from starlette.responses import Response
 
+from engine.config import EncoderConfig
 from engine.engine import Engine
 from engine.errors import InvalidInput, PilotlightError, UnknownEncoder
 from engine.http import operations
 from engine.http.answers import answer, retry_after
 from engine.http.keep_alive import KeepAlive
-from engine.state import EncoderView
+from engine.naming import settings_key
+from engine.operations.dense import Embed, Encoding
+from engine.operations.operation import Answer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,38 +75,33 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/v1/embeddings")
     @routes.post("/embeddings", include_in_schema=False)
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
-        embedded = await operations.embed(
-            engine,
-            body.model,
-            body.input,
-            dimensions=body.dimensions,
-            keep_alive=body.keep_alive_seconds,
-            used_by=request.headers.get("user-agent"),
-        )
+        operation = Embed(body.input, dimensions=body.dimensions, field="input")
+        embedded = await operations.run(engine, operation, body, request)
         return answer(shape(embedded, body.model or embedded.encoder, body.encoding_format or "float"))
 
     @routes.get("/v1/models")
     @routes.get("/models", include_in_schema=False)
     async def models() -> Response:
-        return answer({"object": "list", "data": [_model(view) for view in engine.views()]})
+        return answer({"object": "list", "data": [_model(engine, encoder) for encoder in engine.config.encoders]})
 
     @routes.get("/v1/models/{name:path}")
     @routes.get("/models/{name:path}", include_in_schema=False)
     async def model(name: str) -> Response:
-        return answer(_model(engine.view(name)))
+        entry = settings_key(engine.config, name)[1]
+        return answer(_model(engine, next(e for e in engine.config.encoders if e.name == entry)))
 
     return routes
 
 
-def shape(embedded: operations.Embedded, model: str, encoding_format: str) -> dict[str, Any]:
+def shape(embedded: Answer[Encoding], model: str, encoding_format: str) -> dict[str, Any]:
     """Return the body of an answer; base64 is of little-endian float32."""
-    vectors = () if embedded.vectors is None else embedded.vectors
+    vectors, tokens = embedded.value.vectors, embedded.value.tokens
     spell = _base64 if encoding_format == "base64" else _floats
     return {
         "object": "list",
         "data": [{"object": "embedding", "index": i, "embedding": spell(v)} for i, v in enumerate(vectors)],
         "model": model,
-        "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         "revision": embedded.revision,
     }
 
@@ -142,13 +140,15 @@ def _base64(vector: NDArray[np.float32]) -> str:
     return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
 
 
-def _model(view: EncoderView) -> dict[str, Any]:
+def _model(engine: Engine, encoder: EncoderConfig) -> dict[str, Any]:
+    parts = [engine.view(component.name) for component in encoder.components]
     return {
-        "id": view.name,
+        "id": encoder.name,
         "object": "model",
         "created": _STARTED,
         "owned_by": "pilotlight",
-        "kind": view.kind,
-        "aliases": view.aliases,
-        "state": view.state,
+        "kind": encoder.kind,
+        "aliases": encoder.aliases,
+        "state": parts[0].state,
+        **({"parts": {part.name: part.state for part in parts}} if len(parts) > 1 else {}),
     }

@@ -13,7 +13,8 @@ from engine.events import Event, StateChanged, TimerSet
 from engine.memory import Reading
 from engine.placement import Needs, Placement
 from engine.slot import Slot
-from engine.state import EncoderView, State
+from engine.state import Download, EncoderView, State
+from engine.surroundings import ALONE, Surroundings
 from engine.terms import Terms
 from engine.weights.footprint import Footprint
 
@@ -75,6 +76,7 @@ class FakeAdapter:
         self.placements: list[Placement] = []
         """Every one that it came up in."""
         self.cannot_rest: str | None = None
+        self.download: Download | None = None
         self.changed: str | None = None
         """What happened to the files since the last load."""
         self.beside = 0
@@ -152,7 +154,7 @@ class FakeAdapter:
         self._look("footprint")
         return self._where()
 
-    def encode(self, inputs: list[str], *, dimensions: int | None = None) -> FakeEncoding:
+    def encode(self, inputs: list[str], *, task: str | None = None, dimensions: int | None = None) -> FakeEncoding:
         self._run("encode")
         return FakeEncoding([[float(len(text))] for text in inputs])
 
@@ -313,7 +315,7 @@ class Shelf:
         self.built: dict[str, list[FakeAdapter]] = {}
         self.prepare: Callable[[FakeAdapter], None] = lambda adapter: None
 
-    def __call__(self, config: EncoderConfig, device: str) -> FakeAdapter:
+    def __call__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> FakeAdapter:
         adapter = FakeAdapter(config, device)
         self.prepare(adapter)
         self.built.setdefault(config.name, []).append(adapter)

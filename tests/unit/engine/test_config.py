@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from engine.config import BUILTIN, Config, EncoderConfig, Hardware, Server, parse
+from engine.config import BUILTIN, Config, EncoderConfig, Hardware, Server
 from engine.errors import SettingsError
+from engine.parsing import parse
 
 MODEL = {"kind": "dense", "model": "org/name"}
 BEYOND = (float("nan"), float("inf"), float("-inf"), 10**400, -(10**400), 1e300, 5e-324)
@@ -324,7 +325,7 @@ def test_a_model_is_built_in_a_folder_or_a_hub_id(model: str) -> None:
 
 
 def test_an_unknown_section_or_key_names_the_valid_ones() -> None:
-    assert problems({"hardwre": {}}) == ["hardwre: unknown section; valid are: hardware, server, encoders"]
+    assert problems({"hardwre": {}}) == ["hardwre: unknown section; valid are: hardware, server, hub, encoders"]
     assert problems({"server": {"prot": 1}}) == ["server.prot: unknown key; valid are: host, port"]
     [problem] = problems({"encoders": {"a": {**MODEL, "pinned": True}}})
     assert problem.startswith("encoders.a.pinned: unknown key; valid are: kind, model, aliases")

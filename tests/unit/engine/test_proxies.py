@@ -103,7 +103,7 @@ def test_no_texts_give_no_vectors_and_load_nothing(bench: Bench) -> None:
 
 
 def test_one_text_instead_of_a_list_is_refused_before_anything_loads(bench: Bench) -> None:
-    with pytest.raises(InvalidInput, match=r"encode\(\[text\]\)"):
+    with pytest.raises(InvalidInput, match=r"\[text\]"):
         bench.proxy.encode("a text")
     assert bench.adapter.calls == []
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from http_fakes import Caller, FakeDense
 
-from engine.config import parse
 from engine.configfile import SettingsFile
 from engine.engine import Engine
 from engine.http.app import create_app
+from engine.parsing import parse
 
 TOKEN = "the-token"
 

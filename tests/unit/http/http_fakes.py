@@ -10,11 +10,13 @@ import httpx
 import numpy as np
 from starlette.types import ASGIApp
 
-from engine.adapters.dense import Encoding
 from engine.adapters.protocol import Loaded
 from engine.config import EncoderConfig
 from engine.errors import LoadFailed, Unavailable
+from engine.operations.dense import Encoding
 from engine.placement import Needs, Placement
+from engine.state import Download
+from engine.surroundings import ALONE, Surroundings
 from engine.weights.footprint import Footprint
 
 
@@ -23,7 +25,9 @@ class FakeDense:
 
     cannot_rest: str | None = "A fake rests nowhere."
 
-    def __init__(self, config: EncoderConfig, device: str) -> None:
+    download: Download | None = None
+
+    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
         self.config = config
         self.broken: Exception | None = {
             "./failing": LoadFailed("The disk is on fire.", next_step="Put it out."),
@@ -64,7 +68,7 @@ class FakeDense:
     def footprint(self) -> Footprint:
         return Footprint(1000, 0, 1000) if self.there else Footprint(0, 0, 0)
 
-    def encode(self, inputs: Sequence[Any], *, dimensions: int | None = None) -> Encoding:
+    def encode(self, inputs: Sequence[Any], *, task: str | None = None, dimensions: int | None = None) -> Encoding:
         vectors = np.asarray([[len(item), 0.5, -2.0] for item in inputs], dtype=np.float32)[:, :dimensions]
         return Encoding(vectors, sum(map(len, inputs)))
 

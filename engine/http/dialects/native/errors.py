@@ -1,4 +1,4 @@
-"""Pilotlight's own error shape; its encode routes come with the other kinds of encoder."""
+"""Pilotlight's own error shape."""
 
 from __future__ import annotations
 

@@ -1,0 +1,38 @@
+"""`POST /encode/dense`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from engine.engine import Engine
+from engine.http import operations
+from engine.http.answers import answer
+from engine.http.dialects.native.fields import Body, Texts, shown
+from engine.operations.dense import Embed
+
+
+class DenseRequest(Body):
+    """Texts, and what they are: a `query` or a `passage`."""
+
+    texts: Texts
+    task: Literal["query", "passage"] | None = None
+    dimensions: int | None = None
+
+
+def router(engine: Engine) -> APIRouter:
+    """Return the route in front of `engine`."""
+    routes = APIRouter()
+
+    @routes.post("/encode/dense")
+    async def dense(body: DenseRequest, request: Request) -> Response:
+        found = await operations.run(
+            engine, Embed(body.texts, task=body.task, dimensions=body.dimensions), body, request
+        )
+        vectors = found.value.vectors
+        fields = {"vectors": vectors, "dim": vectors.shape[1] or None}
+        return answer(shown(fields, body.model, found.encoder, found.revision))
+
+    return routes

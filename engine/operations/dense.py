@@ -1,0 +1,64 @@
+"""Asked of dense encoders, and of whatever else makes one vector per text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from engine.errors import InvalidInput
+from engine.operations.inputs import check_texts
+from engine.operations.operation import Operation
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+TASKS = ("query", "passage")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Vectors, float32 (n, d), in the order of the inputs, and how many tokens the model read for them."""
+
+    vectors: NDArray[np.float32]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embed(Operation[Encoding]):
+    """One vector per text, or per list of the encoder's own token ids."""
+
+    inputs: Sequence[str] | Sequence[Sequence[int]]
+    task: str | None = None
+    """`query` or `passage`, for models that were trained with a prompt for each; None is the model's default."""
+    dimensions: int | None = None
+    """Keep so many leading dimensions and normalise again (Matryoshka)."""
+    field: str = "texts"
+
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "multi", "image_text")
+    part: ClassVar[str | None] = "text"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.inputs, str) or not self.inputs or isinstance(self.inputs[0], str):
+            check_texts(self.inputs, self.field)
+        if self.task is not None and self.task not in TASKS:
+            raise InvalidInput(f"task must be one of: {', '.join(TASKS)}.", param="task")
+        if self.dimensions is not None and (type(self.dimensions) is not int or self.dimensions < 1):
+            raise InvalidInput("dimensions must be a whole number, 1 or more.", param="dimensions")
+
+    @property
+    def size(self) -> int:
+        """How many texts."""
+        return len(self.inputs)
+
+    def nothing(self) -> Encoding:
+        """Return vectors of shape (0, 0)."""
+        import numpy as np
+
+        return Encoding(np.empty((0, 0), dtype=np.float32), 0)
+
+    def __call__(self, adapter: Any) -> Encoding:
+        """Return the vectors; raises InvalidInput for ids or dimensions that the model does not have."""
+        encoding: Encoding = adapter.encode(self.inputs, task=self.task, dimensions=self.dimensions)
+        return encoding

@@ -1,0 +1,78 @@
+"""Asked of sparse encoders, and of whatever else weighs the tokens of a vocabulary for each text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from engine.errors import InvalidInput
+from engine.operations.dense import TASKS
+from engine.operations.inputs import check_texts
+from engine.operations.operation import Operation
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseVector:
+    """The tokens that a text stands for and what each weighs: by falling weight, no token twice, none of weight zero."""
+
+    indices: NDArray[np.int32]
+    """Token ids, (k,)."""
+    weights: NDArray[np.float32]
+    """(k,), each above zero."""
+    tokens: tuple[str, ...]
+    """The tokens as the vocabulary writes them, such as `##ing` or `▁the`."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def by_token(self, decimals: int = 4) -> dict[str, float]:
+        """Return token -> weight by falling weight, rounded; what rounds to zero is left out.
+
+        Of two ids that the vocabulary writes alike, the heavier counts.
+        """
+        weights: dict[str, float] = {}
+        for token, weight in zip(self.tokens, self.weights.tolist(), strict=True):
+            if rounded := round(weight, decimals):
+                weights.setdefault(token, rounded)
+        return weights
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeSparse(Operation[tuple[SparseVector, ...]]):
+    """The weighted tokens of each text, or of each list of the encoder's own token ids."""
+
+    inputs: Sequence[str] | Sequence[Sequence[int]]
+    task: str | None = None
+    """`query` or `passage`, for models that treat the two differently; None is the model's default."""
+    top_k: int = 128
+    """Tokens kept of each text: the heaviest."""
+    field: str = "texts"
+
+    kinds: ClassVar[tuple[str, ...]] = ("sparse", "multi")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.inputs, str) or not self.inputs or isinstance(self.inputs[0], str):
+            check_texts(self.inputs, self.field)
+        if self.task is not None and self.task not in TASKS:
+            raise InvalidInput(f"task must be one of: {', '.join(TASKS)}.", param="task")
+        if type(self.top_k) is not int or self.top_k < 1:
+            raise InvalidInput("top_k must be a whole number, 1 or more.", param="top_k")
+
+    @property
+    def size(self) -> int:
+        """How many texts."""
+        return len(self.inputs)
+
+    def nothing(self) -> tuple[SparseVector, ...]:
+        """Return no vectors."""
+        return ()
+
+    def __call__(self, adapter: Any) -> tuple[SparseVector, ...]:
+        """Return one vector per text, in their order; raises InvalidInput for ids that the model does not have."""
+        vectors: tuple[SparseVector, ...] = adapter.encode_sparse(self.inputs, task=self.task, top_k=self.top_k)
+        return vectors

@@ -1,0 +1,66 @@
+"""The proxy of dense encoders: one vector per text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from engine.operations.dense import Embed
+from engine.proxies.proxy import Proxy
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+
+class DenseProxy(Proxy):
+    """One vector per text."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors; asking loads the encoder."""
+        return self._engine.call(self._name, lambda adapter: int(adapter.dimension))
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens read of one text, the rest is cut off; asking loads the encoder."""
+        limit: int | None = self._engine.call(self._name, lambda adapter: adapter.max_tokens)
+        return limit
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        task: str | None = None,
+        dimensions: int | None = None,
+        keep_alive: float | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the vectors of `texts`, float32 (n, d), normalised as the model says.
+
+        `task` is `query` or `passage`, for models with a prompt for each. `dimensions` keeps the leading ones and
+        normalises again (Matryoshka). `keep_alive` seconds take the place of the idle timeout from now on: 0 unloads
+        afterwards, negative stays. No texts give shape (0, 0) and load nothing. Raises InvalidInput, LoadFailed,
+        Unavailable, QueueFull or Closed.
+        """
+        return self._run(Embed(texts, task=task, dimensions=dimensions), keep_alive).vectors
+
+    @staticmethod
+    def similarity(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
+        """Return the cosines of every row of `a` (n, d) with every row of `b` (m, d): float32 (n, m)."""
+        import numpy as np
+
+        left, right = (np.atleast_2d(np.asarray(rows, dtype=np.float32)) for rows in (a, b))
+        tiny = np.finfo(np.float32).tiny
+        left = left / np.maximum(np.linalg.norm(left, axis=1, keepdims=True), tiny)
+        right = right / np.maximum(np.linalg.norm(right, axis=1, keepdims=True), tiny)
+        cosines: NDArray[np.float32] = left @ right.T
+        return cosines
+
+    @classmethod
+    def nearest(cls, query: ArrayLike, vectors: ArrayLike, k: int = 10) -> list[tuple[int, float]]:
+        """Return the `k` rows of `vectors` (m, d) nearest to `query` (d,): (row, cosine), best first."""
+        import numpy as np
+
+        cosines = cls.similarity(query, vectors)[0]
+        order = np.argsort(-cosines, kind="stable")[: max(k, 0)]
+        return [(int(row), float(cosines[row])) for row in order]

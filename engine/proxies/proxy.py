@@ -1,0 +1,61 @@
+"""The part that the proxies of every kind share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from engine.operations.operation import Operation
+from engine.state import EncoderView, Outcome
+
+T = TypeVar("T")
+
+
+class Caller(Protocol):
+    """What a proxy needs of the engine."""
+
+    def view(self, name: str) -> EncoderView:
+        """Return a snapshot of one encoder."""
+
+    def call(
+        self,
+        name: str,
+        operation: Callable[[Any], T],
+        used_by: str | None = None,
+        keep_alive: float | None = None,
+    ) -> T:
+        """Run `operation` on the encoder's adapter under a lease and return its result."""
+
+    def load(self, name: str) -> Outcome:
+        """Bring an encoder to its device and wait for it."""
+
+
+class Proxy:
+    """A lazy object for one encoder."""
+
+    def __init__(self, engine: Caller, name: str) -> None:
+        self._engine = engine
+        self._name = name
+
+    def __repr__(self) -> str:
+        view = self.peek()
+        return f"<{type(self).__name__} {view.name}: {view.status}>"
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are on their device now."""
+        return self.peek().awake
+
+    def peek(self) -> EncoderView:
+        """Return a snapshot; it loads nothing and resets no clock."""
+        return self._engine.view(self._name)
+
+    def warm(self) -> None:
+        """Bring the encoder to its device now; raises LoadFailed or Unavailable."""
+        self._engine.load(self._name)
+
+    def _run(self, operation: Operation[T], keep_alive: float | None = None) -> T:
+        """Return the operation's result; one about no items loads nothing."""
+        if not operation.size:
+            return operation.nothing()
+        return self._engine.call(self._name, operation, keep_alive=keep_alive)
