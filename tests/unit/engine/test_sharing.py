@@ -1,0 +1,168 @@
+"""Encoders that are the same model in the same way: one set of weights, each with a name and a status of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from engine_fakes import LIMIT, FakeClock, FakeReader, Shelf, config, encoder
+
+from engine.config import Config, EncoderConfig
+from engine.engine import Engine
+from engine.sharing import longest
+from engine.state import State
+from engine.terms import Terms
+
+
+def twin(name: str, **settings: Any) -> EncoderConfig:
+    return encoder(name, model="org/shared", **settings)
+
+
+class Bench:
+    def __init__(self, settings: Config) -> None:
+        self.shelf = Shelf()
+        self.clock = FakeClock()
+        self.engine = Engine(settings, adapter=self.shelf, reader=FakeReader(), clock=self.clock)
+
+    def use(self, name: str, used_by: str | None = None, keep_alive: float | None = None) -> None:
+        self.engine.call(name, lambda adapter: None, used_by, keep_alive)
+
+    @property
+    def states(self) -> dict[str, State]:
+        return {view.name: view.state for view in self.engine.views()}
+
+    @property
+    def loads(self) -> int:
+        return sum(adapter.calls.count("load") for built in self.shelf.built.values() for adapter in built)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench(config(twin("one"), twin("two"), encoder("other")))
+    yield bench
+    bench.engine.close()
+
+
+def test_two_encoders_on_one_model_are_loaded_once_and_counted_once(bench: Bench) -> None:
+    bench.use("one")
+    bench.use("two")
+    assert bench.loads == 1
+    assert list(bench.shelf.built) == ["one", "other"]
+    assert bench.states == {"one": State.ON_DEVICE, "two": State.ON_DEVICE, "other": State.UNLOADED}
+    assert [view.name for view in bench.engine._weights()] == ["one", "other"]
+
+
+def test_each_says_with_whom_it_shares(bench: Bench) -> None:
+    shared = {view.name: view.shared_with for view in bench.engine.views()}
+    assert shared == {"one": ("two",), "two": ("one",), "other": ()}
+
+
+def test_each_keeps_who_used_it_and_whether_it_runs(bench: Bench) -> None:
+    bench.use("one", "notes")
+    bench.use("two", "photos")
+    assert [bench.engine.view(name).last_used_by for name in ("one", "two")] == ["notes", "photos"]
+
+    seen: list[tuple[str, str]] = []
+
+    def look(adapter: object) -> None:
+        seen.extend((view.name, view.status) for view in bench.engine.views())
+
+    bench.engine.call("two", look)
+    assert dict(seen)["one"] == "idle"
+    assert dict(seen)["two"] == "running"
+
+
+@pytest.mark.parametrize(
+    "differs", [{"model": "org/else"}, {"device": "cuda:1"}, {"dtype": "float16"}, {"kind": "sparse"}]
+)
+def test_what_differs_in_more_than_its_name_has_weights_of_its_own(differs: dict[str, str]) -> None:
+    bench = Bench(config(twin("one"), replace(twin("two"), **differs)))
+    assert list(bench.shelf.built) == ["one", "two"]
+    assert bench.engine.view("one").shared_with == ()
+
+
+def test_code_of_a_model_runs_for_no_encoder_that_did_not_ask_for_it() -> None:
+    bench = Bench(config(twin("one", trust_remote_code=True), twin("two")))
+    assert list(bench.shelf.built) == ["one", "two"]
+
+
+def test_one_folder_in_two_spellings_is_one_model() -> None:
+    bench = Bench(config(encoder("one", model="/models/a"), encoder("two", model="/models/b/../a/")))
+    assert list(bench.shelf.built) == ["one"]
+
+
+def test_any_pin_pins_the_weights_and_only_the_last_unpin_frees_them(bench: Bench) -> None:
+    bench.use("one")
+    bench.engine.pin("one")
+    bench.engine.pin("two")
+    first = bench.engine.unpin("one")
+    assert (first.result, first.name) == ("done", "one")
+    assert first.reason == "two shares its weights and is pinned."
+    assert bench.engine.offload("one").result == "refused"
+    assert bench.engine.unpin("two").reason is None
+    assert bench.engine.offload("one").result == "done"
+
+
+def test_the_longest_timeout_wins_and_0_is_the_longest_of_all() -> None:
+    short, long = Terms(10.0, 100.0), Terms(60.0, 0.0)
+    assert longest([short, long]) == Terms(60.0, 0.0)
+    assert longest([Terms(0.0, 5.0), short]) == Terms(0.0, 100.0)
+
+
+def test_the_timeouts_of_the_settings_are_those_of_whoever_asks_for_more() -> None:
+    bench = Bench(config(twin("one", idle_timeout_seconds=5.0), twin("two", idle_timeout_seconds=90.0)))
+    assert [view.idle_timeout_seconds for view in bench.engine.views()] == [90.0, 90.0]
+    bench.engine.apply(config(twin("one", idle_timeout_seconds=5.0), twin("two", idle_timeout_seconds=7.0)))
+    assert [view.idle_timeout_seconds for view in bench.engine.views()] == [7.0, 7.0]
+
+
+def test_a_step_down_of_one_is_one_of_both_and_says_whose_it_was_asked_of(bench: Bench) -> None:
+    bench.use("one")
+    outcome = bench.engine.offload("two")
+    assert (outcome.name, outcome.result) == ("two", "done")
+    assert bench.states["one"] is bench.states["two"] is State.IN_RAM
+    assert {outcome.name for outcome in bench.engine.unload_all()} == {"one", "two", "other"}
+
+
+def test_taking_away_the_second_leaves_the_first_as_it_is(bench: Bench) -> None:
+    bench.use("two")
+    bench.engine.apply(config(twin("one"), encoder("other")))
+    assert bench.states == {"one": State.ON_DEVICE, "other": State.UNLOADED}
+    assert bench.loads == 1
+
+
+def test_taking_away_the_first_gives_the_second_weights_of_its_own(bench: Bench) -> None:
+    bench.use("one")
+    bench.engine.apply(config(twin("two")))
+    bench.use("two")
+    assert bench.engine.view("two").shared_with == ()
+    assert bench.loads == 2
+    assert bench.shelf.built["one"][0].weights == set()
+
+
+def test_a_second_one_that_is_added_joins_the_weights_that_are_up(bench: Bench) -> None:
+    bench.use("one")
+    bench.engine.apply(config(twin("one"), twin("two"), twin("three", pin=True), encoder("other")))
+    assert bench.states["three"] is State.ON_DEVICE
+    assert bench.engine.view("one").pinned
+    assert bench.loads == 1
+
+
+def test_a_pin_by_hand_outlives_settings_that_do_not_speak_of_it(bench: Bench) -> None:
+    bench.engine.pin("two")
+    bench.engine.apply(config(twin("one"), twin("two", idle_timeout_seconds=3.0), encoder("other")))
+    assert bench.engine.view("one").pinned
+    bench.engine.apply(config(twin("one"), encoder("other")))
+    assert not bench.engine.view("one").pinned
+
+
+def test_both_names_may_be_used_at_once_without_a_second_load(bench: Bench) -> None:
+    gate = bench.shelf["one"].hold("load")
+    futures = [bench.engine.submit(name, lambda adapter: None) for name in ("one", "two") * 4]
+    gate.reached()
+    gate.open()
+    for future in futures:
+        future.result(LIMIT)
+    assert bench.loads == 1
