@@ -17,8 +17,7 @@ from starlette.responses import Response
 from engine.configfile import Key, SettingsFile
 from engine.engine import Engine
 from engine.errors import SettingsError, SettingsForbidden
-from engine.http.answers import answer
-from engine.memory import Reading
+from engine.http.answers import answer, memory_fields
 from engine.naming import settings_key
 from engine.state import EncoderView, Outcome, together
 
@@ -66,7 +65,7 @@ def router(engine: Engine, settings: SettingsFile | None, version: str, on_quit:
 
     @routes.get("/admin/memory")
     async def memory() -> Response:
-        return answer(_memory(await asyncio.to_thread(engine.read_memory, detailed=True)))
+        return answer(memory_fields(await asyncio.to_thread(engine.read_memory, detailed=True)))
 
     @routes.post("/admin/components/{name}/{verb}")
     async def control(name: str, verb: str) -> Response:
@@ -168,14 +167,6 @@ def _component(view: EncoderView, now: float) -> dict[str, Any]:
         },
         "note": view.note,
         "ignored_options": view.ignored_options,
-    }
-
-
-def _memory(reading: Reading) -> dict[str, Any]:
-    return {
-        "process": {"rss": reading.rss, "private": reading.private, "swap": reading.swap},
-        "system": {"ram_total": reading.ram_total, "ram_available": reading.ram_available},
-        "devices": [asdict(device) for device in reading.devices],
     }
 
 

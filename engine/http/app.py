@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from engine.configfile import SettingsFile
 from engine.engine import Engine
 from engine.errors import PilotlightError
-from engine.http import admin
+from engine.http import admin, events
 from engine.http.dialects import native, openai
 from engine.http.security import Guard
 
@@ -36,6 +36,7 @@ def create_app(
     app.include_router(openai.router(engine))
     app.include_router(native.router(engine))
     app.include_router(admin.router(engine, settings, version, on_quit))
+    app.include_router(events.router(engine))
     app.exception_handler(PilotlightError)(_pilotlight_error)
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_error)

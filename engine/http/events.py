@@ -1,0 +1,76 @@
+"""`GET /admin/events`: what happens, as server-sent events, for as long as somebody listens.
+
+Source: the WHATWG HTML standard, "Server-sent events".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import StreamingResponse
+
+from engine.engine import Engine
+from engine.events import Downloading, Event, SettingsApplied, SettingsRefused, StateChanged
+from engine.http.answers import memory_fields
+
+_READING_SECONDS: Final = 1.0
+_MOST_WAITING: Final = 1000
+"""Events kept for a listener that does not read; then it is let go, and its client connects anew."""
+
+
+def router(engine: Engine) -> APIRouter:
+    """Return the route in front of `engine`."""
+    routes = APIRouter()
+
+    @routes.get("/admin/events")
+    async def events() -> StreamingResponse:
+        return StreamingResponse(_stream(engine), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    return routes
+
+
+async def _stream(engine: Engine) -> AsyncIterator[bytes]:
+    """Give every event as it comes, and a reading each second; ends with the connection."""
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def take(event: Event) -> None:
+        spelled = _spelled(event)
+        if spelled is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                loop.call_soon_threadsafe(waiting.put_nowait, spelled)
+
+    unsubscribe = engine.events.subscribe(take)
+    try:
+        read_at = loop.time()
+        while waiting.qsize() < _MOST_WAITING:
+            try:
+                yield await asyncio.wait_for(waiting.get(), max(0.0, read_at - loop.time()))
+            except TimeoutError:
+                read_at = loop.time() + _READING_SECONDS
+                yield _event("reading", memory_fields(await asyncio.to_thread(engine.read_memory)))
+    finally:
+        unsubscribe()
+
+
+def _spelled(event: Event) -> bytes | None:
+    match event:
+        case StateChanged(name, old, new, reason, error):
+            message = error.message if error else None
+            return _event("state", {"name": name, "old": old, "new": new, "reason": reason, "error": message})
+        case Downloading(name, download):
+            return _event("download", {"name": name, "bytes_done": download.done, "bytes_total": download.total})
+        case SettingsApplied():
+            return _event("settings", {"problem": None})
+        case SettingsRefused(error):
+            return _event("settings", {"problem": str(error)})
+    return None
+
+
+def _event(kind: str, fields: dict[str, Any]) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps(fields))
