@@ -61,7 +61,10 @@ class Encoder:
             measured=measured,
         )
         in_force = replace(config, pin=view.pinned)
-        ignored = ignored_options(in_force, hardware, device=view.chosen_device, streamable=view.streamable)
+        leader = next((other.config for other in sharers if other.leads), None)
+        ignored = ignored_options(
+            in_force, hardware, device=view.chosen_device, streamable=view.streamable, leader=leader
+        )
         view = replace(view, name=config.name, ignored_options=ignored)
         if not sharers:
             return view

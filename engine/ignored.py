@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from engine.budget import Budget
@@ -11,15 +13,32 @@ from engine.placement import CPU
 _DEFAULTS: Final = Hardware()
 
 
+_HELD: Final = {
+    "tag": "spaCy computes on the CPU, in its own way",
+    "axes": "axes are a small matrix; their base has the weights",
+    "plugin": "a plug-in decides that itself",
+}
+"""Kinds whose encoders are no torch weights of ours, and why what concerns those changes nothing for them."""
+_OF_WEIGHTS: Final = ("device", "dtype", "home", "stream_layers")
+_OF_SHARED_WEIGHTS: Final = ("home", "stream_layers")
+
+
 def ignored_options(
-    encoder: EncoderConfig, hardware: Hardware, *, device: str | None, streamable: bool | None
+    encoder: EncoderConfig,
+    hardware: Hardware,
+    *,
+    device: str | None,
+    streamable: bool | None,
+    leader: EncoderConfig | None = None,
 ) -> tuple[str, ...]:
     """Return a text `OPTION: WHY` for each option that differs from its default and changes nothing.
 
     `device` is the one that was chosen for the encoder (torch's name), wherever lack of room may have sent it since;
     `streamable` whether its model can run block by block. None means that this is not known before a load: then only
-    what is certain without it is told.
+    what is certain without it is told. `leader` is the encoder whose weights serve this one too.
     """
+    if encoder.kind in _HELD:
+        return _spelled(_held(encoder, hardware))
     if (encoder.device or hardware.device) == CPU:
         device = CPU
     why = {
@@ -30,8 +49,31 @@ def ignored_options(
         "home": _home(encoder, device),
         "idle_timeout_seconds": _idle_timeout(encoder, hardware),
         "unload_timeout_seconds": _unload_timeout(encoder, hardware, device),
+        **(_of_the_leader(encoder, leader) if leader is not None else {}),
     }
+    return _spelled(why)
+
+
+def _spelled(why: Mapping[str, str | None]) -> tuple[str, ...]:
     return tuple(f"{option}: {text}" for option, text in why.items() if text)
+
+
+def _held(encoder: EncoderConfig, hardware: Hardware) -> dict[str, str | None]:
+    default = EncoderConfig("", "", "", stream_layers=False)
+    in_force = replace(encoder, stream_layers=_value("stream_layers", encoder, hardware))
+    said = [option for option in _OF_WEIGHTS if getattr(in_force, option) != getattr(default, option)]
+    why: dict[str, str | None] = {
+        option: _HELD[encoder.kind] for option in said if (option, encoder.device) != ("device", CPU)
+    }
+    why["idle_timeout_seconds"] = _idle_timeout(encoder, hardware)
+    if encoder.unload_timeout_seconds is not None:
+        why["unload_timeout_seconds"] = "it has no rest in RAM: it is unloaded when its idle timeout has passed"
+    return why
+
+
+def _of_the_leader(encoder: EncoderConfig, leader: EncoderConfig) -> dict[str, str]:
+    differs = (option for option in _OF_SHARED_WEIGHTS if getattr(encoder, option) != getattr(leader, option))
+    return {option: f"it shares the weights of {leader.name}, whose {option} counts" for option in differs}
 
 
 def _eager_load(encoder: EncoderConfig, hardware: Hardware) -> str | None:

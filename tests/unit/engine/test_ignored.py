@@ -217,3 +217,21 @@ def test_more_knowledge_takes_nothing_back() -> None:
     assert early == {"eager_load", "idle_timeout_seconds"}
     for device, streamable in itertools.product(["cpu", "cuda:0", "mps"], [True, False]):
         assert early <= set(options(ignored(device, streamable, **settings)))
+
+
+@pytest.mark.parametrize("kind", ["tag", "axes", "plugin"])
+def test_what_concerns_weights_has_no_effect_on_what_has_none(kind: str) -> None:
+    encoder = replace(
+        PLAIN, kind=kind, home="pinned", dtype="float16", unload_timeout_seconds=60.0, stream_layers=False
+    )
+    told = ignored_options(encoder, Hardware(), device="cpu", streamable=None)
+    assert options(told) == ["dtype", "home", "stream_layers", "unload_timeout_seconds"]
+    assert ignored_options(replace(PLAIN, kind=kind), Hardware(), device=None, streamable=None) == ()
+    assert ignored_options(replace(PLAIN, kind=kind, device="cpu"), Hardware(), device=None, streamable=None) == ()
+
+
+def test_of_those_who_share_weights_the_leader_says_how_they_wait() -> None:
+    leader, other = replace(PLAIN, name="first", home="disk"), replace(PLAIN, stream_layers=None)
+    told = ignored_options(other, Hardware(), device="cuda:0", streamable=None, leader=leader)
+    assert told == ("home: it shares the weights of first, whose home counts",)
+    assert ignored_options(leader, Hardware(), device="cuda:0", streamable=None, leader=leader) == ()
