@@ -221,13 +221,12 @@ def test_more_knowledge_takes_nothing_back() -> None:
 
 @pytest.mark.parametrize("kind", ["tag", "axes", "plugin"])
 def test_what_concerns_weights_has_no_effect_on_what_has_none(kind: str) -> None:
-    encoder = replace(
-        PLAIN, kind=kind, home="pinned", dtype="float16", unload_timeout_seconds=60.0, stream_layers=False
-    )
-    told = ignored_options(encoder, Hardware(), device="cpu", streamable=None)
+    plain = replace(PLAIN, kind=kind)
+    asking = replace(plain, home="pinned", dtype="float16", unload_timeout_seconds=60.0, stream_layers=True)
+    told = ignored_options(asking, Hardware(), device="cpu", streamable=None)
     assert options(told) == ["dtype", "home", "stream_layers", "unload_timeout_seconds"]
-    assert ignored_options(replace(PLAIN, kind=kind), Hardware(), device=None, streamable=None) == ()
-    assert ignored_options(replace(PLAIN, kind=kind, device="cpu"), Hardware(), device=None, streamable=None) == ()
+    for silent in (plain, replace(plain, device="cpu"), replace(plain, stream_layers=False)):
+        assert ignored_options(silent, Hardware(), device=None, streamable=None) == ()
 
 
 def test_of_those_who_share_weights_the_leader_says_how_they_wait() -> None:
