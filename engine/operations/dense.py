@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.errors import InvalidInput
-from engine.operations.inputs import check_texts
+from engine.operations.inputs import check_count, check_task, check_texts_or_ids
 from engine.operations.operation import Operation
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-TASKS = ("query", "passage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +37,10 @@ class Embed(Operation[Encoding]):
     part: ClassVar[str | None] = "text"
 
     def __post_init__(self) -> None:
-        if isinstance(self.inputs, str) or not self.inputs or isinstance(self.inputs[0], str):
-            check_texts(self.inputs, self.field)
-        if self.task is not None and self.task not in TASKS:
-            raise InvalidInput(f"task must be one of: {', '.join(TASKS)}.", param="task")
-        if self.dimensions is not None and (type(self.dimensions) is not int or self.dimensions < 1):
-            raise InvalidInput("dimensions must be a whole number, 1 or more.", param="dimensions")
+        check_texts_or_ids(self.inputs, self.field)
+        check_task(self.task)
+        if self.dimensions is not None:
+            check_count(self.dimensions, "dimensions")
 
     @property
     def size(self) -> int:

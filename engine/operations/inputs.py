@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from engine.errors import InvalidInput
+
+TASKS: Final = ("query", "passage")
+"""What a text may be for, for models that treat the two differently."""
 
 
 def check_texts(values: object, field: str) -> None:
@@ -17,6 +21,29 @@ def check_texts(values: object, field: str) -> None:
         raise InvalidInput(f"{field} must be a list of texts.", param=field)
     for index, value in enumerate(values):
         check_text(value, f"{field}[{index}]", param=field)
+
+
+def check_texts_or_ids(values: object, field: str) -> None:
+    """Accept a list of texts, or a list of lists of token ids; which ids there are, only the model knows."""
+    is_list = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+    if not is_list or not values or not isinstance(values[0], list | tuple):  # type: ignore[index]
+        check_texts(values, field)
+        return
+    for index, ids in enumerate(values):  # type: ignore[arg-type, var-annotated]
+        if not isinstance(ids, list | tuple) or not all(type(one) is int for one in ids):
+            raise InvalidInput(f"{field}[{index}] is not a list of token ids, as {field}[0] is.", param=field)
+
+
+def check_task(task: object) -> None:
+    """Accept `query`, `passage` and None."""
+    if task is not None and task not in TASKS:
+        raise InvalidInput(f"task must be one of: {', '.join(TASKS)}.", param="task")
+
+
+def check_count(value: object, field: str) -> None:
+    """Accept a whole number, 1 or more."""
+    if type(value) is not int or value < 1:
+        raise InvalidInput(f"{field} must be a whole number, 1 or more.", param=field)
 
 
 def check_text(value: object, what: str, *, param: str | None = None) -> None:

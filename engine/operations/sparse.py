@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.errors import InvalidInput
-from engine.operations.dense import TASKS
-from engine.operations.inputs import check_texts
+from engine.operations.inputs import check_count, check_task, check_texts_or_ids
 from engine.operations.operation import Operation
 
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseVector:
-    """The tokens that a text stands for and what each weighs: by falling weight, no token twice, none of weight zero."""
+    """The tokens that a text stands for and what each weighs: by falling weight, none twice, none of weight zero."""
 
     indices: NDArray[np.int32]
     """Token ids, (k,)."""
@@ -56,12 +54,9 @@ class EncodeSparse(Operation[tuple[SparseVector, ...]]):
     kinds: ClassVar[tuple[str, ...]] = ("sparse", "multi")
 
     def __post_init__(self) -> None:
-        if isinstance(self.inputs, str) or not self.inputs or isinstance(self.inputs[0], str):
-            check_texts(self.inputs, self.field)
-        if self.task is not None and self.task not in TASKS:
-            raise InvalidInput(f"task must be one of: {', '.join(TASKS)}.", param="task")
-        if type(self.top_k) is not int or self.top_k < 1:
-            raise InvalidInput("top_k must be a whole number, 1 or more.", param="top_k")
+        check_texts_or_ids(self.inputs, self.field)
+        check_task(self.task)
+        check_count(self.top_k, "top_k")
 
     @property
     def size(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter, Request
+from pydantic import StrictInt
 from starlette.responses import Response
 
 from engine.engine import Engine
@@ -19,7 +20,7 @@ class DenseRequest(Body):
 
     texts: Texts
     task: Literal["query", "passage"] | None = None
-    dimensions: int | None = None
+    dimensions: StrictInt | None = None
 
 
 def router(engine: Engine) -> APIRouter:
@@ -28,9 +29,8 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/dense")
     async def dense(body: DenseRequest, request: Request) -> Response:
-        found = await operations.run(
-            engine, Embed(body.texts, task=body.task, dimensions=body.dimensions), body, request
-        )
+        operation = Embed(body.texts, task=body.task, dimensions=body.dimensions)
+        found = await operations.run(engine, operation, body, request)
         vectors = found.value.vectors
         fields = {"vectors": vectors, "dim": vectors.shape[1] or None}
         return answer(shown(fields, body.model, found.encoder, found.revision))

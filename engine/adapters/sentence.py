@@ -1,0 +1,187 @@
+"""What dense and sparse encoders share: sentence-transformers' way from texts, or token ids, into its modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final, TypeVar
+
+from engine.adapters.reading import in_order_of_length
+from engine.adapters.texts import checked_ids, frame_of, key_of, own_ids, shortened
+from engine.adapters.torch_adapter import TorchAdapter
+from engine.errors import InvalidInput
+
+_TASKS: Final[Mapping[str | None, dict[str, Any]]] = {
+    None: {},
+    "query": {"task": "query"},
+    "passage": {"task": "document"},
+}
+"""Our tasks as the library calls them."""
+_PROMPTS: Final = {"query": ("query",), "passage": ("document", "passage", "corpus")}
+"""Names that models give to the prompt of each task, in the order in which the library looks for them."""
+_NO_LIMIT: Final = 10**9
+"""Tokens from which on a limit stands for none; transformers says 10^30, static embeddings infinity."""
+
+T = TypeVar("T")
+Features = dict[str, Any]
+
+
+class SentenceAdapter(TorchAdapter):
+    """A model of sentence-transformers that makes one result of each text."""
+
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "sentence_transformers")
+
+    _key: tuple[Any, str | None] | None = None
+    """A tokenizer and the digest of it."""
+
+    def _import_library(self) -> str:
+        import sentence_transformers
+        import transformers
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        return f"sentence-transformers {sentence_transformers.__version__}, transformers {transformers.__version__}"
+
+    def _metadata(self) -> dict[str, Any]:
+        # The library would name its own choice where the model names none.
+        similarity = self._module._similarity_fn_name
+        known = {"dimension": self._dimension, "max_tokens": self.max_tokens, "similarity": similarity}
+        return {key: value for key, value in known.items() if value is not None}
+
+    @property
+    def _dimension(self) -> int | None:
+        dimension: int | None = self._module.get_embedding_dimension()
+        return dimension
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens that the model reads of one text; the rest is cut off."""
+        return _limit(self._module)
+
+    @property
+    def tokenizer_key(self) -> str | None:
+        """A digest: where two adapters have equal ones, `tokenize` without a prompt gives equal ids; None = unknown."""
+        tokenizer = self._module.tokenizer
+        if self._key is None or self._key[0] is not tokenizer:
+            first = self._module[0]
+            readers = [route[0] for route in first.sub_modules.values()] if hasattr(first, "sub_modules") else [first]
+            # A chat template stands around what these read, so that ids of the bare text are not theirs.
+            bare = all("message" not in getattr(reader, "modalities", ()) for reader in readers)
+            keys = {key_of(reader.tokenizer) for reader in readers}
+            self._key = (tokenizer, keys.pop() if bare and len(keys) == 1 else None)
+        return self._key[1]
+
+    def prompt(self, task: str | None = None) -> str:
+        """Return what the model's configuration puts in front of every text of a task; "" for nothing.
+
+        Source: sentence-transformers' `encode_query` and `encode_document`, but for a prompt that is empty there: the
+        library gives every model an empty `document` prompt, which must not hide the `passage` prompt of its own.
+        """
+        prompts: dict[str, str | None] = self._module.prompts
+        if task is None:
+            return prompts.get(self._module.default_prompt_name) or ""
+        return next((prompts[name] or "" for name in _PROMPTS[task] if prompts.get(name)), "")
+
+    def tokenize(self, text: str, task: str | None = None) -> list[int]:
+        """Return the ids of `text` behind the prompt of `task`, without special tokens and uncut, for `encode`.
+
+        Of a very long text there are only more than the model reads. Raises InvalidInput.
+        """
+        reader = self._reader(task)
+        _tokenizer_of(reader)
+        return own_ids(self.prompt(task) + text, reader.tokenizer, _limit(reader))
+
+    def _each(
+        self,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        task: str | None,
+        compute: Callable[[Features], Sequence[T]],
+    ) -> tuple[list[T], int]:
+        """Return what `compute` makes of each input, batch by batch on the device, and how many tokens were read.
+
+        `compute` gets a batch as features for the module and runs in inference mode.
+        """
+        import torch
+
+        reader = self._reader(task)
+        rows: list[Any]
+        prepare: Callable[[list[Any]], Features]
+        if inputs and not isinstance(inputs[0], str):
+            rows, prepare = self._rows_of_ids(inputs, reader, task)
+        else:
+            limit = _limit(reader)
+            rows = [text if limit is None else shortened(str(text), reader.tokenizer, limit) for text in inputs]
+            prepare = partial(self._module.preprocess, prompt=self.prompt(task) or None, **self._task(task))
+        lengths = [len(row) for row in rows]
+
+        def run(size: int) -> tuple[list[T], int]:
+            found: dict[int, T] = {}
+            tokens = 0
+            for batch in in_order_of_length(lengths, size):
+                features = prepare([rows[index] for index in batch])
+                tokens += _tokens(features)
+                with torch.inference_mode():
+                    results = compute({key: self._there(value) for key, value in features.items()})
+                found.update(zip(batch, results, strict=True))
+            return [found[index] for index in range(len(rows))], tokens
+
+        return self._in_batches(run, len(rows))
+
+    @staticmethod
+    def _task(task: str | None) -> dict[str, Any]:
+        """What the library's calls are told of a task."""
+        return _TASKS[task]
+
+    def _there(self, value: Any) -> Any:
+        return value.to(self._device) if hasattr(value, "to") else value
+
+    def _reader(self, task: str | None) -> Any:
+        """The module that reads texts: the first, or the one that a router chooses for the task."""
+        first = self._module[0]
+        if not hasattr(first, "sub_modules"):
+            return first
+        try:
+            route = first._resolve_route(modality="text", **self._task(task))
+        except ValueError as error:
+            raise InvalidInput(
+                f"{self._config.name} has no way for {task or 'texts without a task'}.",
+                param="task",
+                next_step=f"It has: {', '.join(first.sub_modules)}.",
+            ) from error
+        return first.sub_modules[route][0]
+
+    def _rows_of_ids(
+        self, inputs: Sequence[Any], reader: Any, task: str | None
+    ) -> tuple[list[list[int]], Callable[[list[Any]], Features]]:
+        """Lists of ids as the model reads them, and what makes features of a batch of them."""
+        tokenizer, limit = _tokenizer_of(reader), _limit(reader)
+        # The module's own, because some ask the tokenizer for no special tokens.
+        whole = reader.preprocess(["a"], **self._task(task))["input_ids"][0].tolist()
+        frame = frame_of(whole, own_ids("a", tokenizer, None))
+        rows = [checked_ids(ids, index, tokenizer, limit, frame) for index, ids in enumerate(inputs)]
+        prompt = self.prompt(task) if task else ""
+        # Some models leave their prompt out of the pooling.
+        more = {"prompt_length": reader.preprocess([""], prompt=prompt).get("prompt_length")} if prompt else {}
+
+        def features(batch: list[list[int]]) -> Features:
+            padded = tokenizer.pad({"input_ids": batch}, return_tensors="pt")
+            return {**padded, **{key: value for key, value in more.items() if value is not None}}
+
+        return rows, features
+
+
+def _limit(reader: Any) -> int | None:
+    limit = getattr(reader, "max_seq_length", None)
+    return None if limit is None or limit > _NO_LIMIT else int(limit)
+
+
+def _tokenizer_of(reader: Any) -> Any:
+    """The reader's tokenizer, if it is one of transformers'."""
+    if not hasattr(reader.tokenizer, "pad"):
+        raise InvalidInput("This encoder reads texts and no token ids.", param="input", next_step="Send text.")
+    return reader.tokenizer
+
+
+def _tokens(features: Features) -> int:
+    mask = features.get("attention_mask")
+    return int(features["input_ids"].numel() if mask is None else mask.sum())

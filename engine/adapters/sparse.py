@@ -1,0 +1,118 @@
+"""Sparse encoders through sentence-transformers: how much each token of a vocabulary weighs for a text (SPLADE)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from engine.adapters.sentence import Features, SentenceAdapter
+from engine.errors import LoadFailed
+from engine.operations.sparse import SparseVector
+
+if TYPE_CHECKING:
+    import torch
+
+_LOGITS_BYTES: Final = 256 * 1024**2
+"""Bytes of logits at once, as float32: of 32 texts of 512 tokens over 30,000 tokens they would take 2 GB."""
+
+
+class SparseAdapter(SentenceAdapter):
+    """A `SparseEncoder`."""
+
+    def _construct(self, folder: Path) -> Any:
+        from sentence_transformers import SparseEncoder
+
+        model = SparseEncoder(
+            str(folder),
+            device="cpu",
+            local_files_only=True,
+            trust_remote_code=self._config.trust_remote_code,
+            # "auto" keeps the files' element type, whatever the library's default.
+            model_kwargs={"dtype": "auto"},
+        )
+        if _has_latents(model) and not _says_so(folder):
+            raise LoadFailed(
+                f"{self._config.name} is no sparse encoder: the library would add a layer of random weights to it.",
+                next_step='Name a SPLADE model, or write kind = "dense" for it in the settings.',
+            )
+        return model.eval()
+
+    @property
+    def _dimension(self) -> int | None:
+        # Asked before its first use the library names the width of the hidden layers.
+        body = None if _has_latents(self._module) else self._module.transformers_model
+        return super()._dimension if body is None else getattr(body.config, "vocab_size", None)
+
+    def encode_sparse(
+        self,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        task: str | None = None,
+        top_k: int = 128,
+    ) -> tuple[SparseVector, ...]:
+        """Return the `top_k` heaviest tokens of each text, or of each list of this model's own token ids.
+
+        `task` is `query` or `passage`: the text gets the model's own prompt for it and goes the model's own way, which
+        for queries may be a mere table of weights. In ids the prompt stands already, as `tokenize` returns them. Raises
+        InvalidInput.
+        """
+        most = self._module.max_active_dims
+        kwargs = self._task(task) | ({} if most is None else {"max_active_dims": most})
+        count = top_k if most is None else min(top_k, most)
+
+        def compute(features: Features) -> list[SparseVector]:
+            return [
+                vector
+                for part in self._parts(features)
+                for vector in self._vectors(self._module(part, **kwargs)["sentence_embedding"], count)
+            ]
+
+        # Of each batch at once: all texts over the whole vocabulary may be hundreds of megabytes.
+        vectors, _ = self._each(inputs, task, compute)
+        return tuple(vectors)
+
+    def _parts(self, features: Features) -> Iterator[Features]:
+        """The features of a batch in parts whose logits fit."""
+        import torch
+
+        count, width = features["input_ids"].shape
+        rows = max(1, _LOGITS_BYTES // (4 * width * (self._dimension or 1)))
+        for start in range(0, count, rows):
+            yield {
+                key: value[start : start + rows] if isinstance(value, torch.Tensor) else value
+                for key, value in features.items()
+            }
+
+    def _vectors(self, weights: torch.Tensor, count: int) -> list[SparseVector]:
+        import numpy as np
+
+        heaviest, ids = weights.float().topk(min(count, weights.shape[1]))
+        found = []
+        for row, indices in zip(heaviest.cpu().numpy(), ids.cpu().numpy().astype(np.int32), strict=True):
+            order = np.lexsort((indices, -row))[: np.count_nonzero(row > 0)]
+            kept = indices[order]
+            found.append(SparseVector(kept, row[order], self._written(kept.tolist())))
+        return found
+
+    def _written(self, ids: list[int]) -> tuple[str, ...]:
+        """The tokens of `ids` as the vocabulary writes them; of latents, which no text stands for, their numbers."""
+        if _has_latents(self._module):
+            return tuple(map(str, ids))
+        tokens = self._module.tokenizer.convert_ids_to_tokens(ids)
+        # A model may have more rows than its tokenizer has tokens.
+        return tuple(token or f"<{index}>" for index, token in zip(ids, tokens, strict=True))
+
+
+def _has_latents(model: Any) -> bool:
+    """Whether the weights are of latents that an autoencoder has learned (CSR), and not of tokens."""
+    from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
+
+    return any(isinstance(module, SparseAutoEncoder) for module in model)
+
+
+def _says_so(folder: Path) -> bool:
+    """Whether the folder itself names an autoencoder among its modules."""
+    listed = folder / "modules.json"
+    return listed.is_file() and any("SparseAutoEncoder" in module["type"] for module in json.loads(listed.read_text()))
