@@ -1,0 +1,100 @@
+"""Classifiers through transformers: the probabilities of a model's own labels for a text or a pair of texts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.adapters.reading import in_order_of_length, reading_limit
+from engine.adapters.texts import shortened
+from engine.adapters.torch_adapter import TorchAdapter
+from engine.errors import Unavailable
+from engine.operations.classify import Classification, Inputs
+from engine.operations.probability import sigmoid, softmax
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class ClassifyAdapter(TorchAdapter):
+    """An `AutoModelForSequenceClassification` and its tokenizer."""
+
+    _limit: int | None = None
+    _reads: frozenset[str] = frozenset()
+    """Which of a tokenizer's features the model takes."""
+
+    def _import_library(self) -> str:
+        import transformers
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        return f"transformers {transformers.__version__}"
+
+    def _construct(self, folder: Path) -> Any:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        trusted = {"local_files_only": True, "trust_remote_code": self._config.trust_remote_code}
+        # "auto" keeps the files' element type, whatever the library's default.
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), dtype="auto", output_loading_info=True, **trusted
+        )
+        if report["missing_keys"]:
+            raise Unavailable(
+                f"The files of {self._config.model} hold no weights for {', '.join(sorted(report['missing_keys'])[:3])}"
+                ": it is no classifier.",
+                next_step="Set `model` to one that was trained for classification, or mend `kind` in the settings.",
+            )
+        # Where `unload` drops it with everything else.
+        model.tokenizer = AutoTokenizer.from_pretrained(str(folder), **trusted)
+        self._limit = reading_limit(model, model.tokenizer)
+        self._reads = frozenset(inspect.signature(model.forward).parameters)
+        return model.eval()
+
+    def _metadata(self) -> dict[str, Any]:
+        return {"labels": list(self.labels), "max_tokens": self.max_tokens}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The model's own labels, in its order."""
+        names = self._module.config.id2label
+        return tuple(str(names[index]) for index in range(self._module.config.num_labels))
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens that the model reads of a text, or of a pair together, of which the longer one is cut."""
+        return self._limit
+
+    def classify(self, inputs: Inputs) -> Classification:
+        """Return how probable each label is: softmax; sigmoid for a single logit and for labels that go together."""
+        import numpy as np
+        import torch
+
+        short = cache(lambda text: shortened(text, self._module.tokenizer, self._limit))
+        rows = [(short(item),) if isinstance(item, str) else tuple(map(short, item)) for item in inputs]
+        lengths = [sum(map(len, row)) for row in rows]
+
+        def classify(size: int) -> tuple[NDArray[np.float32], int]:
+            logits, tokens = np.empty((len(rows), self._module.config.num_labels), dtype=np.float32), 0
+            for batch in in_order_of_length(lengths, size):
+                features = self._features([rows[index] for index in batch])
+                tokens += int(features["attention_mask"].sum())
+                known = {key: value.to(self._device) for key, value in features.items() if key in self._reads}
+                with torch.inference_mode():
+                    logits[batch] = self._module(**known).logits.float().cpu().numpy()
+            return logits, tokens
+
+        logits, tokens = self._in_batches(classify, len(rows))
+        return Classification(self.labels, self._probabilities(logits), logits, tokens)
+
+    def _features(self, rows: Sequence[tuple[str, ...]]) -> Any:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        cut = {"truncation": self._limit is not None, "max_length": self._limit}
+        return self._module.tokenizer(*columns, padding=True, return_tensors="pt", **cut)
+
+    def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        together = self._module.config.problem_type == "multi_label_classification"
+        return sigmoid(logits) if together or logits.shape[1] == 1 else softmax(logits)

@@ -1,0 +1,79 @@
+"""`POST /encode/classify`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import Field, PlainValidator, StrictStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+from starlette.responses import Response
+
+from engine.engine import Engine
+from engine.http import operations
+from engine.http.answers import answer
+from engine.http.dialects.native.fields import Body, Texts, shown
+from engine.operations.classify import Classification, Classify, ZeroShot
+from engine.operations.operation import Operation
+
+
+def _pairs(value: object) -> list[list[str]]:
+    if isinstance(value, list) and all(isinstance(pair, list) and [*map(type, pair)] == [str, str] for pair in value):
+        return value
+    raise PydanticCustomError("pairs", "must be a list of pairs of texts")
+
+
+Pairs = Annotated[list[list[str]], PlainValidator(_pairs, json_schema_input_type=list[list[str]])]
+
+
+class ClassifyRequest(Body):
+    """Texts or pairs of texts; with `candidate_labels`, texts and the labels to choose from.
+
+    The names of these are those of the hub's inference API for zero-shot classification.
+    """
+
+    texts: Texts | None = None
+    pairs: Pairs | None = Field(default=None, validate_default=True)
+    candidate_labels: Texts | None = None
+    hypothesis_template: StrictStr = "This example is {}."
+    multi_label: bool = False
+
+    @field_validator("pairs", mode="after")
+    @classmethod
+    def _one_of_both(cls, pairs: list[list[str]] | None, info: ValidationInfo) -> list[list[str]] | None:
+        if (pairs is None) == (info.data.get("texts") is None) and "texts" in info.data:
+            raise PydanticCustomError("pairs", "give either pairs or texts")
+        return pairs
+
+    @field_validator("candidate_labels", mode="after")
+    @classmethod
+    def _beside_texts(cls, labels: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if labels is not None and info.data.get("pairs") is not None:
+            raise PydanticCustomError("labels", "they go with texts, not with pairs")
+        return labels
+
+    @property
+    def operation(self) -> Operation[Classification]:
+        """What is asked for; raises InvalidInput."""
+        if self.texts is None:
+            return Classify([(first, second) for first, second in self.pairs or ()], field="pairs")
+        if self.candidate_labels is None:
+            return Classify(self.texts, field="texts")
+        return ZeroShot(self.texts, self.candidate_labels, self.hypothesis_template, self.multi_label)
+
+
+def router(engine: Engine) -> APIRouter:
+    """Return the route in front of `engine`."""
+    routes = APIRouter()
+
+    @routes.post("/encode/classify")
+    async def classify(body: ClassifyRequest, request: Request) -> Response:
+        found = await operations.run(engine, body.operation, body, request)
+        fields = {"labels": _named(found.value)}
+        return answer(shown(fields, body.model, found.encoder, found.revision))
+
+    return routes
+
+
+def _named(found: Classification) -> list[dict[str, Any]]:
+    return [dict(zip(found.labels, row, strict=True)) for row in found.probabilities]

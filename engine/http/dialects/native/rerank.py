@@ -1,0 +1,58 @@
+"""`POST /encode/rerank` and `POST /encode/splice`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import PlainValidator, StrictStr
+from pydantic_core import PydanticCustomError
+from starlette.responses import Response
+
+from engine.engine import Engine
+from engine.http import operations
+from engine.http.answers import answer
+from engine.http.dialects.native.fields import Body, Texts, shown
+from engine.operations.rerank import Score, Splice
+
+
+def _groups(value: object) -> list[list[str]]:
+    if isinstance(value, list) and all(isinstance(group, list) and {*map(type, group)} <= {str} for group in value):
+        return value
+    raise PydanticCustomError("groups", "must be a list of lists of texts")
+
+
+class RerankRequest(Body):
+    """A query, and the texts whose relevance to it is asked for."""
+
+    query: StrictStr
+    texts: Texts
+
+
+class SpliceRequest(Body):
+    """A query, and groups of fragments of which the relevant ones are kept, at least `min_kept` of each group."""
+
+    query: StrictStr
+    fragments: Annotated[list[list[str]], PlainValidator(_groups, json_schema_input_type=list[list[str]])]
+    threshold: float = 0.5
+    min_kept: int = 2
+
+
+def router(engine: Engine) -> APIRouter:
+    """Return the routes in front of `engine`."""
+    routes = APIRouter()
+
+    @routes.post("/encode/rerank")
+    async def rerank(body: RerankRequest, request: Request) -> Response:
+        found = await operations.run(engine, Score(body.query, body.texts, field="texts"), body, request)
+        fields = {"scores": found.value.scores}
+        return answer(shown(fields, body.model, found.encoder, found.revision))
+
+    @routes.post("/encode/splice")
+    async def splice(body: SpliceRequest, request: Request) -> Response:
+        operation = Splice(body.query, body.fragments, body.threshold, body.min_kept)
+        found = await operations.run(engine, operation, body, request)
+        fields = {"kept": found.value.kept, "scores": found.value.scores}
+        return answer(shown(fields, body.model, found.encoder, found.revision))
+
+    return routes

@@ -1,0 +1,143 @@
+"""Asked of classifiers: which of the model's own labels fit a text or a pair of texts, or which of any labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from engine.errors import InvalidInput
+from engine.operations.inputs import check_text, check_texts
+from engine.operations.operation import Operation
+from engine.operations.probability import softmax
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Inputs = Sequence[str] | Sequence[tuple[str, str]]
+"""Texts, or pairs of them (premise and hypothesis); never both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """How probable each label is for each input, in the order of the inputs."""
+
+    labels: tuple[str, ...]
+    """The columns: the model's own labels in its order, or those that were asked for."""
+    probabilities: NDArray[np.float32]
+    """(n, labels), 0 to 1; each row adds up to 1 where the labels exclude each other."""
+    logits: NDArray[np.float32]
+    """(n, labels), what the probabilities were made of."""
+    tokens: int
+    """How many tokens the model read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classify(Operation[Classification]):
+    """The probabilities of the model's own labels, for texts or for pairs of texts."""
+
+    inputs: Inputs
+    field: str = "inputs"
+
+    kinds: ClassVar[tuple[str, ...]] = ("classify",)
+
+    def __post_init__(self) -> None:
+        items: Any = self.inputs
+        if isinstance(items, str) or not isinstance(items, Sequence) or all(isinstance(item, str) for item in items):
+            check_texts(items, self.field)
+            return
+        if any(isinstance(item, str) for item in items):
+            raise InvalidInput(
+                f"{self.field} mixes texts and pairs of texts.", param=self.field, next_step="Send two requests."
+            )
+        for index, pair in enumerate(items):
+            if not isinstance(pair, Sequence) or len(pair) != 2:
+                raise InvalidInput(f"{self.field}[{index}] is not a pair of texts.", param=self.field)
+            for side, text in enumerate(pair):
+                check_text(text, f"{self.field}[{index}][{side}]", param=self.field)
+
+    @property
+    def size(self) -> int:
+        """How many texts or pairs."""
+        return len(self.inputs)
+
+    def nothing(self) -> Classification:
+        """Return probabilities of shape (0, 0), without labels."""
+        import numpy as np
+
+        none = np.empty((0, 0), dtype=np.float32)
+        return Classification((), none, none, 0)
+
+    def __call__(self, adapter: Any) -> Classification:
+        """Return the probabilities."""
+        found: Classification = adapter.classify(self.inputs)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroShot(Operation[Classification]):
+    """The probabilities of any labels: each is put to an NLI model as a hypothesis, with the text as its premise.
+
+    The maths are those of transformers' pipeline "zero-shot-classification" (Yin et al. 2019, arXiv:1909.00161).
+    """
+
+    texts: Sequence[str]
+    labels: Sequence[str]
+    template: str = "This example is {}."
+    """The hypothesis; a label takes the place of the braces."""
+    multi_label: bool = False
+    """Each label is judged by itself, against its contradiction; else they share a probability of 1."""
+    field: str = "texts x labels"
+
+    kinds: ClassVar[tuple[str, ...]] = Classify.kinds
+
+    def __post_init__(self) -> None:
+        check_texts(self.texts, "texts")
+        check_texts(self.labels, "labels")
+        if not self.labels or len(set(self.labels)) < len(self.labels):
+            raise InvalidInput("labels must be at least one text, each another one.", param="labels")
+        check_text(self.template, "template")
+        if "{}" not in self.template:
+            raise InvalidInput("template has no {} for the label.", param="template")
+
+    @property
+    def size(self) -> int:
+        """How many pairs the model reads: each text with each label."""
+        return len(self.texts) * len(self.labels)
+
+    def nothing(self) -> Classification:
+        """Return probabilities of shape (0, labels)."""
+        import numpy as np
+
+        none = np.empty((0, len(self.labels)), dtype=np.float32)
+        return Classification(tuple(self.labels), none, none, 0)
+
+    def __call__(self, adapter: Any) -> Classification:
+        """Return the probabilities; raises InvalidInput where the model has no label for entailment."""
+        yes, no = entailment(adapter.labels)
+        hypotheses = [self.template.replace("{}", label) for label in self.labels]
+        found = adapter.classify([(text, hypothesis) for text in self.texts for hypothesis in hypotheses])
+        logits = found.logits.reshape(len(self.texts), len(self.labels), -1)
+        if self.multi_label or len(self.labels) == 1:
+            probabilities = softmax(logits[..., [no, yes]])[..., 1]
+        else:
+            probabilities = softmax(logits[..., yes])
+        return Classification(tuple(self.labels), probabilities, logits[..., yes], found.tokens)
+
+
+def entailment(labels: Sequence[str]) -> tuple[int, int]:
+    """Return which of an NLI model's labels means entailment, and which contradiction.
+
+    Where no name begins with "contradict", that is the last one if entailment is the first, else the first: so does
+    transformers. Raises InvalidInput where no name begins with "entail".
+    """
+    names = [label.lower() for label in labels]
+    yes = next((index for index, name in enumerate(names) if name.startswith("entail")), None)
+    if yes is None or len(names) < 2:
+        raise InvalidInput(
+            f"The labels of this model are {', '.join(labels)}: none of them is entailment.",
+            next_step="Any labels can be put only to a model for natural language inference (NLI).",
+        )
+    otherwise = len(names) - 1 if yes == 0 else 0
+    return yes, next((index for index, name in enumerate(names) if name.startswith("contradict")), otherwise)

@@ -1,0 +1,176 @@
+"""Asked of rerankers: how relevant documents are to a query, which are the best, and which to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from engine.errors import InvalidInput
+from engine.operations.inputs import check_text, check_texts
+from engine.operations.operation import Operation
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The relevance of documents to a query, in the order of the documents."""
+
+    scores: NDArray[np.float32]
+    """(n,), the probability of relevance, 0 to 1."""
+    raw: NDArray[np.float32]
+    """(n,), the same as log-odds: the logit of a head with one, the difference of the two of a head with two."""
+    tokens: int
+    """How many tokens the model read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The best documents by falling relevance, equal ones in the order in which they came."""
+
+    indices: NDArray[np.int64]
+    """(k,), where each stood among the documents."""
+    scores: NDArray[np.float32]
+    """(k,), the probability of relevance, 0 to 1."""
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spliced:
+    """What is kept of each group of fragments, and the relevance of every fragment."""
+
+    kept: tuple[tuple[int, ...], ...]
+    """Per group the indices of the kept fragments, rising."""
+    scores: tuple[NDArray[np.float32], ...]
+    """Per group (n,), the probability of relevance, 0 to 1."""
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score(Operation[Scores]):
+    """The relevance of each document to the query."""
+
+    query: str
+    documents: Sequence[str]
+    field: str = "documents"
+
+    kinds: ClassVar[tuple[str, ...]] = ("rerank",)
+
+    def __post_init__(self) -> None:
+        check_text(self.query, "query")
+        check_texts(self.documents, self.field)
+
+    @property
+    def size(self) -> int:
+        """How many documents."""
+        return len(self.documents)
+
+    def nothing(self) -> Scores:
+        """Return scores of shape (0,)."""
+        import numpy as np
+
+        return Scores(np.empty(0, dtype=np.float32), np.empty(0, dtype=np.float32), 0)
+
+    def __call__(self, adapter: Any) -> Scores:
+        """Return the scores."""
+        scores: Scores = adapter.score(self.query, self.documents)
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class ReRank(Operation[Ranking]):
+    """The documents by falling relevance to the query, the best `k` of them."""
+
+    query: str
+    documents: Sequence[str]
+    k: int | None = None
+    """How many; None = all."""
+    field: str = "documents"
+
+    kinds: ClassVar[tuple[str, ...]] = Score.kinds
+
+    def __post_init__(self) -> None:
+        Score(self.query, self.documents, self.field)
+        if self.k is not None and (type(self.k) is not int or self.k < 1):
+            raise InvalidInput("k must be a whole number, 1 or more.", param="k")
+
+    @property
+    def size(self) -> int:
+        """How many documents."""
+        return len(self.documents)
+
+    def nothing(self) -> Ranking:
+        """Return a ranking of shape (0,)."""
+        return ranked(Score(self.query, ()).nothing(), self.k)
+
+    def __call__(self, adapter: Any) -> Ranking:
+        """Return the ranking."""
+        return ranked(adapter.score(self.query, self.documents), self.k)
+
+
+@dataclass(frozen=True, slots=True)
+class Splice(Operation[Spliced]):
+    """The fragments of each group that are relevant to the query, in their order."""
+
+    query: str
+    fragments: Sequence[Sequence[str]]
+    threshold: float = 0.5
+    """The probability of relevance from which on a fragment is kept, 0 to 1."""
+    min_kept: int = 2
+    """How many of each group are kept at least, the most relevant ones; a smaller group is kept whole."""
+    field: str = "fragments"
+
+    kinds: ClassVar[tuple[str, ...]] = Score.kinds
+
+    def __post_init__(self) -> None:
+        check_text(self.query, "query")
+        if isinstance(self.fragments, str) or not isinstance(self.fragments, Sequence):
+            raise InvalidInput(f"{self.field} must be a list of lists of texts.", param=self.field)
+        for index, group in enumerate(self.fragments):
+            check_texts(group, f"{self.field}[{index}]")
+        if type(self.threshold) not in (int, float) or not 0 <= self.threshold <= 1:
+            raise InvalidInput("threshold must be a number from 0 to 1.", param="threshold")
+        if type(self.min_kept) is not int or self.min_kept < 0:
+            raise InvalidInput("min_kept must be a whole number, 0 or more.", param="min_kept")
+
+    @property
+    def size(self) -> int:
+        """How many fragments, of all groups together."""
+        return sum(map(len, self.fragments))
+
+    def nothing(self) -> Spliced:
+        """Return the groups, each empty."""
+        return self._spliced(Score(self.query, ()).nothing())
+
+    def __call__(self, adapter: Any) -> Spliced:
+        """Return what is kept; all groups are scored in one go."""
+        flat = [fragment for group in self.fragments for fragment in group]
+        return self._spliced(adapter.score(self.query, flat))
+
+    def _spliced(self, found: Scores) -> Spliced:
+        import numpy as np
+
+        ends = np.cumsum([len(group) for group in self.fragments], dtype=np.int64)
+        groups = tuple(np.split(found.scores, ends)[:-1])
+        kept = tuple(selected(group, self.threshold, self.min_kept) for group in groups)
+        return Spliced(kept, groups, found.tokens)
+
+
+def ranked(found: Scores, k: int | None = None) -> Ranking:
+    """Return the best `k` by falling log-odds, which still differ where probabilities are rounded to 1."""
+    import numpy as np
+
+    order = np.argsort(-found.raw, kind="stable")[:k]
+    return Ranking(order.astype(np.int64), found.scores[order], found.tokens)
+
+
+def selected(scores: ArrayLike, threshold: float, min_kept: int) -> tuple[int, ...]:
+    """Return the rising indices of the `scores` (n,) that reach `threshold`, and in any case of the `min_kept` best."""
+    import numpy as np
+
+    values = np.asarray(scores, dtype=np.float32)
+    count = max(int(np.count_nonzero(values >= np.float32(threshold))), min_kept)
+    return tuple(sorted(int(index) for index in np.argsort(-values, kind="stable")[:count]))

@@ -1,0 +1,135 @@
+"""The native route of classifiers, in front of an engine whose classifier is a fake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from http_fakes import Caller, FakeDense
+
+from engine import Engine, parse
+from engine.config import EncoderConfig
+from engine.http.app import create_app
+from engine.operations.classify import Classification, Inputs
+from engine.operations.probability import softmax
+from engine.surroundings import ALONE, Surroundings
+
+
+class FakeClassifier(FakeDense):
+    """Gives everything the same logits; `seen` holds what it was asked, `made` every one that was built."""
+
+    made: list[FakeClassifier]
+    labels = ("entailment", "neutral", "contradiction")
+
+    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
+        super().__init__(config, device, surroundings)
+        self.seen: list[Any] = []
+        self.made.append(self)
+        if config.name == "moods":
+            self.labels = ("happy", "so-so", "sad")
+
+    def classify(self, inputs: Inputs) -> Classification:
+        self.seen += inputs
+        logits = np.asarray([[1.0, 1.0, 1.0]] * len(inputs), dtype=np.float32)
+        return Classification(self.labels, softmax(logits), logits, 1)
+
+
+@pytest.fixture
+def caller() -> Iterator[Caller]:
+    FakeClassifier.made = []
+    settings = {
+        "nli": {"kind": "classify", "model": "./nli"},
+        "moods": {"kind": "classify", "model": "./moods"},
+        "torn": {"kind": "classify", "model": "./failing"},
+    }
+    with Engine(parse({"encoders": settings}), adapter=FakeClassifier) as engine:
+        yield Caller(create_app(engine, host="127.0.0.1", token="t", version="1"), "t")
+
+
+def classify(caller: Caller, **body: Any) -> Any:
+    return caller.send("POST", "/encode/classify", json=body)
+
+
+def test_pairs_and_texts_get_the_models_own_labels(caller: Caller) -> None:
+    third = pytest.approx(1 / 3)
+    row = {"entailment": third, "neutral": third, "contradiction": third}
+    answer = classify(caller, pairs=[["a", "b"], ["c", "d"]])
+    assert answer.json() == {"labels": [row, row], "model": "nli", "revision": "7"}
+    assert classify(caller, texts=["a"]).json()["labels"] == [row]
+    assert FakeClassifier.made[0].seen == [("a", "b"), ("c", "d"), "a"]
+
+
+def test_candidate_labels_make_it_zero_shot(caller: Caller) -> None:
+    answer = classify(caller, texts=["t"], candidate_labels=["warm", "cold"], hypothesis_template="It is {}.")
+    assert answer.json()["labels"] == [{"warm": 0.5, "cold": 0.5}]
+    assert FakeClassifier.made[0].seen == [("t", "It is warm."), ("t", "It is cold.")]
+    assert classify(caller, texts=["t"], candidate_labels=["warm"], multi_label=True).json()["labels"] == [
+        {"warm": 0.5}
+    ]
+
+
+def test_a_model_without_entailment_cannot_do_zero_shot(caller: Caller) -> None:
+    answer = classify(caller, texts=["t"], candidate_labels=["warm"], model="moods")
+    assert answer.status_code == 400
+    assert "happy, so-so, sad" in answer.json()["detail"]
+    assert answer.json()["next_step"]
+
+
+@pytest.mark.parametrize("body", [{}, {"texts": ["a"], "pairs": [["a", "b"]]}, {"texts": None, "pairs": None}])
+def test_both_or_neither_of_pairs_and_texts_is_422(caller: Caller, body: dict[str, Any]) -> None:
+    answer = classify(caller, **body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "pairs: give either pairs or texts."
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"texts": "a"}, "texts: must be a list of texts."),
+        ({"pairs": [["a"]]}, "pairs: must be a list of pairs of texts."),
+        ({"pairs": ["ab"]}, "pairs: must be a list of pairs of texts."),
+        ({"pairs": [["a", 1]]}, "pairs: must be a list of pairs of texts."),
+        ({"pairs": [["a", "b"]], "candidate_labels": ["x"]}, "candidate_labels: they go with texts, not with pairs."),
+        ({"texts": ["a"], "candidate_labels": "x"}, "candidate_labels: must be a list of texts."),
+    ],
+)
+def test_a_body_of_another_shape_is_422_and_names_the_field(caller: Caller, body: Any, detail: str) -> None:
+    answer = classify(caller, **body)
+    assert (answer.status_code, answer.json()["detail"]) == (422, detail)
+
+
+def test_labels_that_cannot_be_chosen_from_are_refused(caller: Caller) -> None:
+    for labels in ([], ["x", "x"]):
+        assert classify(caller, texts=["a"], candidate_labels=labels).status_code == 400
+    assert classify(caller, texts=["a"], candidate_labels=["x"], hypothesis_template="none").status_code == 400
+
+
+def test_nothing_to_classify_loads_nothing(caller: Caller) -> None:
+    for body in ({"texts": []}, {"pairs": []}, {"texts": [], "candidate_labels": ["x"]}):
+        assert classify(caller, **body).json() == {"labels": [], "model": "nli", "revision": None}
+    assert not any(adapter.there for adapter in FakeClassifier.made)
+
+
+def test_2048_items_are_taken_and_one_more_is_refused(caller: Caller) -> None:
+    assert len(classify(caller, pairs=[["a", "b"]] * 2048).json()["labels"]) == 2048
+    assert classify(caller, texts=["a"] * 2049).status_code == 422
+    assert classify(caller, texts=["a"] * 1024, candidate_labels=["x", "y"]).status_code == 200
+    refused = classify(caller, texts=["a"] * 1025, candidate_labels=["x", "y"])
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "texts x labels has 2050 items; the limit is 2048."
+
+
+def test_a_lone_surrogate_is_refused_before_anything_loads(caller: Caller) -> None:
+    for body in ({"texts": ["\ud800"]}, {"pairs": [["a", "\ud800"]]}, {"texts": ["a"], "candidate_labels": ["\ud800"]}):
+        assert caller.raw(json.dumps(body).encode(), "/encode/classify").status_code == 400
+    assert not any(adapter.there for adapter in FakeClassifier.made)
+
+
+def test_a_classifier_that_cannot_load_says_why(caller: Caller) -> None:
+    answer = classify(caller, texts=["a"], model="torn")
+    assert answer.status_code == 503
+    assert answer.json()["next_step"] == "Put it out."
+    assert classify(caller, texts=["a"]).status_code == 200
