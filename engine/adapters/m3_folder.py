@@ -1,0 +1,59 @@
+"""What the folder of a model with BGE-M3's heads holds beside its body."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from engine.config import EncoderConfig
+from engine.errors import LoadFailed, Unavailable
+
+HEADS: Final = ("sparse_linear", "colbert_linear")
+"""The files of the two heads, without their ending."""
+
+DENSE_KIND: Final = 'For the vector alone, set kind = "dense".'
+
+
+def require_heads(folder: Path, config: EncoderConfig) -> None:
+    """Raise Unavailable when the file of a head is missing."""
+    for name in HEADS:
+        if not (folder / f"{name}.safetensors").is_file():
+            raise Unavailable(
+                f"{config.model} has no {name}.safetensors and no {name}.pt: it is no model of kind multi.",
+                next_step=f"Put the file there, if the model has one. {DENSE_KIND}",
+            )
+
+
+def read_head(folder: Path, name: str, body: Any, rows: int | None = None) -> Any:
+    """Return a head as a `torch.nn.Linear` in the element type of `body`, from `weight` and perhaps `bias` in its file.
+
+    `rows` is how many outputs it must have, None for any. Raises LoadFailed for weights of another shape.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / f"{name}.safetensors")
+    width = int(body.config.hidden_size)
+    shapes = {key: tuple(tensor.shape) for key, tensor in weights.items()}
+    rows = rows or next(iter(shapes.get("weight", ())), 0)
+    if shapes not in ({"weight": (rows, width)}, {"weight": (rows, width), "bias": (rows,)}):
+        found = ", ".join(f"{key} {list(shape)}" for key, shape in sorted(shapes.items())) or "nothing"
+        raise LoadFailed(
+            f"{name} holds {found}; for this model it must hold weight {[rows, width]} and bias {[rows]}.",
+            next_step="Fetch the file again: it belongs to another model or is damaged.",
+        )
+    # The body's element type, whatever that of the file: BGE-M3's own body is in float32, its heads in float16.
+    head = torch.nn.Linear(width, rows, bias="bias" in weights, dtype=body.dtype)
+    head.load_state_dict(weights)
+    return head
+
+
+def sentence_limit(folder: Path) -> int | None:
+    """Return the tokens that sentence-transformers would read of one text, where its file in the folder says so."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        limit = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8")).get("max_seq_length")
+        if type(limit) is int and limit > 0:
+            return limit
+    return None

@@ -1,0 +1,54 @@
+"""From what the heads of BGE-M3 give for each token to the forms of a text.
+
+Source: Chen et al., "M3-Embedding", 2024, arXiv 2402.03216, section 3.2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine.operations.sparse import SparseVector
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+
+def heaviest(ids: list[int], weights: NDArray[np.float32], tokenizer: Any, top_k: int | None) -> SparseVector:
+    """Return for each of a text's `ids` the most that it weighs anywhere, `weights` being (tokens,).
+
+    Without special tokens and what weighs nothing; of equal weights the lower id comes first.
+    """
+    import numpy as np
+
+    found, where = np.unique(np.asarray(ids, dtype=np.int32), return_inverse=True)
+    most = np.zeros(len(found), dtype=np.float32)
+    np.maximum.at(most, where, weights)
+    special = (
+        tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id, tokenizer.eos_token_id,
+        tokenizer.pad_token_id, tokenizer.unk_token_id,
+    )  # fmt: skip
+    most[np.isin(found, [one for one in special if one is not None])] = 0
+    order = np.argsort(-most, kind="stable")[: np.count_nonzero(most)][:top_k]
+    return SparseVector(found[order], most[order], tuple(tokenizer.convert_ids_to_tokens(found[order].tolist())))
+
+
+def unit(vectors: torch.Tensor) -> NDArray[np.float32]:
+    """Return each row with length 1, in float32 on the CPU."""
+    import torch
+
+    with torch.inference_mode():
+        unit: NDArray[np.float32] = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+    return unit
+
+
+def split(flat: NDArray[np.float32], lengths: torch.Tensor) -> list[NDArray[np.float32]]:
+    """Return the rows of a batch by text, of which each has so many as `lengths`, (n,), says.
+
+    Copies, so that no text keeps its whole batch in memory.
+    """
+    import numpy as np
+
+    ends = np.cumsum(lengths.cpu().numpy())
+    return [part.copy() for part in np.split(flat, ends[:-1])]

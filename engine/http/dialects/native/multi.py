@@ -1,0 +1,49 @@
+"""`POST /encode/multi`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from engine.engine import Engine
+from engine.http import operations
+from engine.http.answers import answer
+from engine.http.dialects.native.fields import Body, Texts, shown
+from engine.operations.multi import FORMS, EncodeMulti, Form, MultiEncoding
+
+
+class MultiRequest(Body):
+    """Texts, and which of their forms to return."""
+
+    texts: Texts
+    # The length is looked at first: a million wrong names are one error.
+    forms: Annotated[tuple[Form, ...], Field(alias="return", min_length=1, max_length=len(FORMS))] = FORMS
+
+
+def router(engine: Engine) -> APIRouter:
+    """Return the route in front of `engine`."""
+    routes = APIRouter()
+
+    @routes.post("/encode/multi")
+    async def multi(body: MultiRequest, request: Request) -> Response:
+        found = await operations.run(engine, EncodeMulti(body.texts, want=body.forms), body, request)
+        return answer(shown(_shape(found.value), body.model, found.encoder, found.revision))
+
+    return routes
+
+
+def _shape(encoding: MultiEncoding) -> dict[str, Any]:
+    """The forms that were asked for; `dim` is the length of the vectors, null where there are none."""
+    forms: dict[str, Any] = {}
+    rows = [*(encoding.colbert or ())]
+    if encoding.dense is not None:
+        forms["dense"] = encoding.dense
+        rows = [encoding.dense]
+    if encoding.sparse is not None:
+        forms["sparse"] = [vector.by_token() for vector in encoding.sparse]
+    if encoding.colbert is not None:
+        forms["colbert"] = list(encoding.colbert)
+    return forms | {"dim": (rows[0].shape[1] or None) if rows else None}

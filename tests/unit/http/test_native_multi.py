@@ -1,0 +1,139 @@
+"""`POST /encode/multi`, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from http_fakes import Caller, FakeDense
+
+from engine import Engine, MultiEncoding, SparseVector, parse
+from engine.http.app import create_app
+from engine.state import State
+
+SETTINGS = {
+    "encoders": {
+        "m3": {"kind": "multi", "model": "./m3", "aliases": ["bge-m3"]},
+        "vectors": {"kind": "dense", "model": "./fake"},
+    }
+}
+
+
+class FakeMulti(FakeDense):
+    """Every text has two tokens; its dense vector starts with its length."""
+
+    def encode_multi(self, inputs: Sequence[str], *, want: Collection[str], top_k: int | None = None) -> MultiEncoding:
+        weights = SparseVector(
+            np.array([7, 5, 6], np.int32), np.array([1, 0.12345, 1e-5], np.float32), ("▁a", "b", "c")
+        )
+        token_vectors = np.array([[0.5, -1.0], [0.25, 0.0]], np.float32)
+        return MultiEncoding(
+            np.array([[len(text), 0.5, -2.0] for text in inputs], np.float32) if "dense" in want else None,
+            (weights,) * len(inputs) if "sparse" in want else None,
+            (token_vectors,) * len(inputs) if "colbert" in want else None,
+            2 * len(inputs),
+        )
+
+    def encode_sparse(
+        self, inputs: Sequence[str], *, task: str | None = None, top_k: int = 128
+    ) -> tuple[SparseVector, ...]:
+        found = self.encode_multi(inputs, want=("sparse",)).sparse
+        assert found is not None
+        return found
+
+
+DENSE = [[2.0, 0.5, -2.0]]
+SPARSE = [{"▁a": 1.0, "b": 0.1235}]
+COLBERT = [[[0.5, -1.0], [0.25, 0.0]]]
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with Engine(parse(SETTINGS), adapter=FakeMulti) as engine:
+        yield engine
+
+
+@pytest.fixture
+def caller(engine: Engine) -> Caller:
+    return Caller(create_app(engine, host="127.0.0.1", token="t", version="1"), "t")
+
+
+def multi(caller: Caller, **body: Any) -> Any:
+    return caller.send("POST", "/encode/multi", json=body)
+
+
+def test_an_answer_has_every_form(caller: Caller) -> None:
+    answer = multi(caller, texts=["ab"], model="bge-m3", later=1)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "dense": DENSE, "sparse": SPARSE, "colbert": COLBERT, "dim": 3, "model": "bge-m3", "revision": "7",
+    }  # fmt: skip
+    assert list(answer.json()["sparse"][0]) == ["▁a", "b"], "by falling weight"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "forms"),
+    [
+        (["dense"], {"dense": DENSE, "dim": 3}),
+        (["sparse"], {"sparse": SPARSE, "dim": None}),
+        (["colbert"], {"colbert": COLBERT, "dim": 2}),
+        (["colbert", "sparse"], {"colbert": COLBERT, "sparse": SPARSE, "dim": 2}),
+        (["dense", "dense"], {"dense": DENSE, "dim": 3}),
+    ],
+)
+def test_an_answer_has_only_what_was_asked_for(caller: Caller, wanted: list[str], forms: dict[str, Any]) -> None:
+    assert multi(caller, texts=["ab"], **{"return": wanted}).json() == {**forms, "model": "m3", "revision": "7"}
+
+
+@pytest.mark.parametrize("wanted", [[], ["lexical"], "dense", None, [1], ["dense"] * 4, {}])
+def test_forms_that_do_not_exist_are_refused_by_the_name_of_their_field(
+    caller: Caller, engine: Engine, wanted: Any
+) -> None:
+    answer = multi(caller, texts=["ab"], **{"return": wanted})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("return: ")
+    assert engine.view("m3").state is State.UNLOADED
+
+
+@pytest.mark.parametrize("texts", ["ab", [1], None, [["ab"]], {}])
+def test_texts_are_a_list_of_texts(caller: Caller, texts: Any) -> None:
+    answer = multi(caller, texts=texts)
+    assert answer.status_code == 422
+    assert "texts: must be a list of texts" in answer.json()["detail"]
+
+
+def test_a_lone_surrogate_is_refused(caller: Caller) -> None:
+    answer = caller.raw(b'{"texts": ["\\ud800"]}', "/encode/multi")
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("texts[0] is not a text")
+
+
+def test_no_texts_load_nothing(caller: Caller, engine: Engine) -> None:
+    assert multi(caller, texts=[]).json() == {
+        "dense": [], "sparse": [], "colbert": [], "dim": None, "model": "m3", "revision": None,
+    }  # fmt: skip
+    assert engine.view("m3").state is State.UNLOADED
+
+
+def test_2048_texts_are_answered_and_one_more_is_refused(caller: Caller) -> None:
+    assert len(multi(caller, texts=["a"] * 2048).json()["dense"]) == 2048
+    refused = multi(caller, texts=["a"] * 2049)
+    assert refused.status_code == 422
+    assert "2049" in refused.json()["detail"]
+    assert refused.json()["next_step"]
+
+
+def test_an_encoder_of_another_kind_is_named_as_such(caller: Caller) -> None:
+    answer = multi(caller, texts=["a"], model="vectors")
+    assert answer.status_code == 404
+    assert "vectors is an encoder of kind dense, not multi" in answer.json()["detail"]
+
+
+def test_a_multi_encoder_answers_the_routes_of_dense_and_sparse_ones(caller: Caller) -> None:
+    assert caller.embed(["ab"], model="m3").json()["data"][0]["embedding"] == DENSE[0]
+    dense = caller.send("POST", "/encode/dense", json={"texts": ["ab"], "model": "m3"})
+    assert dense.json() == {"vectors": DENSE, "dim": 3, "model": "m3", "revision": "7"}
+    sparse = caller.send("POST", "/encode/sparse", json={"texts": ["ab"]})
+    assert sparse.json() == {"sparse": SPARSE, "model": "m3", "revision": "7"}
