@@ -1,0 +1,102 @@
+"""Taggers through spaCy: tokens, parts of speech and entities, on the CPU."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine import paths
+from engine.adapters import spacy_pipeline
+from engine.adapters.content import Digests
+from engine.adapters.held import HeldAdapter
+from engine.adapters.spacy_pipeline import Pipeline
+from engine.errors import InvalidInput
+from engine.operations.tag import Entity, Tagged, Token
+from engine.weights.gate import CONSTRUCTION
+
+_OWN_WARNINGS = r"\[W\d{3}\]"
+
+
+class TagAdapter(HeldAdapter):
+    """A spaCy `Language`."""
+
+    packages = ("spacy",)
+    cannot_rest = "A spaCy pipeline knows no rest in RAM: it is unloaded."
+
+    def _find(self) -> None:
+        self._pipeline()
+
+    def _import_library(self) -> None:
+        import spacy  # noqa: F401
+
+        # What a pipeline lacks is known from its answers; told at every text it would fill the log.
+        warnings.filterwarnings("ignore", message=_OWN_WARNINGS)
+
+    def _files(self) -> Iterable[Path]:
+        return [file for file in sorted(self._pipeline().folder.rglob("*")) if file.is_file()]
+
+    def _load(self) -> Any:
+        import spacy
+
+        # A pipeline may have torch modules, which must not be made while a model of another kind is.
+        with CONSTRUCTION:
+            return spacy.load(self._pipeline().source)
+
+    def _nbytes(self, held: Any) -> int | None:
+        layers = {id(layer): layer for _, part in held.pipeline for layer in _layers(part)}
+        weights = (layer.get_param(name) for layer in layers.values() for name in _filled(layer))
+        return int(held.vocab.vectors.data.nbytes) + sum(int(weight.nbytes) for weight in weights)
+
+    def _revision_of(self, held: Any) -> str | None:
+        pipeline = self._pipeline()
+        name = f"{pipeline.name}-{pipeline.version}"
+        return name if pipeline.package else f"{name}+{_content(pipeline)}"
+
+    def _metadata(self, held: Any) -> dict[str, Any]:
+        return {"language": held.lang, "parts": list(held.pipe_names), "max_characters": held.max_length}
+
+    def tag(self, texts: Sequence[str]) -> tuple[Tagged, ...]:
+        """Return the tokens and entities of each text; raises InvalidInput for one that is too long."""
+        limit = self._held.max_length
+        for index, text in enumerate(texts):
+            if len(text) > limit:
+                raise InvalidInput(
+                    f"texts[{index}] has {len(text)} characters; {self._config.name} reads {limit} at most.",
+                    param="texts",
+                    next_step="Send it in pieces, cut between paragraphs.",
+                )
+        return tuple(_tagged(document) for document in self._held.pipe(texts))
+
+    def _pipeline(self) -> Pipeline:
+        return spacy_pipeline.locate(self._config.model, offline=self._surroundings.offline())
+
+
+def _tagged(document: Any) -> Tagged:
+    tokens = (
+        Token(one.text, one.idx, one.idx + len(one.text), one.pos_, one.tag_, one.lemma_ or None) for one in document
+    )
+    entities = (Entity(one.text, one.label_, one.start_char, one.end_char) for one in document.ents)
+    return Tagged(tuple(tokens), tuple(entities))
+
+
+def _layers(part: Any) -> Iterable[Any]:
+    """The layers of a part of the pipeline; rules have none."""
+    walk = getattr(getattr(part, "model", None), "walk", None)
+    return walk() if walk else ()
+
+
+def _filled(layer: Any) -> list[str]:
+    return [name for name in layer.param_names if layer.has_param(name)]
+
+
+def _content(pipeline: Pipeline) -> str:
+    """What tells a folder's pipeline from others of its name and version."""
+    files = sorted(file for file in pipeline.folder.rglob("*") if file.is_file())
+    found = Digests(paths.cache_folder() / "digests.json").of(files)
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(f"{file.relative_to(pipeline.folder).as_posix()}\0{found[file]}\0".encode())
+    return whole.hexdigest()[:12]

@@ -1,0 +1,44 @@
+"""`POST /encode/tag`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from engine.engine import Engine
+from engine.http import operations
+from engine.http.answers import answer
+from engine.http.dialects.native.fields import Body, Texts, shown
+from engine.operations.tag import Tag, Tagged, Token
+
+
+class TagRequest(Body):
+    """Texts to take apart."""
+
+    texts: Texts
+
+
+def router(engine: Engine) -> APIRouter:
+    """Return the route in front of `engine`."""
+    routes = APIRouter()
+
+    @routes.post("/encode/tag")
+    async def tag(body: TagRequest, request: Request) -> Response:
+        found = await operations.run(engine, Tag(body.texts), body, request)
+        # A long text has a hundred thousand tokens: others are answered meanwhile.
+        docs = await asyncio.to_thread(lambda: [_document(one) for one in found.value])
+        return answer(shown({"docs": docs}, body.model, found.encoder, found.revision))
+
+    return routes
+
+
+def _document(tagged: Tagged) -> dict[str, Any]:
+    return {"tokens": [_token(one) for one in tagged.tokens], "entities": tagged.entities}
+
+
+def _token(token: Token) -> dict[str, Any]:
+    fields = {"text": token.text, "start": token.start, "end": token.end, "pos": token.pos, "tag": token.tag}
+    return fields if token.lemma is None else {**fields, "lemma": token.lemma}

@@ -1,0 +1,26 @@
+"""The proxy of plug-ins: whatever they declare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.operations.plugin import Call
+from engine.proxies.proxy import Proxy
+
+
+class PluginProxy(Proxy):
+    """An object from another package."""
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The names of what it does; asking loads it."""
+        names: tuple[str, ...] = self._engine.call(self._name, lambda adapter: adapter.operations)
+        return names
+
+    def call(self, operation: str, /, *, keep_alive: float | None = None, **arguments: Any) -> Any:
+        """Return what one of its operations does with `arguments`.
+
+        `keep_alive` is as in `DenseProxy.encode`. Raises InvalidInput, EncoderError when the plug-in fails, LoadFailed,
+        Unavailable, QueueFull or Closed.
+        """
+        return self._run(Call(operation, arguments), keep_alive)
