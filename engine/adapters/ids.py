@@ -1,10 +1,27 @@
-"""Token ids that callers pass in place of texts, on their way into a model."""
+"""Token ids in place of texts: how a tokenizer makes them, and how they go into a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from engine.adapters.texts import shortened
 from engine.errors import InvalidInput
+
+
+def own_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
+    """Return the ids of `text` without special tokens; `tokenizer` and `limit` as in `shortened`."""
+    part = shortened(text, tokenizer, limit)
+    ids: list[int] = tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def frame_of(whole: Sequence[int], inner: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the special tokens before and behind a text's own ids, `inner`, in what the model reads of it, `whole`."""
+    for at in range(len(whole) - len(inner) + 1):
+        if list(whole[at : at + len(inner)]) == list(inner):
+            return list(whole[:at]), list(whole[at + len(inner) :])
+    return [], []
 
 
 def checked_ids(ids: object, index: int, size: int) -> list[int]:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
+from engine.adapters.ids import checked_ids, frame_of, framed_ids, own_ids
 from engine.adapters.reading import in_order_of_length
-from engine.adapters.texts import checked_ids, frame_of, key_of, own_ids, shortened
+from engine.adapters.texts import key_of, shortened
 from engine.adapters.torch_adapter import TorchAdapter
 from engine.errors import InvalidInput
 
@@ -157,8 +158,10 @@ class SentenceAdapter(TorchAdapter):
         tokenizer, limit = _tokenizer_of(reader), _limit(reader)
         # The module's own, because some ask the tokenizer for no special tokens.
         whole = reader.preprocess(["a"], **self._task(task))["input_ids"][0].tolist()
-        frame = frame_of(whole, own_ids("a", tokenizer, None))
-        rows = [checked_ids(ids, index, tokenizer, limit, frame) for index, ids in enumerate(inputs)]
+        begin, end = frame_of(whole, own_ids("a", tokenizer, None))
+        own = [checked_ids(ids, index, len(tokenizer)) for index, ids in enumerate(inputs)]
+        at_the_left = tokenizer.truncation_side == "left"
+        rows = [framed_ids(ids, begin, end, limit, at_the_left=at_the_left) for ids in own]
         prompt = self.prompt(task) if task else ""
         # Some models leave their prompt out of the pooling.
         more = {"prompt_length": reader.preprocess([""], prompt=prompt).get("prompt_length")} if prompt else {}
