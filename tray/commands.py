@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from engine.config import Config
 from engine.errors import Closed, LoadFailed, PilotlightError, Unavailable
+from engine.naming import settings_key
 from engine.state import Outcome, State
 from tray import notices
 from tray.item import (
@@ -39,6 +41,8 @@ _log = logging.getLogger(__name__)
 class EngineLike(Protocol):
     """The engine, as far as a click reaches; a name that the settings no longer hold raises UnknownEncoder."""
 
+    @property
+    def config(self) -> Config: ...
     def submit_load(self, name: str, *, retry: bool = False) -> Future[Outcome]:
         """Queue a load, or with `retry` one that waits for no delay; raises QueueFull or Closed."""
         ...
@@ -143,9 +147,11 @@ class Commands:
             case UnloadEncoder(name):
                 self._tell((self._engine.unload(name),), State.UNLOADED)
             case PinEncoder(name, pinned):
-                self._settings.edit({("encoders", name, "pin"): pinned})
+                self._settings.edit({(*settings_key(self._engine.config, name), "pin"): pinned})
                 # An app may have pinned it past the file, which then has nothing new to say.
-                (self._engine.pin if pinned else self._engine.unpin)(name)
+                outcome = (self._engine.pin if pinned else self._engine.unpin)(name)
+                if outcome.reason:
+                    self._notify(Notice(f"{name} stays pinned", outcome.reason))
             case OffloadAll():
                 self._tell(self._engine.offload_all(), State.IN_RAM)
             case UnloadAll():

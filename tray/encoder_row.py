@@ -15,10 +15,10 @@ DETAIL_ROOM: Final = 48
 """Characters that the submenu's ordinary rows need."""
 
 LONGEST_MODEL: Final = 48
-"""Characters of a model's reference that fit beside its device."""
+"""Characters of a model's reference that fit between its kind and its device."""
 
-LONGEST_TROUBLE: Final = 100
-"""Characters for what is wrong, which is a sentence."""
+LONGEST_TROUBLE: Final = 140
+"""Characters for what is wrong, which is a sentence, and for what to do about it."""
 
 _LOADED: Final = frozenset({State.ON_DEVICE, State.STEPPING_DOWN, State.IN_RAM})
 _BROKEN: Final = frozenset({State.FAILED, State.UNAVAILABLE})
@@ -31,11 +31,11 @@ def encoder_row(view: EncoderView, now: float) -> Item:
 
 
 def _summary(view: EncoderView, now: float) -> str:
-    parts = [view.name, view.status]
+    parts = [view.name, view.status if view.download is None else words.download(view.download)]
     if view.error is not None and view.state in _BROKEN:
         parts.append(words.clipped(view.error.message))
     held = _held(view)
-    if view.state in _LOADED or (held and view.state is State.LOADING):
+    if view.state in _LOADED or (held and view.state is State.LOADING and view.download is None):
         parts.append("unknown" if held is None else words.share(held, view.bytes_total))
     elif held:
         parts.append(f"{words.size(held)} still in RAM")
@@ -51,7 +51,7 @@ def _summary(view: EncoderView, now: float) -> str:
 
 def _details(view: EncoderView, now: float) -> tuple[Item, ...]:
     return (
-        note(f"{words.tail(view.model, LONGEST_MODEL)} · {view.device or 'no device yet'}"),
+        note(f"{view.kind} · {words.tail(view.model, LONGEST_MODEL)} · {view.device or 'no device yet'}"),
         note(_resident(view)),
         note(_loaded(view)),
         note(_took("Back", view.reload_seconds)),
@@ -75,9 +75,10 @@ def _resident(view: EncoderView) -> str:
     held = _held(view)
     if held is None:
         return "Resident: unknown on this system"
+    shared = f", shared with {words.clipped(', '.join(view.shared_with))}" if view.shared_with else ""
     if not held and view.bytes_total is None:
-        return "Nothing resident"
-    return f"{words.share(held, view.bytes_total, ' of ')} resident"
+        return f"Nothing resident{shared}"
+    return f"{words.share(held, view.bytes_total, ' of ')} resident{shared}"
 
 
 def _loaded(view: EncoderView) -> str:
@@ -102,7 +103,7 @@ def _timer(view: EncoderView, now: float) -> str:
     """What time will do to the encoder next, or why it will do nothing."""
     match view.state:
         case State.LOADING:
-            return "On its way up"
+            return "On its way up" if view.download is None else "Its model is being downloaded"
         case State.STEPPING_DOWN:
             return "On its way down"
         case State.UNAVAILABLE:
@@ -142,7 +143,7 @@ def _timer_on_device(view: EncoderView, now: float) -> str:
 
 def _trouble(view: EncoderView) -> str:
     if view.error is not None and view.state in _BROKEN:
-        return words.clipped(view.error.message)
+        return words.clipped(" ".join(filter(None, (view.error.message, view.error.next_step))), LONGEST_TROUBLE)
     ignored = ", ".join(option.partition(":")[0] for option in view.ignored_options)
     parts = (view.note, f"Without effect: {ignored}" if ignored else None)
     return words.clipped(" · ".join(filter(None, parts)), LONGEST_TROUBLE) or "No problems"

@@ -39,6 +39,9 @@ UNLOAD_TIMEOUTS: Final = (0.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 BUDGETS: Final = ("0", "2", "4", "8", "-1", "-2")
 """What the menu offers for `max_vram`; caps of fixed sizes, which hold for GPUs of different sizes too."""
 
+MOST_ROWS: Final = 12
+"""Encoders that have their rows in the menu itself."""
+
 ON_A_CPU: Final = "Stepping down lowers RSS; pages stay as droppable file cache"
 ON_A_GPU: Final = "Stepping down frees VRAM; weights stay in RAM"
 ON_A_SHARING_GPU: Final = "Stepping down frees RAM: the GPU shares it"
@@ -69,8 +72,7 @@ def build(snapshot: Snapshot) -> tuple[Item, ...]:
         note(headline(snapshot.views)),
         *_memory(snapshot),
         SEPARATOR,
-        *(encoder_row(view, snapshot.now) for view in snapshot.views),
-        *((SEPARATOR,) if snapshot.views else ()),
+        *_encoders(snapshot),
         Item("Load on first use", SetLazy(not hardware.lazy_encoders), checked=hardware.lazy_encoders),
         Item("Read into RAM at start", SetEagerLoad(not hardware.eager_load), checked=hardware.eager_load),
         _choices("Idle timeout", SetIdleTimeout, IDLE_TIMEOUTS, hardware.idle_timeout_seconds),
@@ -89,8 +91,19 @@ def build(snapshot: Snapshot) -> tuple[Item, ...]:
     )
 
 
+def _encoders(snapshot: Snapshot) -> tuple[Item, ...]:
+    """The encoders' rows; so many that the menu would outgrow a screen have a submenu of their own."""
+    rows = tuple(encoder_row(view, snapshot.now) for view in snapshot.views)
+    if not rows:
+        return ()
+    return (*rows, SEPARATOR) if len(rows) <= MOST_ROWS else (Item(f"Encoders · {len(rows)}", children=rows), SEPARATOR)
+
+
 def headline(views: tuple[EncoderView, ...]) -> str:
     """Return the line that says it all; it is the icon's tooltip too."""
+    fetching = next((view for view in views if view.download is not None), None)
+    if fetching is not None and fetching.download is not None:
+        return f"Pilotlight · {fetching.name}: {words.download(fetching.download)}"
     loading = [view.name for view in views if view.state is State.LOADING]
     if len(loading) == 1:
         return f"Pilotlight · loading {loading[0]}"

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from engine.config import Config
 from engine.errors import SettingsError
 from engine.events import Event, Events, TimerSet
 from engine.memory import Reading
@@ -29,8 +28,6 @@ REFRESH_SECONDS: Final = 1.0
 class EngineLike(commands.EngineLike, Protocol):
     """The engine, as far as the tray looks; none of it loads, wakes or resets a clock."""
 
-    @property
-    def config(self) -> Config: ...
     @property
     def clock(self) -> Callable[[], float]: ...
     @property

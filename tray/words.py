@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from engine.budget import Budget
+from engine.state import Download
 
 KIB: Final = 2**10
 MIB: Final = 2**20
@@ -38,6 +40,11 @@ def share(part: int, whole: int | None, between: str = " / ") -> str:
     (some, unit), (everything, whole_unit) = _sized(part), _sized(whole)
     first = some if unit == whole_unit or part == 0 else f"{some} {unit}"
     return f"{first}{between}{everything} {whole_unit}"
+
+
+def download(progress: Download) -> str:
+    """Return how far a download is as `downloading 120 of 470 MiB`."""
+    return f"downloading {share(progress.done, progress.total, ' of ')}"
 
 
 def duration(seconds: float) -> str:
@@ -88,6 +95,13 @@ def tail(text: str, length: int) -> str:
     """Return `text` as one line of at most `length` characters, its start cut off, as suits a path."""
     line = " ".join(text.split())
     return line if len(line) <= length else f"…{line[len(line) - length + 1 :]}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Return rows of equally many cells as lines whose columns stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _sized(count: int) -> tuple[str, str]:

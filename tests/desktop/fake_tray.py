@@ -16,7 +16,7 @@ from typing import Any
 
 from tray_fakes import MIB, FakeEngine, FakeSettings, a_view
 
-from engine.config import Config, Hardware
+from engine.config import DEFAULT_ENCODER, Config, Hardware
 from engine.errors import LoadFailed
 from engine.events import SettingsApplied, StateChanged
 from engine.state import ErrorView, Outcome, State
@@ -70,7 +70,8 @@ def _fields(hardware: Hardware) -> dict[str, Any]:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    engine = SpokenEngine(config=Config(), encoders=(SLEEPING,))
+    config = Config(encoders=(replace(DEFAULT_ENCODER, name=SLEEPING.name),))
+    engine = SpokenEngine(config=config, encoders=(SLEEPING,))
     tray = Tray(engine, Settings(engine), "http://127.0.0.1:7458", lambda: tray.stop())
 
     def on_signal(number: int, _frame: Any) -> None:

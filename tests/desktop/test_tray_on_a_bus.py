@@ -126,7 +126,7 @@ def test_the_menu_arrives_as_built_with_its_checks_and_radios(panel: Panel, tray
     assert [
         (row.get("label", "---"), row.get("enabled", True), row.get("toggle-state")) for row in encoder["children"]
     ] == [
-        ("builtin:all-MiniLM-L6-v2 · no device yet", False, None),
+        ("dense · builtin:all-MiniLM-L6-v2 · no device yet", False, None),
         ("Nothing resident", False, None),
         ("Loaded: not yet", False, None),
         ("Back: not yet", False, None),

@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 
+import every_kind
+import picture_files
 import pytest
 from expected import Reference
-from running import SETTINGS, Home, Running
+from running import ROOT, SETTINGS, Home, Running, wait_until
 
-from tray import cli
+from tray.command_line import access, control, status
 
 UNKNOWN = ("load_seconds", "reload_seconds", "offload_seconds", "stepped_down_because", "keep_alive_seconds")
 UNKNOWN += ("steps_down_in_seconds", "error", "note", "bytes_total", "device")
@@ -19,6 +25,8 @@ NOTHING: dict[str, object] = dict.fromkeys(UNKNOWN) | {
     "status": "idle",
     "state": "on_device",
     "pinned": False,
+    "download": None,
+    "shared_with": [],
     "bytes_on_device": 0,
     "bytes_in_ram": 0,
     "ignored_options": [],
@@ -62,27 +70,40 @@ def test_status_shows_memory_times_and_keep_alive_of_each_encoder(app: Running) 
 
 
 def test_status_says_what_it_knows_and_leaves_out_the_rest() -> None:
-    assert list(cli._facts(NOTHING)) == ["idle"]
-    assert list(cli._facts(NOTHING | {"pinned": True, "keep_alive_seconds": 0.0})) == ["idle", "pinned"]
+    assert list(status.facts(NOTHING)) == ["idle"]
+    assert list(status.facts(NOTHING | {"pinned": True, "keep_alive_seconds": 0.0})) == ["idle", "pinned"]
     mib = 2**20
     some: dict[str, object] = {"bytes_in_ram": 12 * mib, "bytes_total": 87 * mib, "offload_seconds": 0.0012}
-    assert list(cli._facts(NOTHING | some)) == ["idle", "12 / 87 MiB", "stepped down in 1.2 ms"]
+    assert list(status.facts(NOTHING | some)) == ["idle", "12 / 87 MiB", "stepped down in 1.2 ms"]
     some = {"keep_alive_seconds": 0.0, "load_seconds": 2.346, "reload_seconds": 0.0164, "note": "It writes."}
-    assert list(cli._facts(NOTHING | some)) == [
+    assert list(status.facts(NOTHING | some)) == [
         "idle", "loaded in 2.35 s", "back in 16 ms", "keep_alive 0: unloads after use", "It writes.",
     ]  # fmt: skip
-    some = {"keep_alive_seconds": 9000.0, "steps_down_in_seconds": 45.2, "error": {"message": "No disk."}}
-    assert list(cli._facts(NOTHING | some)) == ["idle", "keep_alive 150 min", "steps down in 46 s", "No disk."]
+    some = {
+        "keep_alive_seconds": 9000.0,
+        "steps_down_in_seconds": 45.2,
+        "error": {"message": "No disk.", "next_step": "Free some."},
+    }
+    assert list(status.facts(NOTHING | some)) == [
+        "idle",
+        "keep_alive 150 min",
+        "steps down in 46 s",
+        "No disk. Free some.",
+    ]
     some = {"offload_seconds": 1.0, "stepped_down_because": "room for clip", "ignored_options": ["home: disk"]}
-    assert list(cli._facts(NOTHING | some)) == [
+    assert list(status.facts(NOTHING | some)) == [
         "idle", "stepped down in 1 s (room for clip)", "without effect: home: disk",
     ]  # fmt: skip
+    some = {"bytes_in_ram": 5 * mib, "bytes_total": 87 * mib, "shared_with": ["one", "two"]}
+    assert list(status.facts(NOTHING | some)) == ["idle", "5.0 / 87 MiB", "shared with one and two"]
+    some = {"status": "loading", "download": {"bytes_done": 120 * mib, "bytes_total": 470 * mib}}
+    assert list(status.facts(NOTHING | some)) == ["downloading 120 of 470 MiB"]
 
 
 @pytest.mark.parametrize("unknown", [{"bytes_on_device": None}, {"bytes_in_ram": None}])
 def test_status_names_no_bytes_where_the_system_does_not_say(unknown: dict[str, None]) -> None:
     known: dict[str, object] = {"bytes_on_device": 5, "bytes_in_ram": 5, "bytes_total": 9}
-    assert list(cli._facts(NOTHING | known | unknown)) == ["idle"]
+    assert list(status.facts(NOTHING | known | unknown)) == ["idle"]
 
 
 def test_a_verb_names_no_freed_bytes_where_the_system_does_not_say(
@@ -93,8 +114,8 @@ def test_a_verb_names_no_freed_bytes_where_the_system_does_not_say(
             assert verb == "offload"
             return {"name": name, "result": "done", "state": "in_ram", "freed_bytes": None, "reason": None}
 
-    monkeypatch.setattr(cli, "_required", Answering)
-    assert cli._control(argparse.Namespace(all=False, name="minilm", verb="offload")) == 0
+    monkeypatch.setattr(access, "required", Answering)
+    assert control._control(argparse.Namespace(all=False, name="minilm", verb="offload")) == 0
     assert capsys.readouterr().out == "minilm: done, in_ram, freed unknown\n"
 
 
@@ -167,6 +188,74 @@ def test_a_verb_for_an_unknown_encoder_fails_with_the_names_that_exist(app: Runn
     refused = app.home.command("load", "nobody")
     assert refused.returncode == 1
     assert "Configured are: minilm." in refused.stderr
+
+
+def test_an_encoder_added_while_it_runs_answers_within_seconds_and_alike_without_it(
+    start: Callable[..., Running],
+) -> None:
+    own = start()
+    added = own.home.command("add", "moods", "axes", "minilm", "--alias", "sema")
+    assert added.returncode == 0, added.stderr
+    assert added.stdout.splitlines() == [
+        f"Added moods (axes) to {own.home.settings}.",
+        "The running Pilotlight knows it within a second.",
+    ]
+    assert "# The owner's comment." in own.home.settings.read_text(encoding="utf-8")
+    wait_until(lambda: len(own.http.get("/admin/components").json()["components"]) == 2, 10, "the new encoder")
+    listed = own.home.command("encoders").stdout.splitlines()
+    assert [line.split()[:2] for line in listed] == [["NAME", "KIND"], ["minilm", "dense"], ["moods", "axes"]]
+    there = own.home.command("axes", "--encoder", "sema", "--top", "3", "What a lovely day!")
+    own.end()
+    here = own.home.command("axes", "--encoder", "sema", "--top", "3", "What a lovely day!")
+    first, second = (json.loads(shown.stdout)["weights"] for shown in (there, here))
+    assert list(first) == list(second)
+    assert first == pytest.approx(second, abs=1e-5)
+    assert len(first) == 3
+    listed = own.home.command("encoders").stdout.splitlines()
+    assert listed[2].split() == ["moods", "axes", "axes:minilm"]
+    assert "not running" in listed[-1]
+    again = own.home.command("add", "moods", "axes", "minilm")
+    assert again.returncode == 1
+    assert "There is an encoder moods already" in again.stderr
+
+
+def test_every_question_is_answered_by_the_encoder_of_its_kind(tmp_path: Path, start: Callable[..., Running]) -> None:
+    (tmp_path / "models").mkdir()
+    app = start(settings=every_kind.settings(tmp_path / "models"))
+    picture = tmp_path / "a.png"
+    picture.write_bytes(picture_files.written(picture_files.picture()))
+    found = {}
+    for command, *arguments in (
+        ("sparse", "--top", "4", "a flame"),
+        ("rerank", "fire", "a flame", "a fish"),
+        ("classify", "--hypothesis", "it burns", "a flame"),
+        ("embed-image", str(picture)),
+        ("tag", "Anna lives in Paris ."),
+        ("axes", "--top", "3", "a flame"),
+    ):
+        done = app.home.command(command, *arguments)
+        assert done.returncode == 0, done.stderr
+        found[command] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found["sparse"][0]["weights"]) == 4
+    assert sorted(line["text"] for line in found["rerank"]) == ["a fish", "a flame"]
+    assert set(found["classify"][0]["labels"]) == set(every_kind.LABELS)
+    assert found["embed-image"][0]["image"] == str(picture)
+    assert [token["text"] for token in found["tag"][0]["tokens"]][:2] == ["Anna", "lives"]
+    assert len(found["axes"][0]["weights"]) == 3
+    listed = [line.split()[0] for line in app.home.command("encoders").stdout.splitlines()]
+    parts = [name for name in every_kind.COMPONENTS if "." in name]
+    assert [name for name in listed if "." in name] == parts
+    assert listed[listed.index(parts[0]) - 1] == "photo"
+
+
+def test_listing_and_adding_encoders_loads_no_model_library(home: Home) -> None:
+    heavy = ["torch", "transformers", "sentence_transformers", "spacy", "open_clip", "numpy", "fastapi"]
+    for command in (["encoders"], ["encoders", "--known"], ["add", "x", "tag", "en_core_web_sm"]):
+        code = f"import sys; from tray import cli; cli.main({command!r})\nprint({{*{heavy!r}}} & {{*sys.modules}})"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=home.environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "set()"
 
 
 @pytest.mark.parametrize(

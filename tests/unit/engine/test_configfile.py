@@ -79,7 +79,7 @@ def test_a_missing_file_is_written_with_commented_defaults(bench: Bench) -> None
     assert bench.settings.read() == Config()
 
 
-@pytest.mark.parametrize("section", ["hardware", "server"])
+@pytest.mark.parametrize("section", ["hardware", "server", "hub"])
 def test_the_commented_defaults_name_every_key_with_its_default_and_explain_it(bench: Bench, section: str) -> None:
     bench.open()
     assert tomllib.loads(bench.text)[section] == Config().as_mapping()[section]
@@ -93,7 +93,7 @@ def test_the_commented_defaults_name_every_key_that_an_encoder_may_have(bench: B
     bench.open()
     table = bench.text.partition("[encoders.minilm]")[2]
     for field in fields(EncoderConfig):
-        assert field.name in ("name", "default") or field.name in table
+        assert field.name in ("name", "part") or field.name in table
 
 
 def test_reading_a_missing_file_writes_none(bench: Bench) -> None:
@@ -142,7 +142,7 @@ def test_an_empty_file_means_the_defaults(bench: Bench) -> None:
         ("[hardware]\nlazy_encoders = 'yes'", (', line 2: hardware.lazy_encoders: "yes"', "true or false")),
         ("[server]\nport = 70000", (", line 2: server.port: 70000", "0 to 65535")),
         ("[server]\nprot = 1", (", line 2: server.prot: unknown key", "host, port")),
-        ("\n[hardwre]\n", (", line 2: hardwre: unknown section", "hardware, server, encoders")),
+        ("\n[hardwre]\n", (", line 2: hardwre: unknown section", "hardware, server, hub, encoders")),
         ("hardware.device = 'gpu'", (', line 1: hardware.device: "gpu"', "auto, cpu, cuda")),
         (COMMENTED.replace('"dense"', '"densee"'), (', line 8: encoders.bge.m3.kind: "densee"', "one of: dense")),
         (COMMENTED.replace('kind = "dense"\n', ""), (", line 7: encoders.bge.m3: the key kind is missing", "dense")),
@@ -326,6 +326,70 @@ def test_an_edit_takes_a_hand_edit_along(bench: Bench) -> None:
     bench.write(COMMENTED.replace("30", "5"))
     edited = bench.settings.edit({("hardware", "lazy_encoders"): False})
     assert (edited.hardware.idle_timeout_seconds, edited.hardware.lazy_encoders) == (5.0, False)
+
+
+# A new encoder
+
+NEW = {"kind": "rerank", "model": "org/reranker"}
+
+
+def test_a_new_encoder_is_written_below_the_others_and_every_comment_stays(bench: Bench) -> None:
+    bench.open(COMMENTED)
+    added = bench.settings.add("judge", NEW)
+    assert bench.text == COMMENTED + '\n[encoders.judge]\nkind = "rerank"\nmodel = "org/reranker"\n'
+    assert [encoder.name for encoder in added.encoders] == ["bge.m3", "judge"]
+    assert bench.applied == [added]
+
+
+@pytest.mark.parametrize("text", ["", "[hardware]\nlazy_encoders = true\n", None], ids=["empty", "no encoders", "none"])
+def test_the_default_encoder_stays_beside_the_first_that_is_added(bench: Bench, text: str | None) -> None:
+    bench.open(text)
+    assert bench.settings.add("judge", NEW).encoders[:-1] == Config().encoders
+    assert bench.settings.read().encoders[:-1] == Config().encoders
+    assert "home" not in bench.text.partition("[encoders.minilm]")[2].partition("[encoders.judge]")[0] or text is None
+
+
+@pytest.mark.parametrize("text", ["", COMMENTED], ids=["the default one", "one of the file"])
+def test_a_name_that_is_taken_is_refused_and_nothing_changes(bench: Bench, text: str) -> None:
+    name = bench.open(text).encoders[0].name
+    with pytest.raises(SettingsError, match=rf"There is an encoder {name} already, .* change \[encoders\.{name}\] in"):
+        bench.settings.add(name, NEW)
+    assert bench.text == text
+    assert bench.applied == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({**NEW, "kind": "rerankk"}, "must be one of: dense, sparse"),
+        ({**NEW, "model": "reranker"}, "hub id"),
+        ({**NEW, "aliases": ["bge.m3"]}, "already belongs to bge.m3"),
+        ({"kind": "axes", "base": "nobody"}, "must be an encoder of kind dense or multi"),
+    ],
+)
+def test_a_new_encoder_is_checked_before_anything_is_written(bench: Bench, values: dict[str, Any], said: str) -> None:
+    bench.open(COMMENTED)
+    with pytest.raises(SettingsError, match=said):
+        bench.settings.add("judge", values)
+    assert bench.text == COMMENTED
+    assert bench.applied == []
+
+
+def test_a_new_encoder_finds_a_place_in_any_spelling_of_the_table(bench: Bench) -> None:
+    for text in ('encoders = {a={kind="dense", model="a/b"}}\n', 'encoders.a = {kind="dense", model="a/b"}\n'):
+        bench.open(text)
+        assert [encoder.name for encoder in bench.settings.add("judge", NEW).encoders] == ["a", "judge"]
+
+
+def test_what_toml_cannot_hold_beside_the_file_is_refused_and_nothing_changes(bench: Bench) -> None:
+    text = "[[encoders]]\n"
+    bench.open(text)
+    with pytest.raises(SettingsError, match="Mend the file first"):
+        bench.settings.add("judge", NEW)
+    assert bench.text == text
+
+
+# What an edit refuses
 
 
 @pytest.mark.parametrize(

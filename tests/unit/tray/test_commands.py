@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tray_fakes import FakeDesktop, FakeEngine, FakeSettings, an_outcome
 
+from engine.config import Config, EncoderConfig
 from engine.errors import Closed, LoadFailed, PilotlightError, QueueFull, SettingsError, Unavailable
 from engine.state import Outcome, State
 from tray.commands import Commands
@@ -152,6 +153,26 @@ def test_a_pin_is_kept_in_the_settings_and_overrules_one_that_an_app_set(desk: D
     desk.click(PinEncoder("minilm", pinned))
     assert desk.settings.edits == [{("encoders", "minilm", "pin"): pinned}]
     assert desk.engine.calls == [(verb, "minilm")]
+
+
+def test_a_pin_of_one_part_is_written_into_that_parts_table(desk: Desk) -> None:
+    photo = EncoderConfig(name="my.photo", kind="image_text", model="org/clip")
+    desk.engine.config = Config(encoders=(*desk.engine.config.encoders, photo))
+    desk.click(PinEncoder("my.photo.text", True))
+    assert desk.settings.edits == [{("encoders", "my.photo", "text", "pin"): True}]
+    assert desk.engine.calls == [("pin", "my.photo.text")]
+
+
+def test_an_encoder_that_stays_pinned_because_another_shares_its_weights_is_told(desk: Desk) -> None:
+    desk.engine.outcomes = (an_outcome(reason="other shares its weights and is pinned."),)
+    desk.click(PinEncoder("minilm", False))
+    assert desk.notices == [Notice("minilm stays pinned", "other shares its weights and is pinned.")]
+
+
+def test_a_pin_of_an_encoder_that_the_settings_hold_no_more_is_told(desk: Desk) -> None:
+    desk.click(PinEncoder("gone", True))
+    assert [notice.message for notice in desk.notices] == ["There is no encoder 'gone'. Configured are: minilm."]
+    assert desk.settings.edits == []
 
 
 def test_a_pin_that_the_file_refuses_is_not_put_in_force(desk: Desk) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tray_fakes import MIB, a_view
+from tray_fakes import GIB, MIB, a_view
 
-from engine.state import EncoderView, ErrorView, State
+from engine.state import Download, EncoderView, ErrorView, State
 from tray.encoder_row import encoder_row
-from tray.item import SEPARATOR, Item, LoadEncoder, OffloadEncoder, PinEncoder, UnloadEncoder
+from tray.item import SEPARATOR, Item, LoadEncoder, OffloadEncoder, PinEncoder, UnloadEncoder, shape
 
 NOW = 1000.0
 AWAKE = a_view(state=State.ON_DEVICE, device="cpu", bytes_on_device=61 * MIB, bytes_total=87 * MIB, last_used=NOW - 18)
@@ -72,6 +72,39 @@ def test_the_submenu_says_that_the_bytes_are_unknown_and_names_no_part_of_them(
     assert details(replace(view, **unknown))[1] == "Resident: unknown on this system"
 
 
+@pytest.mark.parametrize(
+    ("download", "words"),
+    [
+        (Download(120 * MIB, 470 * MIB), "bge · downloading 120 of 470 MiB"),
+        (Download(900 * MIB, 2 * GIB), "bge · downloading 900 MiB of 2.0 GiB"),
+        (Download(7 * MIB, None), "bge · downloading 7.0 MiB"),
+        (Download(0, 470 * MIB), "bge · downloading 0 of 470 MiB"),
+    ],
+)
+def test_a_download_is_told_in_bytes(download: Download, words: str) -> None:
+    view = a_view("bge", State.LOADING, download=download)
+    assert encoder_row(view, NOW).text == words
+    assert details(view)[6] == "Its model is being downloaded"
+    assert shape((encoder_row(view, NOW),)) == shape((encoder_row(AWAKE, NOW),))
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (replace(AWAKE, shared_with=("other",)), "61 of 87 MiB resident, shared with other"),
+        (replace(AWAKE, shared_with=("one", "two")), "61 of 87 MiB resident, shared with one, two"),
+        (a_view(shared_with=("other",)), "Nothing resident, shared with other"),
+    ],
+)
+def test_bytes_that_other_encoders_show_too_are_said_to_be_shared(view: EncoderView, words: str) -> None:
+    assert details(view)[1] == words
+
+
+@pytest.mark.parametrize("kind", ["sparse", "image_text", "tag", "plugin"])
+def test_the_submenu_says_the_kind(kind: str) -> None:
+    assert details(a_view(kind=kind, model="org/name"))[0] == f"{kind} · org/name · no device yet"
+
+
 def test_a_device_that_the_settings_did_not_ask_for_is_in_the_submenu_with_its_reason() -> None:
     reason = "It computes on the CPU, because torch 2 finds no cuda here."
     rows = details(replace(AWAKE, note=reason))
@@ -81,17 +114,24 @@ def test_a_device_that_the_settings_did_not_ask_for_is_in_the_submenu_with_its_r
 
 def test_a_long_error_is_cut_to_one_short_line() -> None:
     view = replace(FAILED, error=replace(BROKEN, message="first\nsecond " + "x" * 200))
-    for text in (encoder_row(view, NOW).text, details(view)[-1]):
+    for text, length in ((encoder_row(view, NOW).text, 100), (details(view)[-1], 140)):
         assert "first second xxx" in text
         assert text.endswith("…")
-        assert len(text) <= 100
+        assert len(text) <= length
+
+
+def test_the_submenu_says_what_to_do_about_an_error() -> None:
+    missing = ErrorView("Unavailable", "The package spaCy is not installed.", "Run: pip install spacy", None)
+    view = a_view(state=State.UNAVAILABLE, error=missing)
+    assert details(view)[-1] == "The package spaCy is not installed. Run: pip install spacy"
+    assert encoder_row(view, NOW).text == "minilm · unavailable · The package spaCy is not installed."
 
 
 def test_the_submenu_tells_everything_that_was_measured() -> None:
     view = replace(AWAKE, import_seconds=5.8, load_seconds=0.31, reload_seconds=9.4e-5, offload_seconds=0.0008)
     view = replace(view, first_encode_seconds=0.016)
     assert details(view) == [
-        "builtin:all-MiniLM-L6-v2 · cpu",
+        "dense · builtin:all-MiniLM-L6-v2 · cpu",
         "61 of 87 MiB resident",
         "Loaded in 0.31 s, its library in 5.8 s",
         "Back in 0.09 ms",
@@ -116,7 +156,7 @@ def test_the_submenu_says_why_an_encoder_stepped_down(seconds: float | None, wor
 
 def test_what_is_not_known_yet_is_said_and_is_not_zero() -> None:
     assert details(a_view()) == [
-        "builtin:all-MiniLM-L6-v2 · no device yet",
+        "dense · builtin:all-MiniLM-L6-v2 · no device yet",
         "Nothing resident",
         "Loaded: not yet",
         "Back: not yet",
@@ -133,9 +173,9 @@ def test_a_library_that_was_imported_already_is_not_worth_a_word() -> None:
 
 def test_a_long_path_keeps_its_end() -> None:
     text = details(a_view(model="/home/somebody/" + "deep/" * 20 + "my-encoder"))[0]
-    assert text.startswith("…")
+    assert text.startswith("dense · …")
     assert text.endswith("/my-encoder · no device yet")
-    assert len(text) < 70
+    assert len(text) < 78
 
 
 @pytest.mark.parametrize(

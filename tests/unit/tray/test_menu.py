@@ -11,7 +11,7 @@ from tray_fakes import GIB, MIB, a_gpu, a_reading, a_view
 
 from engine.config import DEFAULT_ENCODER, Config, Hardware
 from engine.memory import DeviceReading
-from engine.state import ErrorView, State
+from engine.state import Download, ErrorView, State
 from tray.item import (
     SEPARATOR,
     CopyEndpoint,
@@ -81,6 +81,21 @@ def test_the_whole_menu_reads_from_the_headline_down_to_quit() -> None:
 def test_the_headline_counts_the_awake_and_says_while_something_loads(states: tuple[State, ...], words: str) -> None:
     names = ("one", "two")
     assert headline(tuple(a_view(name, state) for name, state in zip(names, states, strict=False))) == words
+
+
+def test_the_headline_tells_a_download_before_all_else() -> None:
+    fetching = a_view("bge", State.LOADING, download=Download(120 * MIB, 470 * MIB))
+    assert headline((AWAKE, fetching)) == "Pilotlight · bge: downloading 120 of 470 MiB"
+
+
+def test_many_encoders_have_a_submenu_of_their_own() -> None:
+    twelve = tuple(a_view(f"one-{number}") for number in range(12))
+    assert len([row for row in build(a_snapshot(*twelve)) if row.text.startswith("one-")]) == 12
+    rows = build(a_snapshot(*twelve, AWAKE))
+    assert not [row for row in rows if row.text.startswith("one-")]
+    assert [child.text for child in find(rows, "Encoders · 13").children][-1] == (
+        "minilm · idle · 61 / 87 MiB · steps down in 24 s"
+    )
 
 
 def vram(rows: tuple[Item, ...], number: int = 0) -> Item:

@@ -8,13 +8,13 @@ from typing import Any
 from tray_fakes import GIB, MIB, a_gpu
 
 from engine.memory import DeviceReading
-from tray import cli
+from tray.command_line import status
 
 
 def lines(*devices: DeviceReading) -> list[str]:
     memory: dict[str, Any] = {"process": {"rss": 412 * MIB}, "devices": [asdict(device) for device in devices]}
     found = {"version": "1.2.3", "pid": 7, "memory": memory, "components": []}
-    return list(cli._status_lines(found, "http://127.0.0.1:7458"))
+    return list(status.lines(found, "http://127.0.0.1:7458"))
 
 
 def test_without_a_gpu_there_is_no_line_for_one() -> None:

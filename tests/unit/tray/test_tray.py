@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from tray_fakes import FakeEngine, FakeSettings, an_outcome
+from tray_fakes import MIB, FakeEngine, FakeSettings, a_view, an_outcome
 
 from engine.errors import LoadFailed
-from engine.events import SettingsApplied, StateChanged, TimerSet
-from engine.state import State
+from engine.events import Downloading, SettingsApplied, StateChanged, TimerSet
+from engine.state import Download, State
 from tray import tray as module
 from tray.item import Command, Item, OffloadAll
 from tray.notices import Notice
@@ -83,6 +83,14 @@ def test_a_timer_that_every_request_sets_measures_nothing(engine: FakeEngine, re
     with pytest.raises(queue.Empty):
         renderer.shown.get(timeout=0.3)
     assert engine.measured == before
+
+
+def test_a_step_of_a_download_is_shown_and_is_no_news_for_a_balloon(engine: FakeEngine, renderer: FakeRenderer) -> None:
+    progress = Download(120 * MIB, 470 * MIB)
+    engine.encoders = (a_view("bge", State.LOADING, download=progress),)
+    engine.events.publish(Downloading("bge", progress))
+    assert "bge · downloading 120 of 470 MiB" in [row.text for row in renderer.shown.get(timeout=2)]
+    assert renderer.told.empty()
 
 
 def test_a_failure_that_repeats_itself_is_told_once_unless_somebody_clicked(

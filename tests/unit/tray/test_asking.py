@@ -1,0 +1,230 @@
+"""The commands that ask encoders: the same lines from the Pilotlight that runs and from one in this process."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import engine as engine_module
+from engine.config import Config
+from engine.events import Events
+from engine.operations.sparse import SparseVector
+from tray import cli
+from tray.command_line import access, asking, embed
+
+PROBABILITIES = np.array([[0.25, 0.75]], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Token:
+    text: str
+    start: int
+    lemma: str | None = None
+
+
+@dataclass(frozen=True)
+class Doc:
+    tokens: tuple[Token, ...]
+
+
+class Found:
+    labels = ("no", "yes")
+    probabilities = PROBABILITIES
+
+
+class FakeProxy:
+    """Every kind's proxy in one, which answers one text alike; it remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def encode(self, texts: list[str], **fields: Any) -> Any:
+        self.asked.append((texts, fields))
+        if "top_k" in fields:
+            return (SparseVector(np.array([7], np.int32), np.array([0.5], np.float32), ("flame",)),) * len(texts)
+        return np.full((len(texts), 2), 0.5, np.float32)
+
+    def encode_images(self, images: list[bytes]) -> Any:
+        self.asked.append(images)
+        return np.full((len(images), 2), 0.5, np.float32)
+
+    def score(self, query: str, texts: list[str]) -> Any:
+        self.asked.append((query, texts))
+        return np.array([0.25, 0.75, 0.5][: len(texts)], np.float32)
+
+    def classify(self, inputs: list[Any]) -> Found:
+        self.asked.append(inputs)
+        return Found()
+
+    def zero_shot(self, texts: list[str], labels: list[str]) -> Found:
+        self.asked.append((texts, labels))
+        return Found()
+
+    def tag(self, texts: list[str]) -> list[Doc]:
+        return [Doc((Token("a", 0),)) for _ in texts]
+
+    def signature(self, text: str, top_k: int) -> tuple[tuple[str, float], ...]:
+        self.asked.append((text, top_k))
+        return (("warmth", 0.5), ("worry", 0.25))
+
+
+class FakeEngine:
+    """An engine in this process whose encoders are all one."""
+
+    proxy: FakeProxy
+    closed: list[float]
+
+    def __init__(self, config: Config) -> None:
+        self.events = Events()
+
+    def __getattr__(self, kind: str) -> Any:
+        def found(name: str | None) -> FakeProxy:
+            assert name == "x"
+            return FakeEngine.proxy
+
+        return found
+
+    def close(self, timeout: float) -> bool:
+        FakeEngine.closed.append(timeout)
+        return True
+
+
+class FakeClient:
+    """A Pilotlight that runs, which answers as its routes do."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def encode(self, what: str, **fields: Any) -> dict[str, Any]:
+        self.asked.append((what, fields))
+        answers: dict[str, dict[str, Any]] = {
+            "dense": {"vectors": [[0.5, 0.5]]},
+            "image": {"vectors": [[0.5, 0.5]] * len(fields.get("images", ()))},
+            "rerank": {"scores": [0.25, 0.75, 0.5]},
+            "classify": {"labels": [{"no": 0.25, "yes": 0.75}]},
+            "tag": {"docs": [{"tokens": [{"text": "a", "start": 0}]}]},
+            "sparse": {"sparse": [{"flame": 0.5}]},
+            "axes": {"signatures": [[{"axis": "warmth", "weight": 0.5}, {"axis": "worry", "weight": 0.25}]]},
+        }
+        return answers[what]
+
+
+@pytest.fixture(params=["running", "in-process"])
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeClient | None:
+    """Somebody whose Pilotlight runs, and somebody whose does not."""
+    client = FakeClient() if request.param == "running" else None
+    FakeEngine.proxy, FakeEngine.closed = FakeProxy(), []
+    monkeypatch.setattr(engine_module, "Engine", FakeEngine)
+    monkeypatch.setattr(access, "running", lambda: client)
+    return client
+
+
+def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    assert cli.main([*arguments]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("embed", "a", "--task", "query"), {"text": "a", "embedding": [0.5, 0.5]}),
+        (("classify", "a"), {"text": "a", "labels": {"yes": 0.75, "no": 0.25}}),
+        (("tag", "a"), {"text": "a", "tokens": [{"text": "a", "start": 0}]}),
+        (("sparse", "a", "--top", "9"), {"text": "a", "weights": {"flame": 0.5}}),
+        (("axes", "a"), {"text": "a", "weights": {"warmth": 0.5, "worry": 0.25}}),
+    ],
+)
+def test_each_text_is_answered_with_one_json_line(
+    client: FakeClient | None, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], line: dict[str, Any]
+) -> None:
+    assert lines(capsys, *arguments, "--encoder", "x") == [line]
+    assert FakeEngine.closed == ([] if client else [1.0])
+
+
+def test_texts_come_back_by_relevance_with_their_place(
+    client: FakeClient | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lines(capsys, "rerank", "--encoder", "x", "query", "a", "b", "c") == [
+        {"index": 1, "score": 0.75, "text": "b"},
+        {"index": 2, "score": 0.5, "text": "c"},
+        {"index": 0, "score": 0.25, "text": "a"},
+    ]
+
+
+def test_more_texts_than_can_be_compared_are_refused(
+    client: FakeClient | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["rerank", "--encoder", "x", "query", *["a"] * 2049]) == 1
+    assert "2049 texts are too many" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "fields"),
+    [
+        (("--hypothesis", "b"), [("a", "b")], {"pairs": [("a", "b")]}),
+        (
+            ("--label", "no", "--label", "yes"),
+            (["a"], ["no", "yes"]),
+            {"texts": ["a"], "candidate_labels": ["no", "yes"]},
+        ),
+    ],
+)
+def test_texts_are_judged_beside_another_or_by_labels_of_ones_own(
+    client: FakeClient | None,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    asked: Any,
+    fields: dict[str, Any],
+) -> None:
+    assert lines(capsys, "classify", "--encoder", "x", *options, "a")[0]["labels"] == {"yes": 0.75, "no": 0.25}
+    if client is None:
+        assert FakeEngine.proxy.asked == [asked]
+    else:
+        assert client.asked == [("classify", {"model": "x", **fields})]
+
+
+def test_pictures_are_read_here_and_sent_whole(
+    client: FakeClient | None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(b"\x89PNG")
+    assert lines(capsys, "embed-image", "--encoder", "x", str(file)) == [{"image": str(file), "embedding": [0.5, 0.5]}]
+    if client is None:
+        assert FakeEngine.proxy.asked == [[b"\x89PNG"]]
+    else:
+        assert client.asked == [("image", {"images": [base64.b64encode(b"\x89PNG").decode()], "model": "x"})]
+
+
+def test_pictures_that_are_too_many_for_one_request_are_sent_in_several(
+    client: FakeClient | None, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "_REQUEST_BYTES", 10)
+    for name, size in (("a", 6), ("b", 4), ("c", 40), ("d", 1)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    files = [str(tmp_path / name) for name in "abcd"]
+    assert [line["image"] for line in lines(capsys, "embed-image", "--encoder", "x", *files)] == files
+    if client is not None:
+        assert [len(fields["images"]) for _, fields in client.asked] == [2, 1, 1]
+
+
+def test_a_picture_that_is_not_there_is_named(
+    client: FakeClient | None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["embed-image", "--encoder", "x", str(tmp_path / "none.png")]) == 1
+    assert "none.png could not be read: No such file or directory." in capsys.readouterr().err
+
+
+def test_texts_of_standard_input_are_asked_about_in_batches(
+    client: FakeClient | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "BATCH", 1)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\nb\r\n"))
+    assert [line["text"] for line in lines(capsys, "embed", "--encoder", "x")] == ["a", "b"]
