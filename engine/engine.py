@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 from engine.adapters import adapter_class
 from engine.adapters.protocol import Adapter
+from engine.bundle import submit_bundle
 from engine.config import Config, EncoderConfig
 from engine.eagerness import Eagerness
 from engine.encoder import Encoder
@@ -23,9 +24,26 @@ from engine.idle_clock import check_keep_alive
 from engine.memory import Reader, Reading, SystemReader
 from engine.naming import named, resolved
 from engine.offloader import Offloader
+from engine.operations.axes import EncodeAxes
+from engine.operations.bundle import Bundle, EncodeBundle
+from engine.operations.classify import Classify
 from engine.operations.dense import Embed
+from engine.operations.image_text import EncodeImages
+from engine.operations.multi import EncodeMulti
+from engine.operations.plugin import Call
+from engine.operations.rerank import Score
+from engine.operations.sparse import EncodeSparse
+from engine.operations.tag import Tag
 from engine.policy import Decision, Step
+from engine.proxies.axes import AxesProxy
+from engine.proxies.classify import ClassifyProxy
 from engine.proxies.dense import DenseProxy
+from engine.proxies.image_text import ImageTextProxy
+from engine.proxies.multi import MultiProxy
+from engine.proxies.plugin import PluginProxy
+from engine.proxies.rerank import RerankProxy
+from engine.proxies.sparse import SparseProxy
+from engine.proxies.tag import TagProxy
 from engine.room import Room
 from engine.serving import serve
 from engine.sharing import Ladder, arranged, groups
@@ -155,6 +173,9 @@ class Engine:
         self._offloader.stop(timeout)
         encoders = (*self._encoders.values(), *self._retired)
         for encoder in encoders:
+            # All of them first: one may wait for another that is closed later.
+            encoder.worker.refuse()
+        for encoder in encoders:
             clean &= encoder.worker.close(max(0.0, ends - time.monotonic()))
         for encoder in encoders:
             clean &= encoder.slot.close(max(0.0, ends - time.monotonic()))
@@ -167,6 +188,65 @@ class Engine:
     def dense(self, name: str | None = None) -> DenseProxy:
         """Return the lazy object for a dense encoder by name or alias, None for the default; raises UnknownEncoder."""
         return DenseProxy(self, self.resolve(name, *Embed.kinds, part=Embed.part))
+
+    def image_text(self, name: str | None = None) -> ImageTextProxy:
+        """Return the lazy object for a model of images and texts by name or alias, None for the default.
+
+        Raises UnknownEncoder.
+        """
+        text, image = (self.resolve(name, *EncodeImages.kinds, part=part) for part in (Embed.part, EncodeImages.part))
+        return ImageTextProxy(self, text, image)
+
+    def sparse(self, name: str | None = None) -> SparseProxy:
+        """Return the lazy object for a sparse encoder by name or alias, None for the default; raises UnknownEncoder."""
+        return SparseProxy(self, self.resolve(name, *EncodeSparse.kinds))
+
+    def multi(self, name: str | None = None) -> MultiProxy:
+        """Return the lazy object for an encoder of kind multi by name or alias, None for the default; as `dense`."""
+        return MultiProxy(self, self.resolve(name, *EncodeMulti.kinds))
+
+    def rerank(self, name: str | None = None) -> RerankProxy:
+        """Return the lazy object for a reranker by name or alias, None for the default; raises UnknownEncoder."""
+        return RerankProxy(self, self.resolve(name, *Score.kinds))
+
+    def classify(self, name: str | None = None) -> ClassifyProxy:
+        """Return the lazy object for a classifier by name or alias, None for the default; raises UnknownEncoder."""
+        return ClassifyProxy(self, self.resolve(name, *Classify.kinds))
+
+    def axes(self, name: str | None = None) -> AxesProxy:
+        """Return the lazy object for an encoder of kind axes by name or alias, None for the default; as `dense`."""
+        return AxesProxy(self, self.resolve(name, *EncodeAxes.kinds))
+
+    def tag(self, name: str | None = None) -> TagProxy:
+        """Return the lazy object for a tagger by name or alias, None for the default; raises UnknownEncoder."""
+        return TagProxy(self, self.resolve(name, *Tag.kinds))
+
+    def plugin(self, name: str | None = None) -> PluginProxy:
+        """Return the lazy object for a plug-in by name or alias, None for the default; raises UnknownEncoder."""
+        return PluginProxy(self, self.resolve(name, *Call.kinds))
+
+    def bundle(
+        self,
+        text: str,
+        *,
+        task: str | None = "query",
+        top_k: int = 128,
+        models: Mapping[str, str | None] | None = None,
+        keep_alive: float | None = None,
+    ) -> Bundle:
+        """Return one text as dense vector, sparse vector and coordinates along axes, as far as these are configured.
+
+        `models` names encoders by part (`dense`, `sparse`, `axes`) where the default ones shall not serve; `top_k`
+        tokens are kept in the sparse vector; `task` and `keep_alive` are as in `DenseProxy.encode`, for all of them.
+        Raises UnknownEncoder, InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
+        """
+        return self.submit_bundle(EncodeBundle(text, task, top_k, models or {}), keep_alive=keep_alive).result()
+
+    def submit_bundle(
+        self, asked: EncodeBundle, used_by: str | None = None, keep_alive: float | None = None
+    ) -> Future[Bundle]:
+        """Queue what a bundle asks of each encoder and return the future of the whole; raises as `submit`."""
+        return submit_bundle(self, asked, used_by, keep_alive)
 
     def resolve(self, name: str | None, *kinds: str, part: str | None = None) -> str:
         """Return the name of the encoder that `name` means, or of its part where its kind has parts.

@@ -27,8 +27,8 @@ class Surroundings:
     """Say how far the download of an encoder's files is; also at its end."""
     look: Callable[[str], EncoderView] = _no_other
     """Return a snapshot of another encoder; raises UnknownEncoder."""
-    ask: Callable[[str, Operation[Any]], Any] = lambda name, operation: _no_other(name)
-    """Run an operation on another encoder and wait for its result; raises what that raises."""
+    ask: Callable[[str, Operation[Any], str], Any] = lambda name, operation, used_by: _no_other(name)
+    """Run an operation on another encoder, for whoever `used_by` names, and wait; raises what that raises."""
 
 
 ALONE = Surroundings()

@@ -1,0 +1,184 @@
+"""Axes: the vectors of another encoder of ours, seen along the directions that anchor sentences point in.
+
+Their own weights are one matrix of anchor vectors. Texts are read by the base encoder, through the engine: it loads,
+rests, and fails by its own settings, and axes cost no second copy of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine.adapters.protocol import Loaded
+from engine.adapters.universal_axes import UNIVERSAL_AXES
+from engine.config import EncoderConfig
+from engine.errors import Closed, EncoderError, LoadFailed, QueueFull, Unavailable, UnknownEncoder
+from engine.operations.axes import BaseVectors, EmbedInBase, Projection
+from engine.placement import CPU, Needs, Placement
+from engine.state import Download
+from engine.surroundings import ALONE, Surroundings
+from engine.weights.footprint import NOTHING, Footprint
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Anchors:
+    """The anchors' vectors (k, d), each of length 1, and the revision of the base's weights that made them."""
+
+    vectors: NDArray[np.float32]
+    revision: str | None
+
+    def fit(self, found: BaseVectors) -> bool:
+        """Whether the same weights made these and what was `found`."""
+        return (self.revision, self.vectors.shape[1]) == (found.revision, found.vectors.shape[1])
+
+
+class AxesAdapter:
+    """A matrix in plain memory: some kilobytes on every rung but the lowest, so that resting costs no second look."""
+
+    cannot_rest: str | None = None
+    download: Download | None = None
+
+    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
+        """Keep the configuration; where the base computes is the base's affair."""
+        axes = config.axes or UNIVERSAL_AXES
+        self.names = tuple(axis.name for axis in axes)
+        """Names of the axes, in the order of the coordinates."""
+        self._sentences = [axis.anchor for axis in axes]
+        self._digest = hashlib.sha256(repr([(axis.name, axis.anchor) for axis in axes]).encode()).hexdigest()[:8]
+        self._name = config.name
+        self._base = config.base or ""
+        self._surroundings = surroundings
+        self._anchors: _Anchors | None = None
+        self._made_for: tuple[str, str | None] | None = None
+
+    @property
+    def revision(self) -> str | None:
+        """The base's revision and a digest of the axes."""
+        if self._anchors is None:
+            return None
+        return "+".join(filter(None, (self._anchors.revision, f"axes.{self._digest}")))
+
+    def probe(self) -> None:
+        """Raise Unavailable when there is no base."""
+        with self._naming_the_base():
+            self._surroundings.look(self._base)
+
+    def load(self, on: str | None = None) -> Loaded:
+        """Let the base read the anchors, which brings it up; raises LoadFailed or Unavailable, which name it."""
+        began = time.monotonic()
+        try:
+            with self._naming_the_base():
+                model = self._surroundings.look(self._base).model
+            self._anchors = _anchors(self._ask(self._sentences))
+        except (Closed, QueueFull) as error:
+            raise LoadFailed(f"{self._name} stands on {self._base}: {error.message}") from error
+        self._made_for = (model, self._anchors.revision)
+        return Loaded(
+            device=CPU,
+            revision=self.revision,
+            import_seconds=0.0,
+            load_seconds=time.monotonic() - began,
+            metadata={"dimension": len(self.names), "axes": list(self.names), "base": self._base},
+        )
+
+    def encode_axes(
+        self, texts: Sequence[str], *, task: str | None = None, known: BaseVectors | None = None
+    ) -> Projection:
+        """Return the cosine of each text with each anchor, float32 (n, k); `task` is the base's, for the texts.
+
+        `known` are the base's vectors of `texts`, where somebody has them already; they count only if the weights that
+        made the anchors made them too. Raises what the base raises; LoadFailed and Unavailable name it.
+        """
+        anchors = self._loaded
+        found = known if known is not None and anchors.fit(known) else self._ask(texts, task)
+        while not anchors.fit(found):
+            # The base came up with other weights a moment ago.
+            anchors = self._anchors = _anchors(self._ask(self._sentences))
+            found = self._ask(texts, task)
+        return Projection(_unit(found.vectors) @ anchors.vectors.T, self.names, found.tokens)
+
+    def needs(self) -> Needs:
+        """Return the bytes of the matrix, on the CPU."""
+        return Needs(CPU, self._loaded.vectors.nbytes)
+
+    def fault_in(self) -> None:
+        """Do nothing: plain memory is there."""
+
+    def resume(self, placement: Placement) -> str | None:
+        """Do nothing: the matrix computes where it rests."""
+        return None
+
+    def stale(self) -> str | None:
+        """Say what happened to the base since it read the anchors, None for nothing."""
+        if self._made_for is None:
+            return None
+        try:
+            base = self._surroundings.look(self._base)
+        except UnknownEncoder:
+            return f"{self._base} is gone"
+        model, revision = self._made_for
+        # One that has not loaded yet will tell its revision with its first vectors.
+        same = base.model == model and base.revision in (revision, None)
+        return None if same else f"{self._base} is another model"
+
+    def offload(self) -> Footprint:
+        """Keep the matrix: a few kilobytes that another pass through the base would cost."""
+        return self.footprint()
+
+    def unload(self) -> bool:
+        """Drop the matrix."""
+        self._anchors = self._made_for = None
+        return True
+
+    def footprint(self) -> Footprint:
+        """Return the matrix's bytes, which are in RAM on every rung."""
+        anchors = self._anchors
+        return NOTHING if anchors is None else Footprint(0, anchors.vectors.nbytes, anchors.vectors.nbytes)
+
+    def _ask(self, texts: Sequence[str], task: str | None = None) -> BaseVectors:
+        with self._naming_the_base():
+            found: BaseVectors = self._surroundings.ask(self._base, EmbedInBase(texts, task=task), self._name)
+        return found
+
+    @contextmanager
+    def _naming_the_base(self) -> Iterator[None]:
+        stands = f"{self._name} stands on {self._base}"
+        try:
+            yield
+        except UnknownEncoder as error:
+            mend = f"Configure it, or mend `base` of {self._name} in the settings."
+            raise Unavailable(f"{stands}, and there is no such encoder.", next_step=mend) from error
+        except Unavailable as error:
+            raise Unavailable(f"{stands}: {error.message}", next_step=error.next_step, title=error.title) from error
+        except EncoderError as error:
+            wait = error.retry_in_seconds if isinstance(error, LoadFailed) else None
+            raise LoadFailed(
+                f"{stands}: {error.message}", next_step=error.next_step, title=error.title, retry_in_seconds=wait
+            ) from error
+
+    @property
+    def _loaded(self) -> _Anchors:
+        assert self._anchors is not None, "only between load and unload"  # noqa: S101 - the slot's promise
+        return self._anchors
+
+
+def _anchors(found: BaseVectors) -> _Anchors:
+    return _Anchors(_unit(found.vectors), found.revision)
+
+
+def _unit(vectors: Any) -> NDArray[np.float32]:
+    """Each row with length 1; a row of zeros stays."""
+    import numpy as np
+
+    rows = np.asarray(vectors, dtype=np.float32)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return unit

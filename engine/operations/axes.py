@@ -1,0 +1,110 @@
+"""Asked of axes: where a text lies along directions that sentences point in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from engine.operations.dense import Embed
+from engine.operations.inputs import check_count, check_task, check_texts
+from engine.operations.operation import Operation
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Signature = tuple[tuple[str, float], ...]
+"""The strongest axes of one text: (name, weight) by falling weight, which is its cosine with the anchor sentence."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Projection:
+    """Where texts lie along axes."""
+
+    vectors: NDArray[np.float32]
+    """(n, k): the cosine of each text with each anchor sentence."""
+    axes: tuple[str, ...]
+    """Names of the k axes, in the order of the coordinates."""
+    tokens: int
+    """How many tokens the base encoder read."""
+
+    def signatures(self, top_k: int = 5) -> tuple[Signature, ...]:
+        """Return the `top_k` strongest axes of each text, of two that are equal the first."""
+        import numpy as np
+
+        order = np.argsort(-self.vectors, axis=1, kind="stable")[:, :top_k]
+        return tuple(
+            tuple((self.axes[axis], float(row[axis])) for axis in strongest)
+            for row, strongest in zip(self.vectors, order.tolist(), strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaseVectors:
+    """Vectors (n, d) of the encoder that axes stand on, which weights made them, and of how many tokens."""
+
+    vectors: NDArray[np.float32]
+    revision: str | None
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedInBase(Operation[BaseVectors]):
+    """What axes ask of their base: vectors, and the revision of the very weights that made them."""
+
+    texts: Sequence[str]
+    task: str | None = None
+    field: str = "texts"
+
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "multi")
+
+    @property
+    def size(self) -> int:
+        """How many texts."""
+        return len(self.texts)
+
+    def nothing(self) -> BaseVectors:
+        """Return vectors of shape (0, 0) that nothing made."""
+        return BaseVectors(Embed([]).nothing().vectors, None, 0)
+
+    def __call__(self, adapter: Any) -> BaseVectors:
+        """Return one vector per text; raises InvalidInput for a task that the model does not have."""
+        encoding = Embed(self.texts, task=self.task, field=self.field)(adapter)
+        return BaseVectors(encoding.vectors, adapter.revision, encoding.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeAxes(Operation[Projection]):
+    """The cosines of each text with the anchor sentence of each axis."""
+
+    texts: Sequence[str]
+    task: str | None = None
+    """As in `Embed`, for the texts; anchors are read in the model's default task."""
+    top_k: int | None = None
+    """How many axes its caller wants of each text's signature, None for no signatures."""
+    field: str = "texts"
+
+    kinds: ClassVar[tuple[str, ...]] = ("axes",)
+
+    def __post_init__(self) -> None:
+        check_texts(self.texts, self.field)
+        check_task(self.task)
+        if self.top_k is not None:
+            check_count(self.top_k, "top_k")
+
+    @property
+    def size(self) -> int:
+        """How many texts."""
+        return len(self.texts)
+
+    def nothing(self) -> Projection:
+        """Return vectors of shape (0, 0) along no axes."""
+        import numpy as np
+
+        return Projection(np.empty((0, 0), dtype=np.float32), (), 0)
+
+    def __call__(self, adapter: Any) -> Projection:
+        """Return the projection; raises what the base encoder raises."""
+        projection: Projection = adapter.encode_axes(self.texts, task=self.task)
+        return projection
