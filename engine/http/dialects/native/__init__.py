@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from engine.engine import Engine
-from engine.http.dialects.native import dense
+from engine.http.dialects.native import axes, bundle, classify, dense, image_text, multi, plugin, rerank, sparse, tag
 from engine.http.dialects.native.errors import error_answer, failure
 
 __all__ = ["error_answer", "failure", "router"]
@@ -14,6 +14,6 @@ __all__ = ["error_answer", "failure", "router"]
 def router(engine: Engine) -> APIRouter:
     """Return this dialect's routes in front of `engine`."""
     routes = APIRouter()
-    for kind in (dense,):
+    for kind in (axes, bundle, classify, dense, image_text, multi, plugin, rerank, sparse, tag):
         routes.include_router(kind.router(engine))
     return routes

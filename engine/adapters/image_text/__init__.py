@@ -1,0 +1,7 @@
+"""Models of images and texts: two towers in one checkpoint, each an encoder's component of its own."""
+
+from __future__ import annotations
+
+from engine.adapters.image_text.towers import ImageTowerAdapter, TextTowerAdapter
+
+__all__ = ["ImageTowerAdapter", "TextTowerAdapter"]

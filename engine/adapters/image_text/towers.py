@@ -1,0 +1,176 @@
+"""The two components of a model of images and texts: each reads, holds and runs its own tower alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from engine.adapters import references
+from engine.adapters.image_text import specs
+from engine.adapters.packages import require
+from engine.adapters.references import Reference
+from engine.adapters.torch_adapter import TorchAdapter
+from engine.calibration import score_floor
+from engine.errors import InvalidInput
+from engine.images import decoded
+from engine.operations.dense import Encoding
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from engine.adapters.image_text.tower import ImageTower, TextTower
+
+_OPEN_CLIP: Final = "open_clip"
+
+
+class TowerAdapter(TorchAdapter):
+    """One tower of a checkpoint that holds two."""
+
+    def _locate(self) -> Reference:
+        spec = specs.parsed(self._config.model)
+        if spec.architecture is None:
+            reference = references.locate(spec.source)
+            if reference.local and specs.only_open_clip_reads(Path(reference.source)):
+                require(_OPEN_CLIP)
+            return reference
+        require(_OPEN_CLIP)
+        package = find_spec(_OPEN_CLIP)
+        specs.check_architecture(spec.architecture, list((package and package.submodule_search_locations) or ()))
+        # Where the weights are only the library knows, and looking imports nothing.
+        return Reference(self._config.model, local=False)
+
+    def _fetched(self, reference: Reference) -> Path:
+        spec = specs.parsed(self._config.model)
+        if spec.architecture is not None:
+            from engine.adapters.image_text.open_clip import repository
+
+            reference = Reference(repository(spec.architecture, spec.tag), local=False)
+        return super()._fetched(reference)
+
+    def _import_library(self) -> str:
+        import transformers
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        library = f"transformers {transformers.__version__}"
+        reference = self._locate()
+        local = reference.local and specs.only_open_clip_reads(Path(reference.source))
+        if local or specs.parsed(self._config.model).open_clip:
+            import open_clip
+
+            library = f"open_clip {open_clip.__version__}, {library}"
+        return library
+
+    def _construct(self, folder: Path) -> Any:
+        spec = specs.parsed(self._config.model)
+        if spec.open_clip or specs.only_open_clip_reads(folder):
+            require(_OPEN_CLIP)
+            from engine.adapters.image_text.open_clip import Checkpoint
+
+            tower = self._tower_of(Checkpoint.of(self._config.model, folder, spec))
+        else:
+            from engine.adapters.image_text.transformers import Checkpoint as Usual
+
+            tower = self._tower_of(Usual.of(self._config.model, folder))
+        # Not beside the module: what is kept must go with it.
+        tower.module.tower = tower
+        return tower.module.eval()
+
+    @abstractmethod
+    def _tower_of(self, checkpoint: Any) -> Any:
+        """Return this adapter's tower of a checkpoint, of whichever library that is."""
+
+    def _metadata(self) -> dict[str, Any]:
+        facts = dict(self._module.tower.facts)
+        own = self._config.score_floor
+        facts["score_floor"] = score_floor(facts["logit_scale"], facts["logit_bias"]) if own is None else own
+        return facts
+
+    def _vectors(self, count: int, batch: Callable[[int, int], Mapping[str, Any]]) -> NDArray[np.float32]:
+        """The vectors of `count` inputs, of length 1; `batch` gives the features of those from one index to another."""
+        import numpy as np
+        import torch
+
+        def compute(size: int) -> NDArray[np.float32]:
+            found = []
+            for start in range(0, count, size):
+                features = batch(start, min(start + size, count))
+                with torch.inference_mode():
+                    sent = {key: self._sent(value) for key, value in features.items()}
+                    vectors = self._module.tower.run(sent).float()
+                    found.append(torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy())
+            return np.concatenate(found)
+
+        return self._in_batches(compute, count)
+
+    def _sent(self, tensor: Any) -> Any:
+        if not tensor.is_floating_point():
+            return tensor.to(self._device)
+        own = next(weight.dtype for weight in self._module.parameters() if weight.is_floating_point())
+        return tensor.to(self._device, own)
+
+
+class TextTowerAdapter(TowerAdapter):
+    """The tower that reads texts."""
+
+    def _tower_of(self, checkpoint: Any) -> TextTower:
+        found: TextTower = checkpoint.text()
+        return found
+
+    def encode(
+        self,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        task: str | None = None,
+        dimensions: int | None = None,
+    ) -> Encoding:
+        """Return one vector per text, of length 1; `task` changes nothing, because such a model knows no prompts.
+
+        Raises InvalidInput for token ids and for `dimensions`, because no image would have a vector to compare with.
+        """
+        if any(not isinstance(text, str) for text in inputs):
+            raise InvalidInput(
+                f"{self._config.name} reads texts, no token ids.", param="input", next_step="Send the texts themselves."
+            )
+        if dimensions not in (None, self._module.tower.facts["dimension"]):
+            raise InvalidInput(
+                f"The vectors of {self._config.name} cannot be cut: those of its images would no longer compare.",
+                param="dimensions",
+                next_step="Leave `dimensions` out.",
+            )
+        tower: TextTower = self._module.tower
+        texts = [tower.shortened(str(text)) for text in inputs]
+        counts = [0] * len(texts)
+
+        def batch(start: int, end: int) -> Mapping[str, Any]:
+            features, counts[start:end] = tower.read(texts[start:end])
+            return features
+
+        return Encoding(self._vectors(len(texts), batch), sum(counts))
+
+
+class ImageTowerAdapter(TowerAdapter):
+    """The tower that looks at images."""
+
+    packages = ("torch", "transformers", "PIL")
+
+    def _tower_of(self, checkpoint: Any) -> ImageTower:
+        found: ImageTower = checkpoint.image()
+        return found
+
+    def encode_images(self, images: Sequence[bytes], field: str = "images") -> Encoding:
+        """Return one vector per image, of length 1; `field` names the images in errors. Raises InvalidInput."""
+        import torch
+
+        tower: ImageTower = self._module.tower
+
+        def batch(start: int, end: int) -> Mapping[str, Any]:
+            # One at a time: decoded, a photo takes a hundred times what the model reads of it.
+            seen = [tower.read(decoded(images[i], f"{field}[{i}]", field)) for i in range(start, end)]
+            return {key: torch.cat([one[key] for one in seen]) for key in seen[0]}
+
+        return Encoding(self._vectors(len(images), batch), 0)

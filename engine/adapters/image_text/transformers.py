@@ -1,0 +1,150 @@
+"""CLIP, SigLIP and SigLIP 2 through transformers: each tower read alone from a checkpoint of both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from engine.adapters.image_text.scales import scales
+from engine.adapters.image_text.tower import Features, ImageTower, TextTower
+from engine.adapters.packages import missing, require
+from engine.adapters.texts import shortened
+from engine.errors import LoadFailed, Unavailable
+
+if TYPE_CHECKING:
+    from engine.images import Image
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """What transformers calls the towers of a model type, and where they put the vectors."""
+
+    text: str
+    image: str
+    output: str
+    masked: bool
+    """Whether its text tower was trained with an attention mask; SigLIP's was not, whatever a tokenizer gives."""
+
+
+_CLIP: Final = _Family("CLIPTextModelWithProjection", "CLIPVisionModelWithProjection", "embeds", True)
+_SIGLIP: Final = _Family("SiglipTextModel", "SiglipVisionModel", "pooler_output", False)
+_SIGLIP2: Final = _Family("Siglip2TextModel", "Siglip2VisionModel", "pooler_output", False)
+_FAMILIES: Final = {"clip": _CLIP, "siglip": _SIGLIP, "siglip2": _SIGLIP2}
+"""By `model_type`; a SigLIP 2 of one fixed resolution calls itself `siglip`, one of any (NaFlex) `siglip2`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Both towers' configuration, and where their weights are."""
+
+    name: str
+    """What errors call it."""
+    folder: Path
+    config: Any
+    family: _Family
+
+    @classmethod
+    def of(cls, name: str, folder: Path) -> Checkpoint:
+        """Return the checkpoint in `folder`; raises Unavailable for a model of another kind."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        family = _FAMILIES.get(config.model_type)
+        if family is None or not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
+            raise Unavailable(
+                f"{name} is of type {config.model_type}: no model of images and texts that is known here.",
+                next_step="Set `model` to a CLIP, a SigLIP or a SigLIP 2, or mend `kind` in the settings.",
+            )
+        if family is _CLIP:
+            # The towers' own copies are not kept up to date; the whole model reads this one too.
+            config.text_config.projection_dim = config.vision_config.projection_dim = config.projection_dim
+        return cls(name, folder, config, family)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What both towers say of the model."""
+        text, image = self.config.text_config, self.config.vision_config
+        dimension = self.config.projection_dim if self.family is _CLIP else text.projection_size
+        return {
+            "dimension": int(dimension),
+            "max_tokens": int(text.max_position_embeddings),
+            "image_size": getattr(image, "image_size", None),
+            **scales(self.folder),
+        }
+
+    def text(self) -> TextTower:
+        """Return the tower that reads texts; raises LoadFailed or Unavailable."""
+        module = self._tower(self.family.text, self.config.text_config)
+        tokenizer = self._tokenizer()
+        facts, family = self.facts, self.family
+        limit = facts["max_tokens"]
+        # A causal tower sees no padding; the others read it, so there is as much as there was in training.
+        padding = {"padding": True} if family.masked else {"padding": "max_length", "max_length": limit}
+
+        def read(texts: Sequence[str]) -> tuple[Features, list[int]]:
+            ids = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
+            features = tokenizer.pad({"input_ids": ids}, return_tensors="pt", **padding)
+            names = ("input_ids", "attention_mask") if family.masked else ("input_ids",)
+            return {name: features[name] for name in names}, [len(one) for one in ids]
+
+        name = "text_embeds" if family is _CLIP else family.output
+        return TextTower(
+            module,
+            lambda features: getattr(module(**features), name),
+            facts,
+            read,
+            lambda text: shortened(text, tokenizer, limit),
+        )
+
+    def image(self) -> ImageTower:
+        """Return the tower that looks at images; raises LoadFailed."""
+        from transformers import AutoImageProcessor
+
+        module = self._tower(self.family.image, self.config.vision_config)
+        # Always Pillow's way, so that a torchvision that happens to be installed changes no vector.
+        processor = AutoImageProcessor.from_pretrained(self.folder, backend="pil", local_files_only=True)
+
+        def read(image: Image) -> Features:
+            features: Features = processor(images=[image], return_tensors="pt")
+            return features
+
+        name = "image_embeds" if self.family is _CLIP else self.family.output
+        return ImageTower(module, lambda features: getattr(module(**features), name), self.facts, read)
+
+    def _tower(self, class_name: str, config: Any) -> Any:
+        import transformers
+
+        found = getattr(transformers, class_name)
+        # The other tower is no surprise; under its own name, because transformers maps old keys by it.
+        alone: Any = type(class_name, (found,), {"_keys_to_ignore_on_load_unexpected": [""]})
+        module, report = alone.from_pretrained(
+            self.folder,
+            config=config,
+            dtype="auto",
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+        wrong = sorted(report["missing_keys"]) or sorted(str(key[0]) for key in report["mismatched_keys"])
+        if wrong:
+            problem = "lack" if report["missing_keys"] else "have in another shape than its configuration says"
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise LoadFailed(
+                f"The weights of {self.name} {problem}: {wrong[0]}{more}.",
+                next_step="Put the complete files of one model there.",
+            )
+        return module
+
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        file = self.folder / "tokenizer_config.json"
+        if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") == "SiglipTokenizer":
+            require("sentencepiece")
+            if find_spec("google") is None or find_spec("google.protobuf") is None:
+                raise missing("protobuf", "The package protobuf is not installed.")
+        return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)

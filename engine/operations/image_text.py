@@ -1,0 +1,41 @@
+"""Asked of encoders with an image tower; texts for the other tower are a plain `Embed`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from engine.images import check_images
+from engine.operations.dense import Encoding
+from engine.operations.operation import Operation
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeImages(Operation[Encoding]):
+    """One vector per image, each the bytes of a PNG, JPEG or the like; of what moves the first frame."""
+
+    images: Sequence[bytes]
+    field: str = "images"
+
+    kinds: ClassVar[tuple[str, ...]] = ("image_text",)
+    part: ClassVar[str | None] = "image"
+
+    def __post_init__(self) -> None:
+        check_images(self.images, self.field)
+
+    @property
+    def size(self) -> int:
+        """How many images."""
+        return len(self.images)
+
+    def nothing(self) -> Encoding:
+        """Return vectors of shape (0, 0)."""
+        import numpy as np
+
+        return Encoding(np.empty((0, 0), dtype=np.float32), 0)
+
+    def __call__(self, adapter: Any) -> Encoding:
+        """Return the vectors, of length 1; raises InvalidInput for an image that is cut off or broken."""
+        encoding: Encoding = adapter.encode_images(self.images, self.field)
+        return encoding

@@ -1,0 +1,209 @@
+"""`POST /encode/image` and `POST /encode/image_text`, with towers that are fakes."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from http_fakes import Caller, FakeDense
+from PIL import Image
+
+from engine.engine import Engine
+from engine.http.app import create_app
+from engine.http.images import image_bytes
+from engine.operations.dense import Encoding
+from engine.parsing import parse
+
+TOKEN = "the-token"
+SETTINGS = {
+    "hardware": {"idle_timeout_seconds": 0},
+    "encoders": {
+        "words": {"kind": "dense", "model": "./fake"},
+        "photo": {"kind": "image_text", "model": "./fake", "aliases": ["pictures"]},
+        "broken": {"kind": "image_text", "model": "./missing"},
+    },
+}
+
+
+class FakeTower(FakeDense):
+    """Gives each image its number of bytes."""
+
+    def encode_images(self, images: Sequence[bytes], field: str = "images") -> Encoding:
+        assert self.config.part == "image"
+        return Encoding(np.asarray([[len(image), 0.5] for image in images], dtype=np.float32), 0)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with Engine(parse(SETTINGS), adapter=FakeTower) as engine:
+        yield engine
+
+
+@pytest.fixture
+def caller(engine: Engine) -> Caller:
+    return Caller(create_app(engine, host="127.0.0.1", token=TOKEN, version="1.2.3"), TOKEN)
+
+
+def png(width: int = 4) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, 3)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def plain(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def posted(caller: Caller, images: Any, **fields: Any) -> Any:
+    return caller.send("POST", "/encode/image", json={"images": images, **fields})
+
+
+def test_images_come_back_as_vectors_and_the_text_tower_stays_away(engine: Engine, caller: Caller) -> None:
+    answer = posted(caller, [plain(png()), f"data:image/png;base64,{plain(png(9))}"])
+    assert answer.status_code == 200
+    vectors = [[float(len(png())), 0.5], [float(len(png(9))), 0.5]]
+    assert answer.json() == {"vectors": vectors, "dim": 2, "model": "photo.image", "revision": "7"}
+    assert engine.view("photo.text").loads == 0
+
+
+def test_texts_go_to_the_text_tower_alone(engine: Engine, caller: Caller) -> None:
+    answer = caller.send("POST", "/encode/image_text", json={"texts": ["cat", ""], "model": "pictures"})
+    assert answer.json() == {
+        "vectors": [[3.0, 0.5, -2.0], [0.0, 0.5, -2.0]],
+        "dim": 3,
+        "model": "pictures",
+        "revision": "7",
+    }
+    assert engine.view("photo.image").loads == 0
+
+
+def test_a_dense_encoder_is_none_of_images(caller: Caller) -> None:
+    for path, fields in (("/encode/image", {"images": []}), ("/encode/image_text", {"texts": []})):
+        answer = caller.send("POST", path, json={**fields, "model": "words"})
+        assert (answer.status_code, "kind dense" in answer.json()["detail"]) == (404, True)
+
+
+def test_files_of_a_form_are_encoded_in_their_order(caller: Caller) -> None:
+    files = [("images", ("a.png", png(5))), ("files", ("b", png(11))), ("images", ("c.png", png(6)))]
+    answer = caller.send("POST", "/encode/image", files=files, data={"model": "photo", "keep_alive": "5m"})
+    assert answer.status_code == 200
+    assert [row[0] for row in answer.json()["vectors"]] == [len(png(5)), len(png(11)), len(png(6))]
+    assert answer.json()["model"] == "photo"
+
+
+def test_a_form_may_hold_data_uris_and_says_how_long_to_stay(engine: Engine, caller: Caller) -> None:
+    boundary = (("images", (None, f"data:image/png;base64,{plain(png())}")), ("keep_alive", (None, "0")))
+    answer = caller.send("POST", "/encode/image", files=boundary)
+    assert answer.status_code == 200
+    assert engine.call("photo.text", lambda adapter: True)
+    assert engine.view("photo.image").state.name == "UNLOADED"
+
+
+def test_a_form_with_a_wrong_field_is_refused_as_json_is(caller: Caller) -> None:
+    files = [("images", ("a.png", png()))]
+    answer = caller.send("POST", "/encode/image", files=files, data={"keep_alive": "soon"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("keep_alive: must be a number of seconds")
+
+
+def test_an_empty_list_or_form_loads_nothing(engine: Engine, caller: Caller) -> None:
+    assert posted(caller, []).json() == {"vectors": [], "dim": None, "model": "photo.image", "revision": None}
+    answer = caller.send("POST", "/encode/image", files=[("other", ("x", b"y"))])
+    assert answer.json()["vectors"] == []
+    assert engine.view("photo.image").loads == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/a.png", "HTTPS://example.org/a.png", "file:///etc/passwd", "ftp://x/y", " http://x"]
+)
+def test_a_url_is_refused_and_never_fetched(caller: Caller, url: str) -> None:
+    answer = posted(caller, [plain(png()), url])
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("images: [1] is a URL, and nothing is fetched here")
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        ("one text", "must be a list of images"),
+        (None, "must be a list of images"),
+        ([1], "must be a list of images"),
+        (["!!"], "[0] is not valid base64"),
+        (["é"], "[0] is not valid base64"),
+        (["AAAAA"], "[0] is not valid base64"),
+        (["AA=A"], "[0] is not valid base64"),
+        (["data:image/png,xyz"], "[0] is a data URI without base64"),
+        (["data:image/png;base64"], "[0] is a data URI without base64"),
+    ],
+)
+def test_what_is_no_base64_is_refused(caller: Caller, images: Any, told: str) -> None:
+    answer = posted(caller, images)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(f"images: {told}")
+    assert answer.json()["title"] == "Input not accepted"
+
+
+def test_what_is_no_image_is_named_by_its_place(caller: Caller) -> None:
+    for wrong in ("", plain(b"no image")):
+        answer = posted(caller, [plain(png()), wrong])
+        assert answer.status_code == 400
+        assert answer.json()["detail"].startswith("images[1] is ")
+        assert answer.json()["next_step"]
+
+
+def test_a_body_that_is_not_json_is_refused_like_everywhere(caller: Caller) -> None:
+    cases = {
+        b"{": (400, "The body is not valid JSON"),
+        b"\xff": (400, "The body cannot be read as JSON"),
+        b"[]": (422, "The body must be a JSON object"),
+        b"{}": (422, "images: Field required"),
+    }
+    for body, (status, told) in cases.items():
+        answer = caller.raw(body, "/encode/image")
+        assert (answer.status_code, answer.json()["detail"].startswith(told)) == (status, True), body
+    answer = caller.raw(b"x", "/encode/image", Content_Type="text/plain")
+    assert (answer.status_code, "Content-Type: application/json" in answer.json()["detail"]) == (422, True)
+    answer = caller.raw(b"x", "/encode/image", Content_Type="multipart/form-data")
+    assert answer.status_code == 400
+
+
+def test_2048_images_are_taken_and_one_more_is_not(caller: Caller) -> None:
+    image = plain(png())
+    assert len(posted(caller, [image] * 2048).json()["vectors"]) == 2048
+    answer = posted(caller, [image] * 2049)
+    assert answer.status_code == 422
+    assert "the limit is 2048" in answer.json()["detail"]
+    files = [("images", ("x.png", png()))] * 2049
+    answer = caller.send("POST", "/encode/image", files=files)
+    assert answer.status_code == 422
+    assert "the limit is 2048" in answer.json()["detail"]
+    answer = caller.send("POST", "/encode/image_text", json={"texts": ["x"] * 2049})
+    assert answer.status_code == 422
+
+
+def test_a_missing_model_says_so_and_leaves_the_others_alone(caller: Caller) -> None:
+    answer = posted(caller, [plain(png())], model="broken")
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "The folder is missing."
+    assert posted(caller, [plain(png())]).status_code == 200
+
+
+def test_the_openai_route_reaches_the_text_tower_by_the_models_name(caller: Caller) -> None:
+    answer = caller.embed(["cat"], model="photo")
+    assert answer.status_code == 200
+    assert answer.json()["data"][0]["embedding"] == [3.0, 0.5, -2.0]
+
+
+def test_base64_is_read_in_every_spelling() -> None:
+    data = bytes(range(256)) + b"\xfb\xff"
+    standard = base64.b64encode(data).decode()
+    safe = base64.urlsafe_b64encode(data).decode()
+    spellings = [standard, safe, standard.rstrip("="), safe.rstrip("="), "\n ".join(standard)]
+    spellings += [f"data:;base64,{standard}", f"DATA:image/png;charset=x;BASE64,{safe}"]
+    for text in spellings:
+        assert image_bytes(text) == data
+    assert image_bytes("") == b""
