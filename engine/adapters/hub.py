@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
-from pathlib import Path
+import shutil
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 from typing import Final
 
-from engine.adapters.model_folder import module_folders
+from engine.adapters.download import Progress, fetch_large
+from engine.adapters.model_folder import PICKLED, module_folders, pickled_only
 from engine.errors import LoadFailed, first_line
 
 _OTHER_FORMATS: Final = (
     "onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf", "*.tar.gz",
 )  # fmt: skip
-_PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_FIRST: Final = ("modules.json", "config.json")
+"""What says which other files are needed."""
+_LARGE: Final = 4 << 20
+"""Bytes from which on it pays to go on where a download was cut off."""
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_TITLE: Final = "Model not downloaded"
+_MIB: Final = 1 << 20
 
 
 def be_quiet() -> None:
@@ -21,40 +33,137 @@ def be_quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def fetch(model: str) -> Path:
-    """Return the folder of the hub's cache that holds `model`, downloading what is missing.
+def fetch(model: str, revision: str | None = None, *, offline: bool = False, progress: Progress | None = None) -> Path:
+    """Return the folder of the hub's cache that holds `model` at `revision`, downloading what is missing.
 
-    Without a network, what the cache has must do. Pickled weights are fetched only where there are no safetensors.
-    Raises LoadFailed.
+    `revision` is a branch, a tag or a commit; None is the default branch. Without a network, or with `offline`, what
+    the cache has must do, and a commit that the cache has whole asks nobody. Pickled weights are fetched only where
+    there are no safetensors. Raises LoadFailed.
     """
     be_quiet()
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     try:
-        folder = Path(snapshot_download(model, ignore_patterns=[*_OTHER_FORMATS, *_PICKLED]))
-        wanted = _pickled_only(folder)
-        if wanted:
-            folder = Path(snapshot_download(model, allow_patterns=wanted, ignore_patterns=list(_OTHER_FORMATS)))
-    except LocalEntryNotFoundError as error:
-        raise LoadFailed(
-            f"{model} is not on this computer, and the model hub cannot be reached.",
-            title="Model not downloaded",
-            next_step="Connect to the network and try again, or set `model` to a folder.",
-        ) from error
+        return _fetched(model, revision, offline, progress or Progress())
+    except LoadFailed:
+        raise
     except Exception as error:
-        raise LoadFailed(
-            f"{model} could not be fetched from the model hub: {first_line(error)}",
-            title="Model not downloaded",
-            next_step="Check `model` in the settings, the network and the free disk space.",
-        ) from error
+        raise _failed(model, revision, offline, error) from error
+
+
+def _fetched(model: str, revision: str | None, offline: bool, progress: Progress) -> Path:
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+
+    folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(_FIRST), local_files_only=offline))
+    try:
+        tree = get_cached_repo_tree(model, revision=folder.name)
+    except CachedRepoTreeNotFoundError:
+        return folder  # fetched by an older library, and nobody to ask whether it is whole
+    wanted = _wanted({file.path: file.size for file in tree}, folder)
+    missing = {name: size for name, size in wanted.items() if not (folder / name).exists()}
+    if not missing:
+        return folder
+    if offline:
+        raise LocalEntryNotFoundError(f"{len(missing)} of its files are not on this computer")
+    _require_room(model, folder, sum(missing.values()))
+    progress.begin(sum(missing.values()))
+    try:
+        small = {name: size for name, size in missing.items() if size < _LARGE}
+        _let_fetch(model, folder, list(small))
+        progress.add(sum(small.values()))
+        for name in missing.keys() - small.keys():
+            fetch_large(model, name, folder, progress)
+        _let_fetch(model, folder, list(missing))
+    finally:
+        progress.end()
     return folder
 
 
-def _pickled_only(folder: Path) -> list[str]:
-    """Patterns for the pickled weights of those modules that came without safetensors."""
-    patterns = []
-    for module in ("", *module_folders(folder)):
-        if not any((folder / module).glob("*.safetensors")):
-            patterns += [f"{module}/{pattern}" if module else pattern for pattern in _PICKLED]
-    return patterns
+def _let_fetch(model: str, folder: Path, names: list[str]) -> None:
+    """Let the hub's library bring these files into the snapshot; what is there already costs nothing."""
+    from huggingface_hub import snapshot_download
+
+    if names:
+        snapshot_download(model, revision=folder.name, allow_patterns=[glob.escape(name) for name in names])
+
+
+def _wanted(files: Mapping[str, int], folder: Path) -> dict[str, int]:
+    """Which of a repository's files, path -> size in bytes, the model is read from."""
+    wanted = {
+        path: size
+        for path, size in files.items()
+        if not path.endswith(PICKLED) and not any(fnmatch(path, pattern) for pattern in _OTHER_FORMATS)
+    }
+    for place in ("", *module_folders(folder)):
+        inside = {
+            PurePosixPath(path).name: size
+            for path, size in files.items()
+            if PurePosixPath(path).parent == PurePosixPath(place)
+        }
+        for name in pickled_only(inside):
+            wanted[str(PurePosixPath(place) / name)] = inside[name]
+    return wanted
+
+
+def _require_room(model: str, folder: Path, nbytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < nbytes:
+        raise LoadFailed(
+            f"{model} needs {nbytes // _MIB} MiB for its download, and the disk of {folder.parent.parent.parent} has "
+            f"{free // _MIB} MiB free.",
+            title=_TITLE,
+            next_step="Make room there, or set HF_HOME to a folder on another disk.",
+        )
+
+
+def _failed(model: str, revision: str | None, offline: bool, error: Exception) -> LoadFailed:
+    message, next_step = _words(model, revision, offline, error)
+    return LoadFailed(message, title=_TITLE, next_step=next_step)
+
+
+def _words(model: str, revision: str | None, offline: bool, error: Exception) -> tuple[str, str]:
+    """What to tell a person, and what to do."""
+    import httpx2
+    from huggingface_hub import errors
+
+    named = f"{model}@{revision}" if revision else model
+    match error:
+        case errors.LocalEntryNotFoundError() | errors.IncompleteSnapshotError() if offline:
+            return (
+                f"{named} is not on this computer, at least not all of it, and the settings say to ask no model hub.",
+                "Set offline = false under [hub] in the settings file, or set `model` to a folder.",
+            )
+        case errors.LocalEntryNotFoundError() | errors.IncompleteSnapshotError():
+            return (
+                f"{named} is not on this computer, at least not all of it, and the model hub cannot be reached.",
+                "Connect to the network and try again, or set `model` to a folder.",
+            )
+        case errors.GatedRepoError():
+            return (
+                f"{model} is given only to those who accept its licence.",
+                f"Accept it at https://huggingface.co/{model}, make a token there, and run: hf auth login",
+            )
+        case errors.RevisionNotFoundError():
+            return f"{model} has no revision {revision!r}.", "Check what follows the @ in `model`."
+        case errors.RepositoryNotFoundError():
+            return (
+                f"The model hub has no {model}, or it is private.",
+                "Check the spelling of `model`. For a private one make a token at the hub, and run: hf auth login",
+            )
+        case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
+            return (
+                f"The model hub does not give {model} to you.",
+                f"See https://huggingface.co/{model}, make a token there, and run: hf auth login",
+            )
+        case errors.HFValidationError():
+            return f"{model} is no id of a model: {first_line(error)}", "Mend `model` in the settings."
+        case OSError() if error.errno in _FULL:
+            return f"The disk became full while {model} was downloaded.", "Make room; it goes on where it was."
+        case httpx2.TransportError():
+            return (
+                f"The connection to the model hub was lost while {model} was downloaded: {first_line(error)}",
+                "Check the network; the next try goes on where this one was.",
+            )
+    return (
+        f"{model} could not be fetched from the model hub: {first_line(error)}",
+        "Check `model` in the settings, the network and the free disk space.",
+    )

@@ -5,25 +5,132 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-_NO_WEIGHTS: Final = ("training_args.bin", "optimizer.bin", "scheduler.bin")
+from engine.errors import LoadFailed
+from engine.weights.files import layout
+
+SAFE: Final = ".safetensors"
+PICKLED: Final = (".bin", ".pt", ".pth", ".ckpt")
+"""How the names of pickled weights end."""
+PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
+INDEX: Final = "model.safetensors.index.json"
+
+_NO_WEIGHTS: Final = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.\w+")
+_MAIN: Final = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin|open_clip_pytorch_model\.bin")
+_MAIN_SAFE: Final = re.compile(r"(open_clip_|pytorch_)*model(-\d+-of-\d+)?\.safetensors")
+_LARGEST_HEAD: Final = 64 << 20
+"""Bytes; a pickled file beside the main weights that is larger is another copy of those, and no part."""
+_OF_OTHERS: Final = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that may hold weights of the model in `folder`, safetensors and pickled ones.
+    """Return the files that hold weights of the model in `folder`: safetensors, and pickled ones where those lack.
 
-    Which of them a library reads is its own affair. Looked at are the folder itself and those of its modules; not its
-    other subfolders, where training leaves checkpoints and exporters leave other formats.
+    Looked at are the folder itself and those of its modules; not its other subfolders, where training leaves
+    checkpoints and exporters leave other formats.
     """
-    places = [folder]
+    found: list[Path] = []
+    for place in places(folder):
+        found += [*(file for file in sorted(place.glob(f"*{SAFE}")) if file.is_file()), *pickled_in(place)]
+    return found
+
+
+def places(folder: Path) -> list[Path]:
+    """Return the folders that weights of the model in `folder` may lie in: its own and those of its modules."""
+    found = [folder]
     for module in module_folders(folder):
-        places += [folder / module, *(sub for sub in sorted((folder / module).rglob("*")) if sub.is_dir())]
+        found += [folder / module, *(sub for sub in sorted((folder / module).rglob("*")) if sub.is_dir())]
+    return found
+
+
+def pickled_in(place: Path) -> list[Path]:
+    """Return the pickled files of one folder that hold weights which none of its safetensors files holds."""
+    files = {file.name: file.stat().st_size for file in sorted(place.glob("*")) if file.is_file()}
+    return [place / name for name in pickled_only(files)]
+
+
+def pickled_only(files: Mapping[str, int]) -> list[str]:
+    """Return which files of one folder, name -> size in bytes, hold weights that none of its safetensors files holds.
+
+    Beside the main weights those are small heads, as BGE-M3's `sparse_linear.pt`.
+    """
+    has_safe_main = INDEX in files or any(_MAIN_SAFE.fullmatch(name) for name in files)
+    has_main = has_safe_main or any(_MAIN.fullmatch(name) for name in files)
     found = []
-    for place in places:
-        found += [*sorted(place.glob("*.safetensors")), *sorted(place.glob("*.bin"))]
-    return [file for file in found if file.is_file() and file.name not in _NO_WEIGHTS]
+    for name, size in sorted(files.items()):
+        if not size or not name.endswith(PICKLED) or _NO_WEIGHTS.fullmatch(name):
+            continue
+        if _MAIN.fullmatch(name):
+            wanted = not has_safe_main
+        elif name.startswith("pytorch_model."):
+            wanted = False  # a variant, as in half precision
+        else:
+            wanted = safe_name(name) not in files and (not has_main or size <= _LARGEST_HEAD)
+        if wanted:
+            found.append(name)
+    return found
+
+
+def is_indispensable(file: Path) -> bool:
+    """Whether the model in a pickled file's folder cannot be read without that file, as far as its name tells."""
+    others = [other.name for other in file.parent.glob("*")]
+    alone = not any(_MAIN.fullmatch(name) or _MAIN_SAFE.fullmatch(name) for name in others)
+    return alone or _MAIN.fullmatch(file.name) is not None or file.stem.endswith("_linear")
+
+
+def safe_name(name: str) -> str:
+    """Return what libraries call the safetensors file with the tensors of a pickled one."""
+    if name == PICKLED_INDEX:
+        return INDEX
+    stem = Path(name).stem
+    return (re.sub(r"pytorch_model", "model", stem) if _MAIN.fullmatch(name) else stem) + SAFE
+
+
+def has_configuration(folder: Path) -> bool:
+    """Return whether a file in `folder`, or in that of a module, says what kind of model it holds."""
+    named = [folder / "open_clip_config.json", *(folder / module / "config.json" for module in module_folders(folder))]
+    return any(file.is_file() for file in (folder / "config.json", *named))
+
+
+def check(folder: Path) -> None:
+    """Raise LoadFailed where the model's main weights are missing or damaged; reads no more than their headers."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    if not files:
+        raise LoadFailed(f"The folder {folder} is empty.", next_step="Put the model's files there.")
+    if not any(file.name.endswith((SAFE, *PICKLED)) and not _NO_WEIGHTS.fullmatch(file.name) for file in files):
+        others = sorted(file.name for file in files if file.suffix in _OF_OTHERS)
+        found = f", only {others[0]}, which is of another library" if others else ""
+        raise LoadFailed(
+            f"{folder} has no weights{found}.", next_step="Put a file with weights there, best in safetensors."
+        )
+    for place in places(folder):
+        for name in (INDEX, PICKLED_INDEX):
+            if name == INDEX or not (place / INDEX).exists():
+                _check_shards(place, name)
+    for file in weight_files(folder):
+        if _MAIN_SAFE.fullmatch(file.name):
+            layout.read(file)
+
+
+def _check_shards(place: Path, index: str) -> None:
+    if not (place / index).is_file() or (place / "model.safetensors").is_file():
+        return
+    try:
+        shards = set(json.loads((place / index).read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise LoadFailed(
+            f"{place / index} is not an index of weights files.", next_step="Download or copy the model again."
+        ) from error
+    missing = sorted(str(shard) for shard in shards if not (place / str(shard)).is_file())
+    if missing:
+        raise LoadFailed(
+            f"{place} lacks {missing[0]}, one of the {len(shards)} files that its weights are split into.",
+            next_step="Download or copy the model again.",
+        )
 
 
 def module_folders(folder: Path) -> list[str]:

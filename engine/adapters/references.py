@@ -30,8 +30,10 @@ class Reference:
     """Where a model is read from; `local` says that no hub may be asked."""
 
     source: str
+    """A folder, or a hub id."""
     local: bool
     revision: str | None = None
+    """Of a hub id the branch, tag or commit that is wanted, None for the default; else a name for what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,14 @@ def locate(model: str) -> Reference:
     if model.startswith(_PREFIX):
         return _locate_builtin(_BUILTINS[model.removeprefix(_PREFIX)])
     if not _is_path(model):
-        return Reference(model, local=False)
+        name, _, revision = model.partition("@")
+        return Reference(name, local=False, revision=revision or None)
     folder = Path(model).expanduser()
+    if folder.is_file():
+        raise Unavailable(
+            f"{folder} is a file; a model is a folder with its weights, configuration and tokenizer.",
+            next_step="Set `model` to the folder that the file lies in.",
+        )
     if not folder.is_dir():
         raise Unavailable(
             f"The folder {folder} does not exist.", next_step="Put the model there or mend `model` in the settings."

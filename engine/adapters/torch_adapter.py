@@ -9,15 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, final
 
 from engine import paths
 from engine.adapters import hub, model_folder, references
+from engine.adapters.careful import carefully
+from engine.adapters.model_files import fetched, opened, revision_of
+from engine.adapters.packages import require
 from engine.adapters.protocol import Loaded
+from engine.adapters.view import View
 from engine.config import EncoderConfig
-from engine.errors import OutOfMemory, Unavailable
+from engine.errors import OutOfMemory
 from engine.placement import CPU, Needs, Placement
 from engine.state import Download
 from engine.surroundings import ALONE, Surroundings
@@ -62,6 +65,7 @@ class TorchAdapter(ABC):
         self._home: Home | None = None
         self._left: list[Home] = []
         """Homes that were closed but are still in memory, because something else refers to their weights."""
+        self._view: View | None = None
         self._sources: tuple[Identity, ...] = ()
         self._made_by = ""
         self._found: Found = {}
@@ -92,10 +96,7 @@ class TorchAdapter(ABC):
     @final
     def probe(self) -> None:
         """Raise Unavailable when a package or the model's folder is missing; imports nothing."""
-        for package in self.packages:
-            if find_spec(package) is None:
-                name = package.replace("_", "-")
-                raise Unavailable(f"The package {name} is not installed.", next_step=f"Run: pip install {name}")
+        require(*self.packages)
         self._locate()
 
     @final
@@ -110,17 +111,20 @@ class TorchAdapter(ABC):
         imported = time.monotonic()
         choice = choose(self._wanted_device) if on is None else Choice(on)
         self._device = choice.device
-        folder = Path(reference.source) if reference.local else hub.fetch(reference.source)
-        sources = tuple(Identity.of(file) for file in model_folder.weight_files(folder))
+        folder = self._fetched(reference)
+        self._view = opened(self._config.name, folder, _store())
+        sources = self._view.sources
+        revision = revision_of(self._config.name, reference, folder)
         made_by = f"{library}, torch {torch.__version__}, {model_folder.configuration(folder)}"
         if (sources, made_by) != (self._sources, self._made_by):
             self._sources, self._made_by, self._found, self._writes = sources, made_by, {}, {}
         if not (self._config.stream_layers and self._device == CPU):
             # There, less may be in memory than the files hold.
             for source in sources:
-                warm_cache(source.path)
-        with CONSTRUCTION:
-            self._module = self._construct(folder)
+                if source.path.suffix == model_folder.SAFE:
+                    warm_cache(source.path)
+        with CONSTRUCTION, carefully(self._config, folder):
+            self._module = self._construct(self._view.folder)
         self._home = Home(
             self._module,
             sources,
@@ -138,7 +142,7 @@ class TorchAdapter(ABC):
         self._home.restore(self._writes)
         self._writes = {}
         settle()
-        self._revision = self._named(reference.revision or (None if reference.local else folder.name))
+        self._revision = self._named(revision)
         return Loaded(
             device=self._device,
             note=choice.reason,
@@ -233,8 +237,8 @@ class TorchAdapter(ABC):
 
         What the module wrote into its weights is kept for the next load of the same files.
         """
-        home, module = self._home, self._module
-        self._home = self._module = None
+        home, module, view = self._home, self._module, self._view
+        self._home = self._module = self._view = None
         try:
             if home is not None:
                 self._writes = home.writes()
@@ -249,6 +253,8 @@ class TorchAdapter(ABC):
                 dismantle(module)
             del module, home
             release()
+            if view is not None:
+                view.close()
             if not self._gone():
                 release(thoroughly=True)
             try:
@@ -287,6 +293,13 @@ class TorchAdapter(ABC):
                 before.free,
                 now.free,
             )
+
+    def _fetched(self, reference: references.Reference) -> Path:
+        """The folder of the model, downloaded first where it is a hub's; raises LoadFailed."""
+        return fetched(self._config.name, reference, self._surroundings, self._note)
+
+    def _note(self, download: Download | None) -> None:
+        self._download = download
 
     def _named(self, revision: str | None) -> str | None:
         """The model's revision with the element type that it computes in, on which its answers depend too."""

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 from expected import Reference
 from running import Home, Running
+from small_models import bert
+
+from engine.adapters import torch_adapter
+from engine.adapters.dense import DenseAdapter
+from engine.config import EncoderConfig
+from engine.errors import EncoderError, LoadFailed, Unavailable
+from engine.placement import CPU, Placement
 
 SETTINGS = """\
 [hardware]
@@ -77,3 +88,160 @@ def test_a_missing_and_a_damaged_model_are_told_apart_and_come_back_when_repaire
 
     shutil.copytree(weights.parent, home.folder / "gone")
     assert running.embed("x", model="gone").status_code == 200, "what was missing is there now"
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., DenseAdapter]]:
+    """Loads a folder as a dense encoder; our cache is the test's own, and standard input fails the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "stdin", None)
+    torch_adapter._store.cache_clear()
+    adapters: list[DenseAdapter] = []
+
+    def begin(folder: Path, **settings: Any) -> DenseAdapter:
+        adapters.append(DenseAdapter(EncoderConfig("small", "dense", str(folder), **settings), CPU))
+        adapters[-1].probe()
+        adapters[-1].load()
+        return adapters[-1]
+
+    yield begin
+    for adapter in adapters:
+        adapter.unload()
+    torch_adapter._store.cache_clear()
+
+
+def _without_config(folder: Path) -> None:
+    for name in ("config.json", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "1_Pooling")
+    (folder / "tokenizer_config.json").unlink()
+
+
+def _without_a_shard(folder: Path) -> None:
+    sorted(folder.glob("model-*.safetensors"))[1].unlink()
+
+
+def _with_a_corrupt_header(folder: Path) -> None:
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.write((200).to_bytes(8, "little") + b"{not json" * 30)
+
+
+def _with_weights_of_another_shape(folder: Path) -> None:
+    _edit(folder / "config.json", intermediate_size=128)
+
+
+def _with_fewer_layers_than_configured(folder: Path) -> None:
+    _edit(folder / "config.json", num_hidden_layers=3)
+
+
+def _with_a_module_of_another_shape(folder: Path) -> None:
+    _edit(folder / "2_Dense" / "config.json", out_features=16)
+
+
+def _without_the_configuration_of_the_body(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def _without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "tf_model.h5")
+
+
+def _without_anything(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def _edit(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "how", "said"),
+    [
+        (_without_config, {}, "no config.json"),
+        (_without_the_configuration_of_the_body, {}, "no config.json"),
+        (_without_a_shard, {"layout": "sharded"}, "lacks model-00002-of-"),
+        (_with_a_corrupt_header, {}, "its header is not JSON"),
+        (_with_weights_of_another_shape, {}, "another shape than the configuration says"),
+        (_with_a_module_of_another_shape, {"dense": True}, "another shape than the configuration says"),
+        (_with_fewer_layers_than_configured, {}, "lack encoder.layer.2"),
+        (_without_weights, {}, "no weights, only tf_model.h5"),
+        (_without_anything, {}, "is empty"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_damaged_folder_says_what_is_wrong_and_what_to_do(
+    damage: Callable[[Path], None],
+    how: dict[str, Any],
+    said: str,
+    load: Callable[..., DenseAdapter],
+    tmp_path: Path,
+) -> None:
+    folder = bert(tmp_path / "model", **how)
+    damage(folder)
+    with pytest.raises(LoadFailed, match=said) as caught:
+        load(folder)
+    assert caught.value.next_step
+
+
+def test_a_file_where_a_folder_should_be_says_so(load: Callable[..., DenseAdapter], tmp_path: Path) -> None:
+    folder = bert(tmp_path / "model")
+    with pytest.raises(Unavailable, match="is a file") as caught:
+        load(folder / "model.safetensors")
+    assert "folder" in str(caught.value.next_step)
+
+
+def test_a_pooler_that_nothing_reads_may_be_missing(load: Callable[..., DenseAdapter], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = bert(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    body = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler.")}
+    assert len(body) < len(weights)
+    save_file(body, folder / "model.safetensors", {"format": "pt"})
+    adapter = load(folder)
+    adapter.resume(Placement(CPU))
+    assert adapter.encode(["a"]).vectors.shape == (1, 64)
+
+
+@pytest.mark.parametrize("wanted", ["AutoModelForSequenceClassification", "AutoModelForMaskedLM"])
+def test_a_head_that_the_files_lack_is_never_made_up(wanted: str, tmp_path: Path) -> None:
+    import transformers
+
+    from engine.adapters.careful import carefully
+
+    folder = bert(tmp_path / "model")
+    config = EncoderConfig("judge", "classify", str(folder))
+    with pytest.raises(LoadFailed, match="no weights for the head") as caught, carefully(config, folder):
+        getattr(transformers, wanted).from_pretrained(folder)
+    assert "classify" in str(caught.value.next_step)
+    again = getattr(transformers, wanted).from_pretrained(folder)
+    assert again is not None, "outside, the library does as it always did"
+
+
+def test_the_code_of_a_model_runs_only_where_the_settings_trust_it_and_nobody_is_asked(
+    load: Callable[..., DenseAdapter], tmp_path: Path
+) -> None:
+    folder = bert(tmp_path / "model")
+    _edit(
+        folder / "config.json",
+        model_type="own",
+        auto_map={"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"},
+    )
+    ran = tmp_path / "ran"
+    (folder / "own.py").write_text(
+        f"from pathlib import Path\nPath({str(ran)!r}).touch()\n"
+        "from transformers import BertConfig, BertModel\n\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'own'\n\n"
+        "class OwnModel(BertModel):\n    config_class = OwnConfig\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(EncoderError, match="needs Python code of its own") as caught:
+        load(folder)
+    assert "trust_remote_code = true" in str(caught.value.next_step)
+    assert not ran.exists()
+    adapter = load(folder, trust_remote_code=True)
+    adapter.resume(Placement(CPU))
+    assert adapter.encode(["a"]).vectors.shape == (1, 64)
+    assert ran.exists()

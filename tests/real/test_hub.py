@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,6 +37,7 @@ FILES = {
     "openvino/openvino_model.xml": b"openvino",
     "model-q8_0.gguf": b"gguf",
 }
+FIRST = {"modules.json", "config.json"}
 NEEDED = {"config.json", "tokenizer.json", "modules.json", "1_Pooling/config.json"}
 
 
@@ -45,6 +47,7 @@ class Hub:
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.requests: list[str] = []
+        self.revisions = {"main", "v1"}
         self.reached = threading.Event()
         """Set when somebody asks for a file in `held`."""
         self.go = threading.Event()
@@ -52,6 +55,14 @@ class Hub:
         self.held: set[str] = set()
         self.broken: set[str] = set()
         """Files of which only a part arrives."""
+        self.cut: dict[str, int] = {}
+        """Files of which so many bytes arrive, and then the server is gone until it is asked anew."""
+        self.large: set[str] = set()
+        """Files that are named for their SHA-256, and sent from where one asks."""
+        self.refused: dict[str, tuple[int, str]] = {}
+        """Repositories that are not given: status, error code."""
+        self.ranges: list[int] = []
+        """Where the answers for large files began."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -68,6 +79,10 @@ class Hub:
     def downloaded(self) -> set[str]:
         """The files that were sent."""
         return {path.split(f"/resolve/{COMMIT}/")[1] for path in self.requests if "/resolve/" in path}
+
+    def etag(self, file: str, data: bytes) -> str:
+        """What a file is named for in the cache."""
+        return hashlib.sha256(data).hexdigest() if file in self.large else hashlib.sha1(data).hexdigest()  # noqa: S324
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         hub = self
@@ -96,13 +111,21 @@ class Hub:
                     return self._send(200, b"", {})
                 path = self.path.partition("?")[0]
                 for name, files in hub.repositories.items():
-                    if path == f"/api/models/{name}/revision/main":
+                    if name in hub.refused and f"/{name}/" in path:
+                        status, code = hub.refused[name]
+                        return self._send(status, b"{}", {"X-Error-Code": code}, send=send)
+                    if (
+                        path.startswith(f"/api/models/{name}/revision/")
+                        and path.rpartition("/")[2] not in hub.revisions
+                    ):
+                        return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, send=send)
+                    if path.startswith(f"/api/models/{name}/revision/"):
                         siblings = [{"rfilename": file} for file in files]
                         return self._json({"id": name, "sha": COMMIT, "siblings": siblings, "tags": []})
                     if path == f"/api/models/{name}/tree/{COMMIT}":
                         return self._json(
                             [
-                                {"type": "file", "path": file, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}  # noqa: S324
+                                {"type": "file", "path": file, "size": len(data), "oid": hub.etag(file, data)}
                                 for file, data in files.items()
                             ]
                         )
@@ -119,8 +142,18 @@ class Hub:
                     hub.go.wait(60)
                 if send and file in hub.broken:
                     self.close_connection = True
-                headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}  # noqa: S324
-                self._send(200, data, headers, send=send, part=len(data) // 2 if file in hub.broken else None)
+                headers = {"ETag": f'"{hub.etag(file, data)}"', "X-Repo-Commit": COMMIT}
+                part = len(data) // 2 if file in hub.broken else None
+                status = 200
+                if send and file in hub.large:
+                    begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+                    hub.ranges.append(begin)
+                    data, status = data[begin:], 206
+                    if (left := hub.cut.pop(file, None)) is not None:
+                        self.close_connection, part = True, left
+                    if part is not None:
+                        self.close_connection = True
+                self._send(status, data, headers, send=send, part=part)
 
             def _json(self, value: Any) -> None:
                 self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -139,17 +172,21 @@ class Hub:
 
 
 FETCH = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 
+from engine.adapters.download import Progress
 from engine.adapters.hub import fetch
 from engine.errors import LoadFailed
 
+told = []
 for model in sys.argv[1:]:
+    name, _, revision = model.partition("@")
     try:
-        folder = fetch(model)
+        progress = Progress(lambda download: told.append([download.done, download.total]), clock=lambda: 0.0)
+        folder = fetch(name, revision or None, offline="OFFLINE" in os.environ, progress=progress)
         files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-        print(json.dumps({"folder": str(folder), "files": files}))
+        print(json.dumps({"folder": str(folder), "files": files, "told": told}))
     except LoadFailed as error:
         print(json.dumps({"title": error.title, "message": error.message, "next_step": error.next_step}))
 assert "torch" not in sys.modules
@@ -161,12 +198,16 @@ import json, os, sys, threading, urllib.request
 from engine.adapters.dense import DenseAdapter
 from engine.config import EncoderConfig
 from engine.placement import Placement
+from engine.surroundings import Surroundings
 from engine.weights.gate import CONSTRUCTION
 
-adapter, loaded = DenseAdapter(EncoderConfig("small", "dense", sys.argv[1]), "cpu"), []
+told, loaded = [], []
+surroundings = Surroundings(tell=lambda name, download: told.append([name, download.done, download.total]))
+adapter = DenseAdapter(EncoderConfig("small", "dense", sys.argv[1]), "cpu", surroundings)
 thread = threading.Thread(target=lambda: loaded.append(adapter.load()))
 thread.start()
 urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/reached").close()
+meanwhile = adapter.download
 free = CONSTRUCTION.acquire(timeout=5)
 if free:
     CONSTRUCTION.release()
@@ -175,6 +216,20 @@ thread.join()
 adapter.resume(Placement("cpu"))
 shape = adapter.encode(["a pilot light"]).vectors.shape
 print(json.dumps({"free": free, "revision": loaded[0].revision, "shape": shape, "rests": adapter.cannot_rest is None}))
+print(json.dumps({"meanwhile": [meanwhile.done, meanwhile.total], "now": adapter.download, "last": told[-1]}))
+"""
+
+QUIT = """
+import json, os, sys, urllib.request
+
+from engine import Engine
+from engine.parsing import parse
+
+engine = Engine(parse({"encoders": {"big": {"kind": "dense", "model": sys.argv[1]}}}))
+engine.start()
+engine.submit_load("big")
+urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/reached").close()
+print(json.dumps({"clean": engine.close(timeout=0.5)}), flush=True)
 """
 
 Run = Callable[..., list[dict[str, Any]]]
@@ -198,11 +253,11 @@ def run(hub: Hub, tmp_path: Path) -> Run:
         "PYTHONPATH": str(ROOT),
     }
 
-    def run(script: str, *arguments: str) -> list[dict[str, Any]]:
+    def run(script: str, *arguments: str, **environment: str) -> list[dict[str, Any]]:
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments],
             cwd=ROOT,
-            env=kept | ours,
+            env=kept | ours | environment,
             capture_output=True,
             text=True,
             timeout=120,
@@ -222,6 +277,7 @@ def test_only_what_is_needed_is_downloaded_and_the_cache_serves_when_the_hub_is_
     assert Path(first["folder"], "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
     hub.requests.clear()
+    first["told"] = []
     assert run(FETCH, "org/small") == [first]
     assert hub.downloaded() == set(), "what is there is not sent again"
 
@@ -233,6 +289,7 @@ def test_pickled_weights_are_downloaded_where_there_are_no_others(hub: Hub, run:
     hub.repositories["org/old"] = {name: data for name, data in FILES.items() if name != "model.safetensors"}
     (first,) = run(FETCH, "org/old")
     assert set(first["files"]) == NEEDED | {"pytorch_model.bin"}
+    first["told"] = []
     hub.close()
     assert run(FETCH, "org/old") == [first]
 
@@ -294,5 +351,108 @@ def test_others_may_be_constructed_and_moved_while_one_is_downloaded(hub: Hub, r
         file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
     }
     hub.held = {"model.safetensors"}
-    (found,) = run(LOAD, "org/small")
+    found, download = run(LOAD, "org/small")
     assert found == {"free": True, "revision": f"{COMMIT}+float32", "shape": [1, DIMENSION], "rests": True}
+    total = sum(len(data) for file, data in hub.repositories["org/small"].items() if file not in FIRST)
+    assert download == {"meanwhile": [0, total], "now": None, "last": ["small", total, total]}
+
+
+BIG = bytes(range(256)) * (24 << 10)  # 6 MiB
+PARTS = FILES | {"model.safetensors": BIG}
+
+
+def test_a_large_file_that_is_cut_off_goes_on_within_the_download_and_in_the_next_process(hub: Hub, run: Run) -> None:
+    hub.repositories["org/big"], hub.large = PARTS, {"model.safetensors"}
+    hub.cut = {"model.safetensors": 1_000_000}
+    (whole,) = run(FETCH, "org/big")
+    assert hub.ranges == [0, 1_000_000]
+    weights = Path(whole["folder"], "model.safetensors")
+    assert weights.read_bytes() == BIG
+
+    blob = weights.resolve()
+    weights.unlink()
+    blob.unlink()
+    blob.with_name(f"{blob.name}.incomplete").write_bytes(BIG[:2_000_000])  # as a process that was killed left it
+    hub.ranges.clear()
+    (again,) = run(FETCH, "org/big")
+    assert hub.ranges == [2_000_000]
+    assert Path(again["folder"], "model.safetensors").read_bytes() == BIG
+    assert [path.name for path in blob.parent.glob("*.incomplete")] == []
+
+
+def test_a_part_that_is_not_of_this_file_is_thrown_away_and_the_next_try_begins_anew(hub: Hub, run: Run) -> None:
+    hub.repositories["org/big"], hub.large = PARTS, {"model.safetensors"}
+    (first,) = run(FETCH, "org/big")
+    blob = Path(first["folder"], "model.safetensors").resolve()
+    Path(first["folder"], "model.safetensors").unlink()
+    blob.unlink()
+    blob.with_name(f"{blob.name}.incomplete").write_bytes(b"other" * 100)
+    failed, whole = run(FETCH, "org/big", "org/big")
+    assert "damaged" in failed["message"]
+    assert Path(whole["folder"], "model.safetensors").read_bytes() == BIG
+
+
+def test_the_bytes_of_a_download_are_told_from_its_begin_to_its_end(hub: Hub, run: Run) -> None:
+    hub.repositories["org/big"], hub.large = PARTS, {"model.safetensors"}
+    hub.cut = {"model.safetensors": 1_000_000}
+    (found,) = run(FETCH, "org/big")
+    total = sum(len(data) for file, data in PARTS.items() if file in found["files"] and file not in FIRST)
+    assert found["told"][0] == [0, total]
+    assert found["told"][-1] == [total, total]
+
+
+def test_offline_asks_nobody_and_takes_what_the_cache_has(hub: Hub, run: Run) -> None:
+    hub.repositories["org/small"] = FILES
+    (failed,) = run(FETCH, "org/small", OFFLINE="1")
+    assert "not on this computer" in failed["message"]
+    assert "offline = false" in failed["next_step"]
+    assert hub.requests == []
+    (first,) = run(FETCH, "org/small")
+    hub.requests.clear()
+    (second,) = run(FETCH, "org/small", OFFLINE="1")
+    assert second["folder"] == first["folder"]
+    assert hub.requests == []
+
+
+def test_a_commit_that_is_there_asks_nobody_and_another_revision_is_asked_for(hub: Hub, run: Run) -> None:
+    hub.repositories["org/small"] = FILES
+    (tagged,) = run(FETCH, "org/small@v1")
+    hub.requests.clear()
+    (same,) = run(FETCH, f"org/small@{COMMIT}")
+    assert same["folder"] == tagged["folder"]
+    assert hub.requests == []
+    (unknown,) = run(FETCH, "org/small@v2")
+    assert "no revision 'v2'" in unknown["message"]
+    assert unknown["next_step"]
+
+
+def test_the_heads_beside_pickled_weights_are_downloaded_and_what_training_left_is_not(hub: Hub, run: Run) -> None:
+    hub.repositories["org/m3"] = {name: data for name, data in FILES.items() if name != "model.safetensors"} | {
+        "sparse_linear.pt": b"sparse",
+        "colbert_linear.pt": b"colbert",
+        "optimizer.pt": b"adam",
+        "training_args.bin": b"arguments",
+    }
+    (found,) = run(FETCH, "org/m3")
+    assert set(found["files"]) == NEEDED | {"pytorch_model.bin", "sparse_linear.pt", "colbert_linear.pt"}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"), [(403, "GatedRepo", "accept its licence"), (401, "", "does not give")]
+)
+def test_a_model_that_is_not_given_to_everybody_says_how_to_get_it(
+    status: int, code: str, said: str, hub: Hub, run: Run
+) -> None:
+    hub.repositories["org/gated"] = FILES
+    hub.refused = {"org/gated": (status, code)}
+    (failed,) = run(FETCH, "org/gated")
+    assert said in failed["message"] or "private" in failed["message"]
+    assert "hf auth login" in failed["next_step"]
+
+
+def test_a_quit_does_not_wait_for_a_download_which_goes_on_with_the_next_start(hub: Hub, run: Run) -> None:
+    hub.repositories["org/big"], hub.large = PARTS, {"model.safetensors"}
+    hub.held = {"model.safetensors"}
+    began = time.monotonic()
+    assert run(QUIT, "org/big") == [{"clean": False}]
+    assert time.monotonic() - began < 40, "the hub holds the file for a minute"

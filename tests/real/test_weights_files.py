@@ -31,7 +31,11 @@ class Bench:
     """An engine with the encoder `small` over one folder, and `twin` over the same."""
 
     def __init__(self, folder: Path) -> None:
-        encoders = tuple(EncoderConfig(name, "dense", str(folder), device="cpu") for name in ("small", "twin"))
+        # On a CPU both element types are float32; by their names alone the two share no copy of the weights.
+        encoders = tuple(
+            EncoderConfig(name, "dense", str(folder), device="cpu", dtype=dtype)
+            for name, dtype in (("small", "auto"), ("twin", "float32"))
+        )
         self.engine = Engine(Config(encoders=encoders))
         self.folder = folder
 

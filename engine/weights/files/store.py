@@ -93,9 +93,21 @@ class Store:
         # Widest elements first: after 64-byte alignment at the start, each tensor is then aligned to its element.
         ordered = sorted(entries, key=lambda e: layout.ITEM_SIZES.get(e.dtype, 0), reverse=True)
         head = layout.header([(e.name, e.dtype, e.shape) for e in ordered], {"format": "pt", "pilotlight": key})
+        return self._provided(path, lambda: self._write_once(path, head, ordered))
+
+    def provide_written(self, key: str, nbytes: int, write: Callable[[Path], None]) -> Path:
+        """Return the file for `key`, which `write` makes at a path that it is given where there is none yet.
+
+        As `provide`; `nbytes` is about how long the file will be. Raises what `write` raises, and OSError where it left
+        no whole safetensors file.
+        """
+        path = self._path(key)
+        return self._provided(path, lambda: self._let_write(path, nbytes, write))
+
+    def _provided(self, path: Path, make_sure: Callable[[], None]) -> Path:
         self._use(path)
         try:
-            self._write_once(path, head, ordered)
+            make_sure()
         except OSError as error:
             self.release(path)
             if isinstance(error, _Refusal):
@@ -141,12 +153,35 @@ class Store:
                 if not _is_whole(path, head):
                     self._write(path, head, entries)
 
+    def _let_write(self, path: Path, nbytes: int, write: Callable[[Path], None]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        if _is_whole(path):
+            return
+        with self._writing:
+            if _is_whole(path):
+                return
+            _remove(path)  # what is there is broken
+            self._make_room(nbytes)
+            descriptor, partial = self._partial(path)
+            os.close(descriptor)
+            try:
+                write(partial)
+                _require_whole(partial)
+                partial.replace(path)
+            except BaseException:
+                _remove(partial)
+                raise
+
+    def _partial(self, path: Path) -> tuple[int, Path]:
+        prefix = f".{path.stem}.{os.getpid()}."
+        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=_PARTIAL, dir=self._folder)
+        return descriptor, Path(name)
+
     def _write(self, path: Path, head: bytes, entries: Sequence[Entry]) -> None:
         _remove(path)  # what is there is broken
         self._make_room(len(head) + sum(layout.size_of(e.dtype, e.shape) for e in entries))
-        prefix = f".{path.stem}.{os.getpid()}."
-        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=_PARTIAL, dir=self._folder)
-        partial = Path(name)
+        descriptor, partial = self._partial(path)
         try:
             # Unbuffered and in large parts: large writes make the kernel cache the file in large folios, which map with
             # far fewer page faults.
@@ -239,6 +274,11 @@ def _is_whole(path: Path, head: bytes | None = None) -> bool:
     except (LoadFailed, OSError):
         return False
     return size == max((place.begin + place.nbytes for place in places), default=size)
+
+
+def _require_whole(path: Path) -> None:
+    if not _is_whole(path):
+        raise _Refusal(errno.EIO, "what was written is not whole")
 
 
 def _write_entry(file: FileIO, entry: Entry) -> None:

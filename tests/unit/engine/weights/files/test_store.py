@@ -340,3 +340,30 @@ def test_a_file_that_cannot_be_removed_is_skipped(small: Store, folder: Path, mo
     monkeypatch.setattr(Path, "unlink", refused)
     put(small, "a3")
     assert names(folder) == {"a1.safetensors", "a2.safetensors", "a3.safetensors"}
+
+
+def test_a_file_that_somebody_else_writes_is_written_once_and_counts_as_the_others_do(tmp_path: Path) -> None:
+    store = Store(tmp_path / "weights", reserve_bytes=0)
+    written: list[Path] = []
+
+    def write(path: Path) -> None:
+        written.append(path)
+        path.write_bytes(layout.header([("a", "U8", (4,))], {}) + b"abcd")
+
+    path = store.provide_written("ab", 4, write)
+    assert store.provide_written("ab", 4, write) == path
+    assert len(written) == 1
+    assert path.read_bytes().endswith(b"abcd")
+    assert list(path.parent.iterdir()) == [path]
+    store.release(path)
+    store.release(path)
+
+
+@pytest.mark.parametrize("content", [b"", layout.header([("a", "U8", (4,))], {}) + b"ab"], ids=["nothing", "a part"])
+def test_a_file_that_somebody_else_did_not_write_whole_is_refused_and_leaves_nothing(
+    content: bytes, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "weights", reserve_bytes=0)
+    with pytest.raises(OSError, match="not whole"):
+        store.provide_written("ab", 4, lambda path: path.write_bytes(content) and None)
+    assert list((tmp_path / "weights").iterdir()) == []

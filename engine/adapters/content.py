@@ -1,0 +1,81 @@
+"""What tells one local model from another: a digest of its files, each of them read once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from engine import paths
+from engine.adapters.model_folder import places, weight_files
+from engine.weights.files.identity import Identity
+
+_log = logging.getLogger(__name__)
+
+_DIGITS: Final = 12
+_ENDINGS: Final = (".json", ".txt", ".model", ".py", ".jinja")
+"""Of files beside the weights on which a model's answers depend: configuration, tokenizer, templates, own code."""
+_MOST: Final = 2000
+"""Digests that are kept; a model has about ten files."""
+_LOCK: Final = threading.Lock()  # guards the file of digests, never held while a model is read
+
+
+class Digests:
+    """SHA-256 by file, kept in a file of ours: a file that did not change is not read again."""
+
+    def __init__(self, file: Path) -> None:
+        """Keep them in `file`; touches nothing yet."""
+        self._file = file
+
+    def of(self, files: Iterable[Path]) -> dict[Path, str]:
+        """Return the digest of each file, in hex; raises OSError for one that cannot be read."""
+        with _LOCK:
+            known = self._read()
+        found, new = {}, {}
+        for file in files:
+            key = json.dumps(Identity.of(file).key)
+            if key not in known:
+                with file.open("rb") as stream:
+                    new[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+                # Only what was the same file all the while has this digest.
+                if json.dumps(Identity.of(file).key) != key:
+                    found[file] = new.pop(key)
+                    continue
+            found[file] = known.get(key) or new[key]
+        if new:
+            self._keep(new)
+        return found
+
+    def _read(self) -> dict[str, str]:
+        try:
+            kept = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return kept if isinstance(kept, dict) else {}
+
+    def _keep(self, new: dict[str, str]) -> None:
+        with _LOCK:
+            kept = list({**self._read(), **new}.items())[-_MOST:]
+            try:
+                paths.write_atomically(self._file, json.dumps(dict(kept)).encode())
+            except OSError as error:
+                _log.warning("digests of models are not kept: %s", error)
+
+
+def content_id(folder: Path, digests: Digests) -> str:
+    """Return a short name of the model in `folder`; it changes with its weights, configuration and tokenizer.
+
+    Raises OSError.
+    """
+    files = set(weight_files(folder))
+    for place in places(folder):
+        files |= {file for file in place.glob("*") if file.is_file() and file.suffix in _ENDINGS}
+    found = digests.of(sorted(files))
+    whole = hashlib.sha256()
+    for file in sorted(found):
+        whole.update(f"{file.relative_to(folder).as_posix()}\0{found[file]}\0".encode())
+    return whole.hexdigest()[:_DIGITS]
