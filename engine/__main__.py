@@ -7,4 +7,9 @@ import sys
 from engine.service import Options, run
 
 if __name__ == "__main__":
+    if getattr(sys, "frozen", False):
+        # In a packaged app the children that read pickled weights begin here.
+        import multiprocessing
+
+        multiprocessing.freeze_support()
     sys.exit(run(Options()))

@@ -47,4 +47,9 @@ def _with_command(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    if getattr(sys, "frozen", False):
+        # In a packaged app the children that read pickled weights begin here.
+        import multiprocessing
+
+        multiprocessing.freeze_support()
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from running import Running
@@ -24,9 +24,8 @@ aliases = ["find"]
 
 
 @pytest.fixture
-def running(start: Callable[..., Running]) -> Iterator[Running]:
-    running = start(settings=SETTINGS)
-    yield running
+def running(start: Callable[..., Running]) -> Running:
+    return start(settings=SETTINGS)
 
 
 def test_two_encoders_on_one_model_are_one_load_and_one_set_of_bytes(running: Running) -> None:
