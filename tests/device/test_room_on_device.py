@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +32,12 @@ SPARE = 24 * MIB
 @contextmanager
 def engine_with(*names: str, **hardware: Any) -> Iterator[Engine]:
     settings = {"device": "fakegpu:0", "idle_timeout_seconds": 0, "minimum_residency_seconds": 0.0, **hardware}
-    encoders = tuple(EncoderConfig(name=name, kind="dense", model=BUILTIN) for name in names or ("minilm",))
+    # Without a difference between them they would share one set of weights.
+    ways = itertools.product((False, True), ("auto", "float32"))
+    encoders = tuple(
+        EncoderConfig(name=name, kind="dense", model=BUILTIN, dtype=dtype, trust_remote_code=trusted)
+        for name, (trusted, dtype) in zip(names or ("minilm",), ways, strict=False)
+    )
     with Engine(Config(hardware=Hardware(**settings), encoders=encoders)) as engine:
         yield engine
 
