@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from engine import checks
-from engine.adapters import references
+from engine.adapters.sources import references
 from engine.adapters.table import KINDS, PARTS
 from engine.checks import Check
 from engine.config import DEFAULT_ENCODER, Config, EncoderConfig, Hardware, Hub, Server

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from engine.adapters import references
+from engine.adapters.sources import references
 from engine.config import Config, EncoderConfig
 from engine.encoder import Encoder
 from engine.policy import Decision

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 ADAPTERS: Final = {
-    "dense": "engine.adapters.dense:DenseAdapter",
-    "sparse": "engine.adapters.sparse:SparseAdapter",
-    "multi": "engine.adapters.multi:MultiAdapter",
-    "rerank": "engine.adapters.rerank:RerankAdapter",
-    "classify": "engine.adapters.classify:ClassifyAdapter",
-    "image_text.text": "engine.adapters.image_text:TextTowerAdapter",
-    "image_text.image": "engine.adapters.image_text:ImageTowerAdapter",
-    "tag": "engine.adapters.tag:TagAdapter",
-    "axes": "engine.adapters.axes:AxesAdapter",
-    "plugin": "engine.adapters.plugin:PluginAdapter",
+    "dense": "engine.adapters.kinds.dense:DenseAdapter",
+    "sparse": "engine.adapters.kinds.sparse:SparseAdapter",
+    "multi": "engine.adapters.kinds.multi:MultiAdapter",
+    "rerank": "engine.adapters.kinds.rerank:RerankAdapter",
+    "classify": "engine.adapters.kinds.classify:ClassifyAdapter",
+    "image_text.text": "engine.adapters.kinds.image_text:TextTowerAdapter",
+    "image_text.image": "engine.adapters.kinds.image_text:ImageTowerAdapter",
+    "tag": "engine.adapters.kinds.tag:TagAdapter",
+    "axes": "engine.adapters.kinds.axes:AxesAdapter",
+    "plugin": "engine.adapters.kinds.plugin:PluginAdapter",
 }
 """Kind, or kind and part -> `module:class`, imported when the first encoder of that kind is built."""
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, final
 
 from engine import paths
-from engine.adapters import hub, model_folder, references
-from engine.adapters.careful import carefully
-from engine.adapters.model_files import fetched, opened, revision_of
+from engine.adapters.construction import carefully
 from engine.adapters.packages import require
 from engine.adapters.protocol import Loaded
-from engine.adapters.view import View
+from engine.adapters.sources import hub, model_folder, references
+from engine.adapters.sources.linked_folder import LinkedFolder
+from engine.adapters.sources.model_files import fetched, opened, revision_of
 from engine.config import EncoderConfig
 from engine.errors import OutOfMemory
 from engine.placement import CPU, Needs, Placement
@@ -65,7 +65,7 @@ class TorchAdapter(ABC):
         self._home: Home | None = None
         self._left: list[Home] = []
         """Homes that were closed but are still in memory, because something else refers to their weights."""
-        self._view: View | None = None
+        self._linked: LinkedFolder | None = None
         self._sources: tuple[Identity, ...] = ()
         self._made_by = ""
         self._found: Found = {}
@@ -112,8 +112,8 @@ class TorchAdapter(ABC):
         choice = choose(self._wanted_device) if on is None else Choice(on)
         self._device = choice.device
         folder = self._fetched(reference)
-        self._view = opened(self._config.name, folder, _store())
-        sources = self._view.sources
+        self._linked = opened(self._config.name, folder, _store())
+        sources = self._linked.sources
         revision = revision_of(self._config.name, reference, folder)
         made_by = f"{library}, torch {torch.__version__}, {model_folder.configuration(folder)}"
         if (sources, made_by) != (self._sources, self._made_by):
@@ -124,7 +124,7 @@ class TorchAdapter(ABC):
                 if source.path.suffix == model_folder.SAFE:
                     warm_cache(source.path)
         with CONSTRUCTION, carefully(self._config, folder):
-            self._module = self._construct(self._view.folder)
+            self._module = self._construct(self._linked.folder)
         self._home = Home(
             self._module,
             sources,
@@ -237,8 +237,8 @@ class TorchAdapter(ABC):
 
         What the module wrote into its weights is kept for the next load of the same files.
         """
-        home, module, view = self._home, self._module, self._view
-        self._home = self._module = self._view = None
+        home, module, linked = self._home, self._module, self._linked
+        self._home = self._module = self._linked = None
         try:
             if home is not None:
                 self._writes = home.writes()
@@ -253,8 +253,8 @@ class TorchAdapter(ABC):
                 dismantle(module)
             del module, home
             release()
-            if view is not None:
-                view.close()
+            if linked is not None:
+                linked.close()
             if not self._gone():
                 release(thoroughly=True)
             try:

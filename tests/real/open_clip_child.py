@@ -153,7 +153,7 @@ def weights_of_another_model(folder: Path) -> None:
 
 
 def the_librarys_names(folder: Path) -> None:
-    from engine.adapters.image_text.open_clip import repository
+    from engine.adapters.kinds.image_text.open_clip import repository
     from engine.errors import Unavailable
 
     assert repository("ViT-L-14", "dfn2b_s39b") == "apple/DFN2B-CLIP-ViT-L-14-39B"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from small_models import Dtype, bert
 
 from engine import Engine, LoadFailed, State, parse
-from engine.adapters.universal_axes import UNIVERSAL_AXES
+from engine.adapters.kinds.universal_axes import UNIVERSAL_AXES
 
 MINILM = {"kind": "dense", "model": "builtin:all-MiniLM-L6-v2"}
 ANCHORS = ("Fire burns and gives light.", "Water flows down to the sea.", "A bank lends money.")

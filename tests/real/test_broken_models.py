@@ -15,7 +15,7 @@ from running import Home, Running
 from small_models import bert
 
 from engine.adapters import torch_adapter
-from engine.adapters.dense import DenseAdapter
+from engine.adapters.kinds.dense import DenseAdapter
 from engine.config import EncoderConfig
 from engine.errors import EncoderError, LoadFailed, Unavailable
 from engine.placement import CPU, Placement
@@ -209,7 +209,7 @@ def test_a_pooler_that_nothing_reads_may_be_missing(load: Callable[..., DenseAda
 def test_a_head_that_the_files_lack_is_never_made_up(wanted: str, tmp_path: Path) -> None:
     import transformers
 
-    from engine.adapters.careful import carefully
+    from engine.adapters.construction import carefully
 
     folder = bert(tmp_path / "model")
     config = EncoderConfig("judge", "classify", str(folder))

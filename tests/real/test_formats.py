@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from small_models import bert
 
 from engine.adapters import torch_adapter
-from engine.adapters.dense import DenseAdapter
-from engine.adapters.view import View
+from engine.adapters.kinds.dense import DenseAdapter
+from engine.adapters.sources.linked_folder import View
 from engine.config import EncoderConfig
 from engine.errors import LoadFailed
 from engine.placement import CPU, Placement

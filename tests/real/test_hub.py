@@ -175,8 +175,8 @@ FETCH = """
 import json, os, sys
 from pathlib import Path
 
-from engine.adapters.download import Progress
-from engine.adapters.hub import fetch
+from engine.adapters.sources.download import Progress
+from engine.adapters.sources.hub import fetch
 from engine.errors import LoadFailed
 
 told = []
@@ -195,7 +195,7 @@ assert "torch" not in sys.modules
 LOAD = """
 import json, os, sys, threading, urllib.request
 
-from engine.adapters.dense import DenseAdapter
+from engine.adapters.kinds.dense import DenseAdapter
 from engine.config import EncoderConfig
 from engine.placement import Placement
 from engine.surroundings import Surroundings

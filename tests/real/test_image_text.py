@@ -318,7 +318,7 @@ def test_a_tokenizer_that_needs_another_package_says_which(tmp_path: Path) -> No
 
 
 def test_the_short_names_stand_for_hub_ids() -> None:
-    from engine.adapters.image_text.specs import Spec, parsed
+    from engine.adapters.kinds.image_text.specs import Spec, parsed
 
     assert parsed("openai-clip:ViT-L/14@336px") == Spec("openai/clip-vit-large-patch14-336")
     assert parsed("openai-clip:ViT-B/32") == Spec("openai/clip-vit-base-patch32")

@@ -18,8 +18,8 @@ from small_models import DIMENSION
 
 from engine import Engine, InvalidInput, LoadFailed, MultiEncoding, MultiProxy, State, Unavailable, parse
 from engine.adapters import torch_adapter
-from engine.adapters.m3_folder import read_head
-from engine.adapters.multi import MultiAdapter
+from engine.adapters.kinds.m3_folder import read_head
+from engine.adapters.kinds.multi import MultiAdapter
 from engine.operations.dense import Embed
 from engine.operations.sparse import EncodeSparse
 
@@ -164,7 +164,7 @@ def test_neither_padding_nor_company_changes_a_text(opened: Opened, monkeypatch:
         assert alone.colbert is not None
         np.testing.assert_allclose(alone.dense[0], together.dense[index], atol=1e-5)
         np.testing.assert_allclose(alone.colbert[0], together.colbert[index], atol=1e-5)
-    monkeypatch.setattr("engine.adapters.multi._BATCH_TOKENS", 130)
+    monkeypatch.setattr("engine.adapters.kinds.multi._BATCH_TOKENS", 130)
     in_parts = proxy.encode(TEXTS)
     assert in_parts.dense is not None
     np.testing.assert_allclose(in_parts.dense, together.dense, atol=1e-5)

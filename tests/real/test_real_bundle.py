@@ -13,8 +13,8 @@ from small_models import bert
 from sparse_models import splade, with_prompts
 
 from engine import Bundle, Engine, parse
-from engine.adapters.dense import DenseAdapter
-from engine.adapters.sparse import SparseAdapter
+from engine.adapters.kinds.dense import DenseAdapter
+from engine.adapters.kinds.sparse import SparseAdapter
 
 TEXTS = ["a pilot light is the small flame", "", "\x00 🔥 zzz", "flame " * 500, "flame " * 170_000]
 AXES = [{"name": "fire", "anchor": "Fire gives light."}, {"name": "water", "anchor": "Water flows."}]

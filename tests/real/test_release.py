@@ -22,7 +22,7 @@ MEASURE = """
 import gc, json, sys, threading, time, weakref
 from pathlib import Path
 
-from engine.adapters.dense import DenseAdapter
+from engine.adapters.kinds.dense import DenseAdapter
 from engine.config import EncoderConfig
 from engine.placement import Placement
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from small_models import Dtype, bert
 
-from engine.adapters import references, torch_adapter
-from engine.adapters.content import Digests, content_id
-from engine.adapters.dense import DenseAdapter
+from engine.adapters import torch_adapter
+from engine.adapters.kinds.dense import DenseAdapter
+from engine.adapters.sources import references
+from engine.adapters.sources.content import Digests, content_id
 from engine.config import EncoderConfig
 from engine.placement import CPU, Placement
 

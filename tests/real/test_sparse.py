@@ -15,7 +15,7 @@ from small_models import Dtype, bert
 from sparse_models import LONGEST, latents, splade, two_ways
 
 from engine import Engine, InvalidInput, LoadFailed, SparseProxy, SparseVector, State, parse
-from engine.adapters import sparse
+from engine.adapters.kinds import sparse
 from engine.operations.sparse import EncodeSparse
 
 TEXTS = ["a pilot light is the small flame", "", "short", "the flame stays lit " * 40, "🔥 \x00 zzz", "query: gas"]

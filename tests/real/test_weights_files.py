@@ -649,7 +649,7 @@ def test_a_link_that_leads_nowhere_and_empty_files_are_no_weights_files(
 def test_a_file_that_is_replaced_during_the_load_is_read_again_at_once(
     models: Callable[..., Path], over: Callable[[Path], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.adapters.dense import DenseAdapter
+    from engine.adapters.kinds.dense import DenseAdapter
 
     folder = copied(models(), tmp_path / "model")
     construct, times = DenseAdapter._construct, []

@@ -13,9 +13,9 @@ from engine_fakes import LIMIT, FakeAdapter, FakeReader, failure, started
 from numpy.typing import NDArray
 
 from engine import Closed, Engine, LoadFailed, State, Unavailable, UnknownEncoder, parse
-from engine.adapters.axes import AxesAdapter
+from engine.adapters.kinds.axes import AxesAdapter
+from engine.adapters.kinds.universal_axes import UNIVERSAL_AXES
 from engine.adapters.protocol import Adapter, Loaded
-from engine.adapters.universal_axes import UNIVERSAL_AXES
 from engine.config import EncoderConfig
 from engine.errors import DeviceLost
 from engine.operations.axes import BaseVectors

@@ -10,7 +10,7 @@ import pytest
 from engine_fakes import LIMIT, FakeAdapter, FakeReader, failure, started
 
 from engine import Closed, Engine, InvalidInput, LoadFailed, UnknownEncoder, parse
-from engine.adapters.axes import AxesAdapter
+from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter, Loaded
 from engine.config import EncoderConfig
 from engine.operations.bundle import EncodeBundle

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.adapters import model_folder, references
-from engine.adapters.download import Progress
+from engine.adapters.sources import model_folder, references
+from engine.adapters.sources.download import Progress
 from engine.errors import LoadFailed
 from engine.state import Download
 

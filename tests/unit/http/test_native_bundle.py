@@ -10,7 +10,7 @@ import pytest
 from http_fakes import Caller, FakeDense
 
 from engine import Engine, parse
-from engine.adapters.axes import AxesAdapter
+from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter
 from engine.config import EncoderConfig
 from engine.http.app import create_app

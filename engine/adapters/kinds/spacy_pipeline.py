@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engine.adapters import references
 from engine.adapters.packages import command, packaged
+from engine.adapters.sources import references
 from engine.errors import Unavailable
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from engine import paths
-from engine.adapters.model_folder import places, weight_files
+from engine.adapters.sources.model_folder import places, weight_files
 from engine.weights.files.identity import Identity
 
 _log = logging.getLogger(__name__)

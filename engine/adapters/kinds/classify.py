@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.adapters.reading import in_order_of_length, reading_limit
+from engine.adapters.lengths import in_order_of_length, reading_limit
 from engine.adapters.texts import shortened
 from engine.adapters.torch_adapter import TorchAdapter
 from engine.errors import Unavailable

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 from engine.adapters.ids import checked_ids, frame_of, framed_ids, own_ids
-from engine.adapters.reading import in_order_of_length
+from engine.adapters.lengths import in_order_of_length
 from engine.adapters.texts import key_of, shortened
 from engine.adapters.torch_adapter import TorchAdapter
 from engine.errors import InvalidInput

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.image_text.scales import scales
-from engine.adapters.image_text.specs import Spec, configuration
-from engine.adapters.image_text.tower import Features, ImageTower, TextTower
+from engine.adapters.kinds.image_text.scales import scales
+from engine.adapters.kinds.image_text.specs import Spec, configuration
+from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
 from engine.adapters.texts import shortened
 from engine.errors import LoadFailed, Unavailable
 

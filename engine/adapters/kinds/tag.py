@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from engine import paths
-from engine.adapters import spacy_pipeline
-from engine.adapters.content import Digests
 from engine.adapters.held import HeldAdapter
-from engine.adapters.spacy_pipeline import Pipeline
+from engine.adapters.kinds import spacy_pipeline
+from engine.adapters.kinds.spacy_pipeline import Pipeline
+from engine.adapters.sources.content import Digests
 from engine.errors import InvalidInput
 from engine.operations.tag import Entity, Tagged, Token
 from engine.weights.gate import CONSTRUCTION

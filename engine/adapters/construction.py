@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from engine.adapters import model_folder
+from engine.adapters.sources import model_folder
 from engine.config import EncoderConfig
 from engine.errors import LoadFailed, PilotlightError, Unavailable, first_line
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.adapters.kinds.universal_axes import UNIVERSAL_AXES
 from engine.adapters.protocol import Loaded
-from engine.adapters.universal_axes import UNIVERSAL_AXES
 from engine.config import EncoderConfig
 from engine.errors import Closed, EncoderError, LoadFailed, QueueFull, Unavailable, UnknownEncoder
 from engine.operations.axes import BaseVectors, EmbedInBase, Projection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from engine.adapters.model_folder import weight_files
+from engine.adapters.sources.model_folder import weight_files
 
 SCALE: Final = "logit_scale"
 BIAS: Final = "logit_bias"

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine import paths
-from engine.adapters import hub, model_folder
-from engine.adapters.content import Digests, content_id
-from engine.adapters.download import Progress
-from engine.adapters.references import Reference
-from engine.adapters.view import View
+from engine.adapters.sources import hub, model_folder
+from engine.adapters.sources.content import Digests, content_id
+from engine.adapters.sources.download import Progress
+from engine.adapters.sources.linked_folder import LinkedFolder
+from engine.adapters.sources.references import Reference
 from engine.errors import LoadFailed
 from engine.state import Download
 from engine.surroundings import Surroundings
@@ -38,14 +38,14 @@ def fetched(
         note(None)
 
 
-def opened(name: str, folder: Path, store: Store) -> View:
+def opened(name: str, folder: Path, store: Store) -> LinkedFolder:
     """Return the folder of the model of encoder `name` as its library shall see it.
 
     Raises LoadFailed where files are missing or damaged, or cannot be converted.
     """
     with _named(name):
         model_folder.check(folder)
-    return View(folder, store, paths.cache_folder() / "views")
+    return LinkedFolder(folder, store, paths.cache_folder() / "views")
 
 
 def revision_of(name: str, reference: Reference, folder: Path) -> str | None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.adapters.ids import checked_ids, framed_ids, own_ids
-from engine.adapters.m3_folder import DENSE_KIND, read_head, require_heads, sentence_limit
-from engine.adapters.m3_forms import heaviest, split, unit
+from engine.adapters.kinds.m3_folder import DENSE_KIND, read_head, require_heads, sentence_limit
+from engine.adapters.kinds.m3_forms import heaviest, split, unit
+from engine.adapters.lengths import reading_limit
 from engine.adapters.matryoshka import check_dimensions, truncated
-from engine.adapters.reading import reading_limit
 from engine.adapters.texts import key_of, shortened
 from engine.adapters.torch_adapter import TorchAdapter
 from engine.errors import LoadFailed

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.reading import in_order_of_length, reading_limit
+from engine.adapters.lengths import in_order_of_length, reading_limit
 from engine.adapters.texts import shortened
 from engine.adapters.torch_adapter import TorchAdapter
 from engine.errors import Unavailable

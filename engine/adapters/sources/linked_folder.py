@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from engine.adapters import model_folder
+from engine.adapters.sources import model_folder
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Store
 from engine.weights.files.unpickling import Unreadable, converted
@@ -20,7 +20,7 @@ from engine.weights.files.unpickling import Unreadable, converted
 _log = logging.getLogger(__name__)
 
 
-class View:
+class LinkedFolder:
     """A model whose weights are all safetensors: its own folder, or one of links where some of them are pickled.
 
     The folder of links stays until `close`, because libraries may read small files late.

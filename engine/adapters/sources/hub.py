@@ -11,8 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from engine.adapters.download import Progress, fetch_large
-from engine.adapters.model_folder import PICKLED, module_folders, pickled_only
+from engine.adapters.sources.download import Progress, fetch_large
+from engine.adapters.sources.model_folder import PICKLED, module_folders, pickled_only
 from engine.errors import LoadFailed, first_line
 
 _OTHER_FORMATS: Final = (

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.sentence import Features, SentenceAdapter
+from engine.adapters.kinds.sentence import Features, SentenceAdapter
 from engine.errors import LoadFailed
 from engine.operations.sparse import SparseVector
 

@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters import references
-from engine.adapters.image_text import specs
+from engine.adapters.kinds.image_text import specs
 from engine.adapters.packages import require
-from engine.adapters.references import Reference
+from engine.adapters.sources import references
+from engine.adapters.sources.references import Reference
 from engine.adapters.torch_adapter import TorchAdapter
 from engine.calibration import score_floor
 from engine.errors import InvalidInput
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from engine.adapters.image_text.tower import ImageTower, TextTower
+    from engine.adapters.kinds.image_text.tower import ImageTower, TextTower
 
 _OPEN_CLIP: Final = "open_clip"
 
@@ -46,7 +46,7 @@ class TowerAdapter(TorchAdapter):
     def _fetched(self, reference: Reference) -> Path:
         spec = specs.parsed(self._config.model)
         if spec.architecture is not None:
-            from engine.adapters.image_text.open_clip import repository
+            from engine.adapters.kinds.image_text.open_clip import repository
 
             reference = Reference(repository(spec.architecture, spec.tag), local=False)
         return super()._fetched(reference)
@@ -69,11 +69,11 @@ class TowerAdapter(TorchAdapter):
         spec = specs.parsed(self._config.model)
         if spec.open_clip or specs.only_open_clip_reads(folder):
             require(_OPEN_CLIP)
-            from engine.adapters.image_text.open_clip import Checkpoint
+            from engine.adapters.kinds.image_text.open_clip import Checkpoint
 
             tower = self._tower_of(Checkpoint.of(self._config.model, folder, spec))
         else:
-            from engine.adapters.image_text.transformers import Checkpoint as Usual
+            from engine.adapters.kinds.image_text.transformers import Checkpoint as Usual
 
             tower = self._tower_of(Usual.of(self._config.model, folder))
         # Not beside the module: what is kept must go with it.

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.image_text.scales import scales
-from engine.adapters.image_text.tower import Features, ImageTower, TextTower
+from engine.adapters.kinds.image_text.scales import scales
+from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
 from engine.adapters.packages import missing, require
 from engine.adapters.texts import shortened
 from engine.errors import LoadFailed, Unavailable

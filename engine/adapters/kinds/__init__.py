@@ -1,0 +1,1 @@
+"""One adapter per kind of encoder, each through its field's own library."""
