@@ -121,7 +121,9 @@ def _encoders(engine: Encoders, asked: EncodeBundle) -> dict[str, str]:
 
 
 def _base_of(engine: Encoders, axes: str) -> str:
-    base = next(encoder.base for encoder in engine.config.encoders if encoder.name == axes)
+    base = next((encoder.base for encoder in engine.config.encoders if encoder.name == axes), None)
+    if base is None:
+        raise UnknownEncoder(f"There is no encoder {axes!r} any more.")
     return engine.resolve(base, *EmbedInBase.kinds)
 
 
@@ -163,7 +165,7 @@ def _sparse(asked: EncodeBundle, tokens: Future[_Tokens | None]) -> Callable[[An
         theirs = tokens.result() if tokens.done() and not tokens.exception() else None
         shared = theirs is not None and theirs.whole and theirs.key == _key(adapter, asked.task)
         operation = EncodeSparse([theirs.ids] if theirs and shared else [asked.text], asked.task, asked.top_k)
-        return _Made({"sparse": operation(adapter)[0]}, adapter.revision)
+        return _Made({"sparse": operation(adapter).vectors[0]}, adapter.revision)
 
     return run
 

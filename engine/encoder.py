@@ -12,6 +12,7 @@ from engine.config import EncoderConfig, Hardware
 from engine.eagerness import Eagerness
 from engine.errors import Closed, PilotlightError, QueueFull
 from engine.ignored import ignored_options
+from engine.sharing import weights_of
 from engine.slot import Slot
 from engine.state import EncoderView
 from engine.usage import Usage
@@ -29,24 +30,25 @@ class Encoder:
     worker: Worker
     usage: Usage
 
+    made_for: tuple[object, ...]
+    """The essence of the settings that its weights were made for; those of another that shares them, perhaps."""
+
     @property
     def leads(self) -> bool:
         """Whether its slot is named for it, and not for another that shares it."""
         return self.slot.name == self.config.name
 
-    def serves(self, config: EncoderConfig, device: str) -> bool:
-        """Whether its weights can go on under `config`, or another must take its place."""
-        return _essence(self.config, self.device) == _essence(config, device)
+    def under(self, config: EncoderConfig, device: str, before: Encoder | None) -> Encoder:
+        """Return the encoder of `config` on these weights; `before` is what had its name until now.
 
-    def under(self, config: EncoderConfig, device: str) -> Encoder:
-        """Return it with settings that it `serves`; a pin that they do not change stays as it was set by hand."""
-        if self.config.pin != config.pin:
-            self.usage.pinned = config.pin
-        return replace(self, config=config, device=device)
-
-    def shared_by(self, config: EncoderConfig, device: str, before: Encoder | None) -> Encoder:
-        """Return another encoder on the same weights; `before` is what it was under other settings."""
-        usage = Usage(pinned=config.pin) if before is None else before.under(config, device).usage
+        Where that was of the same weights, a pin that the settings do not change stays as it was set by hand.
+        """
+        if before is None or weights_of(before.config, before.device) != weights_of(config, device):
+            usage = Usage(pinned=config.pin)
+        else:
+            usage = before.usage
+            if before.config.pin != config.pin:
+                usage.pinned = config.pin
         return replace(self, config=config, device=device, usage=usage)
 
     def view(self, hardware: Hardware, sharers: tuple[Encoder, ...] = (), *, measured: bool = False) -> EncoderView:
@@ -65,12 +67,17 @@ class Encoder:
         ignored = ignored_options(
             in_force, hardware, device=view.chosen_device, streamable=view.streamable, leader=leader
         )
-        view = replace(view, name=config.name, ignored_options=ignored)
+        metadata = view.metadata
+        if config.score_floor is not None:
+            metadata = {**metadata, "score_floor": config.score_floor}
+        view = replace(view, name=config.name, part=config.part, ignored_options=ignored, metadata=metadata)
         if not sharers:
             return view
+        own = self.usage.in_flight
         return replace(
             view,
-            in_flight=self.usage.in_flight,
+            in_flight=own,
+            in_flight_of_sharers=max(0, view.in_flight - own),
             last_used_by=self.usage.last_used_by,
             shared_with=tuple(other.config.name for other in sharers),
         )
@@ -94,13 +101,6 @@ class Encoder:
     def retire(self) -> None:
         """Close it, which the settings no longer name, after the requests that already wait for it."""
         self.worker.finish(partial(self.slot.close, timeout=0.0))
-
-
-def _essence(encoder: EncoderConfig, device: str) -> tuple[object, ...]:
-    """What an encoder that goes on under new settings must keep."""
-    of_its_kind = (encoder.base, encoder.axes, encoder.options, encoder.score_floor, encoder.trust_remote_code)
-    how = (device, encoder.stream_layers, encoder.home, encoder.dtype)
-    return (encoder.kind, encoder.part, encoder.model, *how, *of_its_kind)
 
 
 def _succeeds(climb: Callable[[Slot], None], slot: Slot) -> bool:

@@ -65,6 +65,10 @@ def _held(encoder: EncoderConfig, hardware: Hardware) -> dict[str, str | None]:
     why: dict[str, str | None] = {
         option: _HELD[encoder.kind] for option in said if (option, encoder.device) != ("device", CPU)
     }
+    if encoder.kind == "axes" and _value("eager_load", encoder, hardware):
+        why["eager_load"] = "reading the anchors would bring their base all the way up"
+    if encoder.trust_remote_code:
+        why["trust_remote_code"] = "no code comes with it"
     why["idle_timeout_seconds"] = _idle_timeout(encoder, hardware)
     if encoder.unload_timeout_seconds is not None:
         why["unload_timeout_seconds"] = "it has no rest in RAM: it is unloaded when its idle timeout has passed"

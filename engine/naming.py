@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from engine.adapters.table import PARTS
 from engine.config import Config, EncoderConfig
 from engine.errors import UnknownEncoder
 
@@ -29,6 +30,8 @@ def resolved(config: Config, name: str | None, kinds: Sequence[str], part: str |
 
 def named(config: Config, name: str) -> tuple[EncoderConfig, ...]:
     """Return the component that is called `name`, or all those of an encoder of that name. Raises UnknownEncoder."""
+    if not isinstance(name, str):
+        raise UnknownEncoder("The name of an encoder is a text.")
     for encoder in config.encoders:
         if name == encoder.name or name in encoder.aliases:
             return encoder.components
@@ -46,10 +49,13 @@ def settings_key(config: Config, name: str) -> tuple[str, ...]:
     Raises UnknownEncoder.
     """
     found = named(config, name)
-    if len(found) > 1 or found[0].part is None:
-        entry = found[0].name if found[0].part is None else found[0].name.removesuffix(f".{found[0].part}")
-        return ("encoders", entry)
-    return ("encoders", found[0].name.removesuffix(f".{found[0].part}"), found[0].part)
+    entry, part = entry_of(found[0]), found[0].part
+    return ("encoders", entry) if part is None or len(found) > 1 else ("encoders", entry, part)
+
+
+def entry_of(component: EncoderConfig) -> str:
+    """Return the name that the settings know a component by: that of its table."""
+    return component.name.removesuffix(f".{component.part}") if component.part else component.name
 
 
 def _default(config: Config, kinds: Sequence[str], part: str | None) -> EncoderConfig:
@@ -64,4 +70,4 @@ def _default(config: Config, kinds: Sequence[str], part: str | None) -> EncoderC
 
 
 def _wanted(kinds: Sequence[str], part: str | None) -> list[str]:
-    return [f"{kind} ({part})" if part and kind == "image_text" else kind for kind in kinds]
+    return [f"{kind} ({part})" if part and kind in PARTS else kind for kind in kinds]

@@ -15,6 +15,7 @@ from engine.adapters.table import KINDS, PARTS
 from engine.checks import Check
 from engine.config import DEFAULT_ENCODER, Config, EncoderConfig, Hardware, Hub, Server
 from engine.errors import Problem, SettingsError
+from engine.operations.axes import EmbedInBase
 
 
 def parse(mapping: Mapping[str, Any]) -> Config:
@@ -82,8 +83,11 @@ _OF_ONE_KIND: Final[dict[str, dict[str, Check]]] = {
 }
 _ENCODER: Final = _OF_EVERY_KIND | {key: check for keys in _OF_ONE_KIND.values() for key, check in keys.items()}
 
-_BASES: Final = ("dense", "multi")
-"""Kinds of encoder that axes can stand on."""
+LADDER_KEYS: Final = tuple(_LADDER)
+"""What may be changed of an encoder, or of its part, while it runs."""
+_BASES: Final = EmbedInBase.kinds
+_LONGEST_NAME: Final = 64
+"""Characters of an encoder's name; a row of the menu has no room for more."""
 
 _PLACES: Final = {
     "[hardware]": _HARDWARE,
@@ -95,10 +99,14 @@ _PLACES: Final = {
 
 
 def _section(
-    mapping: Mapping[str, Any], path: tuple[str, ...], checks: dict[str, Check], problems: list[Problem]
+    mapping: Mapping[str, Any],
+    path: tuple[str, ...],
+    checks: dict[str, Check],
+    problems: list[Problem],
+    also: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     table = _table(mapping.get(path[-1], {}), path, problems)
-    _refuse_unknown(table, tuple(checks), path, problems, what="key")
+    _refuse_unknown(table, (*checks, *also), path, problems, what="key")
     values = {}
     for key in (key for key in table if key in checks):
         try:
@@ -119,15 +127,17 @@ def _table(value: Any, path: tuple[str, ...], problems: list[Problem]) -> Mappin
 def _encoder(name: str, table: Any, problems: list[Problem]) -> EncoderConfig | None:
     path = ("encoders", name)
     before = len(problems)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        problems.append(Problem(path, "an encoder's name is letters, digits, '.', '_' and '-'"))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or len(name) > _LONGEST_NAME:
+        problems.append(
+            Problem(path, f"an encoder's name is letters, digits, '.', '_' and '-', {_LONGEST_NAME} of them at most")
+        )
     table = _table(table, path, problems)
     kind = table.get("kind")
     parts = PARTS.get(kind, ()) if isinstance(kind, str) else ()
     own = {key: value for key, value in table.items() if key not in parts}
     # A kind that is wrong itself is told; that its keys are unknown for it would only add to that.
     keys = _OF_EVERY_KIND | _OF_ONE_KIND.get(kind, {}) if kind in KINDS else _ENCODER
-    values = _section({name: own}, path, keys, problems)
+    values = _section({name: own}, path, keys, problems, also=parts)
     tables = {part: _section(table, (*path, part), _LADDER, problems) for part in parts if part in table}
     if len(problems) == before:
         _complete(values, path, problems)

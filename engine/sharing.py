@@ -1,59 +1,27 @@
-"""One set of weights for all encoders that are the same model in the same way: who shares with whom, and on what terms.
-
-The first of them in the settings leads: the slot has its name, and where the others differ in how weights wait (`home`,
-`stream_layers`) its settings count.
-"""
+"""One set of weights for all encoders that are the same model in the same way: what makes them so, on which terms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 
 from engine.adapters.sources import references
-from engine.config import Config, EncoderConfig
-from engine.encoder import Encoder
-from engine.policy import Decision
-from engine.state import EncoderView
-from engine.terms import Terms, terms_of
+from engine.config import EncoderConfig
+from engine.terms import Terms
 
-Build = Callable[[EncoderConfig, str], Encoder]
+STAY = -1.0
+"""A `keep_alive` for ever."""
 
 
-def in_force(config: Config) -> Iterator[tuple[EncoderConfig, str]]:
-    """Each component's settings with what its adapter must know of `[hardware]`, and the device that it wishes for."""
-    for encoder in config.encoders:
-        for settings in encoder.components:
-            streams = config.hardware.stream_layers if settings.stream_layers is None else settings.stream_layers
-            yield replace(settings, stream_layers=streams), settings.device or config.hardware.device
+def weights_of(encoder: EncoderConfig, device: str) -> tuple[object, ...]:
+    """Return what is equal for two encoders that share one set of weights; `device` is the one that they wish for."""
+    own = (encoder.base, encoder.axes, repr(sorted(encoder.options.items())), encoder.trust_remote_code)
+    return (encoder.kind, encoder.part, references.canonical(encoder.model), device, encoder.dtype, *own)
 
 
-def arranged(config: Config, before: Mapping[str, Encoder], build: Build) -> dict[str, Encoder]:
-    """Return the encoders of `config` by name: those of `before` go on where their weights can, others are built."""
-    after: dict[str, Encoder] = {}
-    leaders: dict[tuple[object, ...], Encoder] = {}
-    for settings, device in in_force(config):
-        key, old = _weights_of(settings, device), before.get(settings.name)
-        if key in leaders:
-            after[settings.name] = leaders[key].shared_by(settings, device, old)
-            continue
-        if old is not None and old.leads and old.serves(settings, device):
-            leaders[key] = old.under(settings, device)
-        else:
-            leaders[key] = build(settings, device)
-        after[settings.name] = leaders[key]
-    for group in groups(after.values()):
-        terms = longest(terms_of(encoder.config, config.hardware) for encoder in group)
-        group[0].slot.configure(terms, pinned=any(encoder.usage.pinned for encoder in group))
-    return after
-
-
-def groups(encoders: Iterable[Encoder]) -> list[list[Encoder]]:
-    """Return the encoders of each slot, the leader first."""
-    found: dict[int, list[Encoder]] = {}
-    for encoder in encoders:
-        found.setdefault(id(encoder.slot), []).append(encoder)
-    return list(found.values())
+def essence(encoder: EncoderConfig, device: str) -> tuple[object, ...]:
+    """Return what weights that go on under other settings must keep: what they are, and how they wait."""
+    return (*weights_of(encoder, device), encoder.home, encoder.stream_layers)
 
 
 def longest(terms: Iterable[Terms]) -> Terms:
@@ -66,28 +34,23 @@ def longest(terms: Iterable[Terms]) -> Terms:
     )
 
 
-class Ladder:
-    """The sets of weights, each once, for those who decide which of them moves."""
-
-    def __init__(self, views: Callable[[], Iterable[EncoderView]], apply: Callable[[Decision], None]) -> None:
-        self._views = views
-        self._apply = apply
-
-    def views(self) -> Iterable[EncoderView]:
-        """Return a snapshot of every slot, by its leader's name."""
-        return self._views()
-
-    def apply_decision(self, decision: Decision) -> None:
-        """Do what was decided, if its evidence still holds."""
-        self._apply(decision)
+def longest_promise(asked: float, others: Iterable[float]) -> float:
+    """Return the `keep_alive` that keeps what one encoder `asked` for and what `others` were promised; -1 = stay."""
+    found = max(_for_ever(seconds, below=0.0) for seconds in (asked, *others))
+    return STAY if found == math.inf else found
 
 
-def _weights_of(encoder: EncoderConfig, device: str) -> tuple[object, ...]:
-    """What two encoders that share one set of weights have in common."""
-    own = (encoder.base, encoder.axes, repr(sorted(encoder.options.items())), encoder.trust_remote_code)
-    return (encoder.kind, encoder.part, references.canonical(encoder.model), device, encoder.dtype, *own)
+def promised(keep_alive: float | None, terms: Terms) -> float:
+    """Return how long an encoder may stay after a use, as a `keep_alive`: what was asked, else its own timeout."""
+    if keep_alive is not None:
+        return keep_alive
+    return terms.idle_timeout_seconds or STAY
 
 
 def _longest(timeouts: Iterable[float]) -> float:
-    longest_one = max(timeout or math.inf for timeout in timeouts)
-    return 0.0 if longest_one == math.inf else longest_one
+    found = max(timeout or math.inf for timeout in timeouts)
+    return 0.0 if found == math.inf else found
+
+
+def _for_ever(seconds: float, *, below: float) -> float:
+    return math.inf if seconds < below else seconds

@@ -23,6 +23,11 @@ from engine.terms import Terms
 from engine.weights.footprint import UNKNOWN
 
 
+def pinned(name: str) -> str:
+    """Say why a pinned encoder does not move."""
+    return f"{name} is pinned."
+
+
 @dataclass(frozen=True, slots=True)
 class _Departure:
     """What one climb brought up must not be used any more: where it goes instead, and why."""
@@ -51,6 +56,7 @@ class Slot:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
+        """Whose it is; the engine changes it when another of those that share it comes to lead."""
         self._adapter = adapter
         self._terms = terms
         self._room = room or Unbounded()
@@ -106,10 +112,14 @@ class Slot:
 
     def retry(self) -> None:
         """Forget the delay after a failed load, then `warm`."""
+        self.forgive()
+        self.warm()
+
+    def forgive(self) -> None:
+        """Forget the delay after a failed load: the next use tries again."""
         with self._turn():
             if self._state is State.FAILED:
                 self._enter(State.UNLOADED)
-        self.warm()
 
     def offload(self, *, if_unused_since: float | None = None, reason: str | None = None) -> Outcome:
         """Take the weights off the device: to RAM, or all the way down where they cannot rest there.
@@ -184,6 +194,11 @@ class Slot:
         with self._changed:
             # Whoever ended its use last may have begun the drop first.
             return self._changed.wait_for(lambda: self._state in RESTING, max(0.0, ends - time.monotonic()))
+
+    @property
+    def keep_alive_seconds(self) -> float | None:
+        """What requests set over the idle timeout until the next step down; None for nothing."""
+        return self._idle.keep_alive_seconds
 
     def view(
         self,
@@ -360,7 +375,7 @@ class Slot:
             if self._leases or used_since:
                 return Outcome(self.name, "busy", self._state)
             if self._pinned and not self._closing:
-                return Outcome(self.name, "refused", self._state, reason=f"{self.name} is pinned.")
+                return Outcome(self.name, "refused", self._state, reason=pinned(self.name))
             self._enter(State.STEPPING_DOWN, reason=reason)
         return self._descend(target, reason)
 

@@ -118,6 +118,10 @@ class EncoderView:
     """What a person should know although nothing failed: how or why it stands where it does, why it cannot rest in
     RAM, or what was not given back."""
     ignored_options: tuple[str, ...] = ()
+    part: str | None = None
+    """Which part of an encoder it is; None for a whole one."""
+    in_flight_of_sharers: int = 0
+    """Requests to others that are served by the same weights."""
     shared_with: tuple[str, ...] = ()
     """Other encoders that are served by the same weights: bytes, rung and timers are theirs too, and counted once."""
     download: Download | None = None
@@ -152,10 +156,11 @@ class EncoderView:
         return None
 
     def _idle_deadline(self, now: float) -> float | None:
-        since = now if self.in_flight or self.last_used is None else self.last_used
+        busy = self.in_flight + self.in_flight_of_sharers
+        since = now if busy or self.last_used is None else self.last_used
         if self.keep_alive_seconds is None:
             return since + self.idle_timeout_seconds if self.idle_timeout_seconds > 0 else None
-        if self.keep_alive_seconds < 0 or (self.keep_alive_seconds == 0 and self.in_flight):
+        if self.keep_alive_seconds < 0 or (self.keep_alive_seconds == 0 and busy):
             return None
         return since + self.keep_alive_seconds
 

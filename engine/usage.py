@@ -15,6 +15,8 @@ class Usage:
         """Whether it holds the weights where they are, which others may do too."""
         self.in_flight = 0
         self.last_used_by: str | None = None
+        self.keep_alive: float | None = None
+        """Seconds that a request asked for over its idle timeout; worth nothing once the weights stepped down."""
         self._lock = threading.Lock()
 
     @contextmanager

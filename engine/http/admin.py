@@ -19,20 +19,10 @@ from engine.engine import Engine
 from engine.errors import SettingsError, SettingsForbidden
 from engine.http.answers import answer, memory_fields
 from engine.naming import settings_key
+from engine.parsing import LADDER_KEYS
 from engine.state import EncoderView, Outcome, together
 
 _VERBS: Final = ("load", "offload", "unload", "pin", "unpin", "retry")
-_PATCHABLE_ENCODER_KEYS: Final = (
-    "lazy_encoders",
-    "eager_load",
-    "idle_timeout_seconds",
-    "unload_timeout_seconds",
-    "device",
-    "stream_layers",
-    "home",
-    "dtype",
-    "pin",
-)
 
 
 def router(engine: Engine, settings: SettingsFile | None, version: str, on_quit: Callable[[], None]) -> APIRouter:
@@ -130,6 +120,8 @@ def _component(view: EncoderView, now: float) -> dict[str, Any]:
     error = view.error
     return {
         "name": view.name,
+        "encoder": view.name.removesuffix(f".{view.part}") if view.part else view.name,
+        "part": view.part,
         "kind": view.kind,
         "model": view.model,
         "aliases": view.aliases,
@@ -215,9 +207,9 @@ def _encoder_changes(name: str, values: Any, engine: Engine) -> dict[Key, Any]:
     if not isinstance(values, Mapping):
         raise SettingsError(f"encoders.{name}: must be an object.")
     for key in values:
-        if key not in _PATCHABLE_ENCODER_KEYS:
+        if key not in LADDER_KEYS:
             raise SettingsForbidden(
-                f"encoders.{name}.{key} cannot be changed here; {', '.join(_PATCHABLE_ENCODER_KEYS)} can.",
+                f"encoders.{name}.{key} cannot be changed here; {', '.join(LADDER_KEYS)} can.",
                 next_step="Edit the settings file by hand.",
             )
     return {(*where, key): value for key, value in values.items()}

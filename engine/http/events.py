@@ -39,11 +39,15 @@ async def _stream(engine: Engine) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     waiting: asyncio.Queue[bytes] = asyncio.Queue()
 
+    def put(spelled: bytes) -> None:
+        if waiting.qsize() < _MOST_WAITING:
+            waiting.put_nowait(spelled)
+
     def take(event: Event) -> None:
         spelled = _spelled(event)
         if spelled is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed already
-                loop.call_soon_threadsafe(waiting.put_nowait, spelled)
+                loop.call_soon_threadsafe(put, spelled)
 
     unsubscribe = engine.events.subscribe(take)
     try:

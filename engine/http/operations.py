@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from fastapi import Request
 
@@ -53,15 +53,8 @@ async def run(engine: Engine, operation: Operation[T], body: Asked, request: Req
             param=operation.field,
             next_step="Send several requests.",
         )
-    if not operation.size:
-        return Answer(operation.nothing(), name, engine.view(name).revision)
-
-    def answered(adapter: Any) -> Answer[T]:
-        # Read here: a moment later the encoder may stand elsewhere, in another element type.
-        return Answer(operation(adapter), name, adapter.revision)
-
     used_by = request.headers.get("user-agent")
-    return await asyncio.wrap_future(engine.submit(name, answered, used_by, body.keep_alive_seconds))
+    return await asyncio.wrap_future(engine.ask(name, operation, used_by, body.keep_alive_seconds))
 
 
 def status_of(error: PilotlightError) -> tuple[int, float | None]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
-from engine.operations.operation import Operation
+from engine.operations.operation import Answer, Operation
 from engine.state import EncoderView, Outcome
 
 T = TypeVar("T")
@@ -25,6 +26,15 @@ class Caller(Protocol):
         keep_alive: float | None = None,
     ) -> T:
         """Run `operation` on the encoder's adapter under a lease and return its result."""
+
+    def ask(
+        self,
+        name: str,
+        operation: Operation[T],
+        used_by: str | None = None,
+        keep_alive: float | None = None,
+    ) -> Future[Answer[T]]:
+        """Queue `operation` for the encoder and return the future of its answer."""
 
     def load(self, name: str) -> Outcome:
         """Bring an encoder to its device and wait for it."""
@@ -58,4 +68,4 @@ class Proxy:
         """Return the operation's result; one about no items loads nothing."""
         if not operation.size:
             return operation.nothing()
-        return self._engine.call(self._name, operation, keep_alive=keep_alive)
+        return self._engine.ask(self._name, operation, keep_alive=keep_alive).result().value

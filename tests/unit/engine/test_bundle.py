@@ -16,7 +16,7 @@ from engine.config import EncoderConfig
 from engine.operations.bundle import EncodeBundle
 from engine.operations.dense import Encoding
 from engine.operations.multi import MultiEncoding
-from engine.operations.sparse import SparseVector
+from engine.operations.sparse import SparseEncoding, SparseVector
 from engine.surroundings import Surroundings
 
 DENSE = {"kind": "dense", "model": "org/words"}
@@ -58,7 +58,7 @@ class FakeReaderOfNumbers(FakeAdapter):
     def encode_sparse(self, inputs: Sequence[Any], *, task: str | None = None, top_k: int = 128) -> Any:
         self.log.append((self.name, "encode_sparse", inputs[0]))
         self._run("encode_sparse")
-        return tuple(self._sparse(one, top_k) for one in inputs)
+        return SparseEncoding(tuple(self._sparse(one, top_k) for one in inputs), 0)
 
     def encode_multi(self, texts: Sequence[str], *, want: Any, top_k: int | None = None) -> MultiEncoding:
         self.log.append((self.name, "encode_multi", tuple(sorted(want))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 import threading
 import tomllib
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from engine_fakes import LIMIT
 
-from engine import configfile
+from engine import configfile, configtext, paths
 from engine.config import Config, EncoderConfig
 from engine.configfile import SettingsFile
 from engine.errors import SettingsError
@@ -60,6 +61,14 @@ class Bench:
     @property
     def text(self) -> str:
         return self.path.read_bytes().decode()
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder of the test's own."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setattr(paths, "state_folder", lambda: folder)
+    return folder
 
 
 @pytest.fixture
@@ -301,10 +310,24 @@ def test_an_edit_keeps_the_line_ends(bench: Bench) -> None:
     assert bench.text == COMMENTED.replace("\n", "\r\n").replace("30", "5")
 
 
-def test_an_edit_of_a_file_with_a_byte_order_mark_keeps_its_text(bench: Bench) -> None:
+def test_a_key_that_an_edit_adds_has_the_line_ends_of_the_file(bench: Bench) -> None:
+    bench.open(COMMENTED.replace("\n", "\r\n"))
+    bench.settings.edit({("hardware", "device"): "cpu", ("encoders", "bge.m3", "pin"): True})
+    assert bench.text.count("\n") == bench.text.count("\r\n") == COMMENTED.count("\n") + 2
+
+
+def test_an_edit_of_a_file_with_a_byte_order_mark_keeps_both(bench: Bench) -> None:
     bench.open("\ufeff" + COMMENTED)
     bench.settings.edit({("hardware", "idle_timeout_seconds"): 5})
-    assert bench.text.removeprefix("\ufeff") == COMMENTED.replace("30", "5")
+    assert bench.text == "\ufeff" + COMMENTED.replace("30", "5")
+    bench.settings.add("judge", NEW)
+    assert bench.text == "\ufeff" + COMMENTED.replace("30", "5") + ADDED
+
+
+def test_an_edit_reaches_an_encoder_that_is_written_in_dotted_keys(bench: Bench) -> None:
+    bench.open(DOTTED)
+    assert bench.settings.edit({("encoders", "a", "pin"): True}).encoders[0].pin
+    assert bench.settings.read().encoders[0].pin
 
 
 def test_none_takes_a_key_out(bench: Bench) -> None:
@@ -331,12 +354,14 @@ def test_an_edit_takes_a_hand_edit_along(bench: Bench) -> None:
 # A new encoder
 
 NEW = {"kind": "rerank", "model": "org/reranker"}
+ADDED = '\n[encoders.judge]\nkind = "rerank"\nmodel = "org/reranker"\n'
+DOTTED = 'encoders.a.kind = "dense"\nencoders.a.model = "a/b"\n\n[hardware]\ndevice = "cpu"\n'
 
 
 def test_a_new_encoder_is_written_below_the_others_and_every_comment_stays(bench: Bench) -> None:
     bench.open(COMMENTED)
     added = bench.settings.add("judge", NEW)
-    assert bench.text == COMMENTED + '\n[encoders.judge]\nkind = "rerank"\nmodel = "org/reranker"\n'
+    assert bench.text == COMMENTED + ADDED
     assert [encoder.name for encoder in added.encoders] == ["bge.m3", "judge"]
     assert bench.applied == [added]
 
@@ -375,10 +400,118 @@ def test_a_new_encoder_is_checked_before_anything_is_written(bench: Bench, value
     assert bench.applied == []
 
 
-def test_a_new_encoder_finds_a_place_in_any_spelling_of_the_table(bench: Bench) -> None:
-    for text in ('encoders = {a={kind="dense", model="a/b"}}\n', 'encoders.a = {kind="dense", model="a/b"}\n'):
-        bench.open(text)
-        assert [encoder.name for encoder in bench.settings.add("judge", NEW).encoders] == ["a", "judge"]
+@pytest.mark.parametrize(
+    "text",
+    [
+        'encoders = {a={kind="dense", model="a/b"}}\n',
+        'encoders.a = {kind="dense", model="a/b"}\n',
+        DOTTED,
+        '[encoders]\na.kind = "dense"\na.model = "a/b"\n[hardware]\ndevice = "cpu"\n',
+        '[encoders]\na = {kind="dense", model="a/b"}\n\n# the rest\n[hardware]\n',
+        '[encoders.a]\nkind = "axes"\nbase = "b"\n[[encoders.a.axes]]\nname = "n"\nanchor = "s"\n'
+        '[encoders.b]\nkind = "dense"\nmodel = "a/b"\n[[encoders.a.axes]]\nname = "o"\nanchor = "t"',
+    ],
+    ids=["inline", "inline by a dotted key", "dotted", "dotted in a table", "inline in a table", "scattered"],
+)
+def test_a_new_encoder_finds_a_place_in_any_spelling_of_the_table(bench: Bench, text: str) -> None:
+    others = bench.open(text).encoders
+    assert bench.settings.problem is None
+    added = bench.settings.add("judge", NEW).encoders
+    assert added[:-1] == others
+    assert added[-1].name == "judge"
+    assert bench.settings.read().encoders == added
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("last", ["# a last word", "# a last word\n", "# a last word\n\n"])
+def test_a_new_encoder_stands_apart_from_what_is_above_it_in_the_line_ends_of_the_file(
+    bench: Bench, last: str, end: str
+) -> None:
+    bench.open((COMMENTED + last).replace("\n", end))
+    bench.settings.add("judge", NEW)
+    assert bench.text == (COMMENTED + "# a last word\n" + ADDED).replace("\n", end)
+
+
+def test_where_no_table_can_be_added_it_is_said_what_to_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configtext, "_says", lambda text, meant: False)
+    bench.open(COMMENTED)
+    with pytest.raises(SettingsError, match=r"(?s)no place for another.*add this by hand:\n\[encoders.judge\]\nkind"):
+        bench.settings.add("judge", NEW)
+    assert bench.text == COMMENTED
+
+
+# Several who write
+
+
+def test_encoders_that_several_processes_add_at_once_are_all_there(bench: Bench, state: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from engine import paths
+from engine.configfile import SettingsFile
+paths.state_folder = lambda: Path(sys.argv[2])
+settings = SettingsFile(Path(sys.argv[1]))
+settings.open()
+for number in range(5):
+    settings.add(f"{sys.argv[3]}-{number}", {"kind": "dense", "model": "a/b"})
+"""
+    arguments = [sys.executable, "-c", code, str(bench.path), str(state)]
+    children = [subprocess.Popen([*arguments, name]) for name in ("one", "two", "three")]
+    bench.open()
+    for number in range(5):
+        bench.settings.edit({("hardware", "idle_timeout_seconds"): 40 + number})
+    assert [child.wait(LIMIT) for child in children] == [0, 0, 0]
+    found = bench.settings.read()
+    assert len(found.encoders) == 1 + 3 * 5
+    assert found.hardware.idle_timeout_seconds == 44.0
+
+
+def test_one_who_writes_for_long_is_not_written_over(
+    bench: Bench, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.open(COMMENTED)
+    monkeypatch.setattr(configfile, "alone_with", lambda path: paths.alone_with(path, seconds=0.0))
+    go = threading.Event()
+    held = threading.Event()
+
+    def hold() -> None:
+        with paths.alone_with(bench.path):
+            held.set()
+            go.wait(LIMIT)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait(LIMIT)
+    with pytest.raises(SettingsError, match="Another program"):
+        bench.settings.add("judge", NEW)
+    go.set()
+    other.join(LIMIT)
+    assert bench.text == COMMENTED
+    assert bench.settings.add("judge", NEW)
+
+
+def test_a_state_folder_that_cannot_be_used_hinders_no_edit(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr(paths, "state_folder", lambda: tmp_path / "file" / "state")
+    bench.open(COMMENTED)
+    assert bench.settings.add("judge", NEW)
+
+
+def test_a_process_that_was_killed_while_it_wrote_leaves_no_lock(bench: Bench, state: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from engine import paths
+paths.state_folder = lambda: Path(sys.argv[2])
+with paths.alone_with(Path(sys.argv[1])):
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+"""
+    subprocess.run([sys.executable, "-c", code, str(bench.path), str(state)], check=False)
+    assert list(state.iterdir())
+    bench.open(COMMENTED)
+    assert bench.settings.add("judge", NEW)
 
 
 def test_what_toml_cannot_hold_beside_the_file_is_refused_and_nothing_changes(bench: Bench) -> None:

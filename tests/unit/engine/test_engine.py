@@ -44,7 +44,7 @@ class Bench:
     def drain(self, *names: str) -> None:
         """Return once everything that was queued for these encoders until now is done."""
         for name in names:
-            self.engine._encoders[name].worker.submit(lambda: None).result(LIMIT)
+            self.engine._encoders.find(name).worker.submit(lambda: None).result(LIMIT)
 
     @property
     def states(self) -> dict[str, State]:
@@ -174,7 +174,7 @@ def test_another_setting_wakes_no_encoder_that_sleeps_while_lazy_is_false() -> N
     bench.engine.unload("one")
     bench.engine.apply(config(lazy_encoders=False, idle_timeout_seconds=5.0))
     bench.engine.apply(config(encoder("one"), lazy_encoders=False))
-    assert bench.engine._encoders["one"].worker.submit(lambda: None).result(LIMIT) is None
+    assert bench.engine._encoders.find("one").worker.submit(lambda: None).result(LIMIT) is None
     assert bench.states == {"one": State.UNLOADED}
     bench.engine.close()
 
@@ -221,7 +221,7 @@ def test_at_start_an_encoder_goes_as_far_up_as_its_own_settings_say_or_else_thos
 ) -> None:
     bench = Bench(config(encoder("one", **own), **hardware))
     bench.engine.start()
-    assert bench.engine._encoders["one"].worker.at_work is (rung is not State.UNLOADED)
+    assert bench.engine._encoders.find("one").worker.at_work is (rung is not State.UNLOADED)
     bench.drain("one")
     assert bench.states == {"one": rung}
     expected = {State.UNLOADED: [], State.IN_RAM: ["load"], State.ON_DEVICE: ["load", "resume"]}
@@ -367,7 +367,7 @@ def test_a_changed_model_or_device_replaces_the_encoder_and_the_others_keep_thei
     bench.use("one")
     bench.use("two")
     old, kept = bench.shelf["one"], bench.shelf["two"]
-    last = bench.engine._encoders["one"].worker
+    last = bench.engine._encoders.find("one").worker
     bench.engine.apply(config(encoder("one", **change), encoder("two")))
     assert bench.states == {"one": State.UNLOADED, "two": State.ON_DEVICE}
     bench.use("one")
@@ -392,7 +392,7 @@ def test_a_replaced_encoder_still_answers_what_waited_for_it(bench: Bench) -> No
     waiting = [bench.engine.submit("one", lambda adapter: adapter.config.model) for _ in range(3)]
     gate.reached()
     old = bench.shelf["one"]
-    last = bench.engine._encoders["one"].worker
+    last = bench.engine._encoders.find("one").worker
     bench.engine.apply(config(encoder("one", model="org/better")))
     gate.open()
     assert [future.result(LIMIT) for future in waiting] == ["org/one"] * 3
@@ -402,9 +402,10 @@ def test_a_replaced_encoder_still_answers_what_waited_for_it(bench: Bench) -> No
 
 
 def test_a_request_that_meets_a_replacement_half_way_goes_to_the_new_encoder(bench: Bench) -> None:
-    stale, find = [bench.engine._encoders["one"]], bench.engine._find
+    encoders = bench.engine._encoders
+    stale, find = [encoders.find("one")], encoders.find
     bench.engine.apply(config(encoder("one", model="org/better")))
-    bench.engine._find = lambda name: stale.pop() if stale else find(name)  # type: ignore[method-assign]
+    encoders.find = lambda name: stale.pop() if stale else find(name)  # type: ignore[method-assign]
     assert bench.engine.call("one", lambda adapter: adapter.config.model) == "org/better"
     assert not stale
 
@@ -440,7 +441,7 @@ def test_a_pin_set_by_hand_outlives_settings_that_do_not_speak_of_it(bench: Benc
 
 def test_an_encoder_taken_out_of_the_settings_is_closed_and_unknown(bench: Bench) -> None:
     bench.use("two")
-    gone, last = bench.shelf["two"], bench.engine._encoders["two"].worker
+    gone, last = bench.shelf["two"], bench.engine._encoders.find("two").worker
     bench.engine.apply(config(encoder("one")))
     ended(last)
     assert gone.weights == set()
@@ -504,7 +505,7 @@ def test_an_encoder_that_cannot_load_tells_the_caller_and_stays_visible(bench: B
 
 def test_a_full_queue_is_refused(bench: Bench) -> None:
     gate = bench.shelf["one"].hold("load")
-    bench.engine._encoders["one"].worker._limit = 2
+    bench.engine._encoders.find("one").worker._limit = 2
     futures = [bench.engine.submit("one", lambda adapter: None)]
     gate.reached()
     futures += [bench.engine.submit("one", lambda adapter: None) for _ in range(2)]
@@ -565,8 +566,8 @@ def test_the_offloader_steps_an_idle_encoder_down_rung_by_rung(bench: Bench) -> 
 
 def test_an_aged_decision_or_one_for_an_encoder_that_is_gone_does_nothing(bench: Bench) -> None:
     bench.use("one")
-    bench.engine.apply_decision(Decision("one", Step.OFFLOAD, 1.0, "aged"))
-    bench.engine.apply_decision(Decision("gone", Step.UNLOAD, None, "gone"))
+    bench.engine._encoders.apply_decision(Decision("one", Step.OFFLOAD, 1.0, "aged"))
+    bench.engine._encoders.apply_decision(Decision("gone", Step.UNLOAD, None, "gone"))
     assert bench.states["one"] is State.ON_DEVICE
 
 
@@ -701,7 +702,7 @@ def test_a_keep_alive_that_is_no_number_of_seconds_is_refused_and_stops_no_timer
     assert refused.value.next_step == "Give seconds, 0 to unload after the use, or a negative number to stay."
     assert (bench.engine.view("one"), bench.engine._offloader.tick(), bench.events) == (before, deadline, [])
     assert deadline == 15.0
-    assert bench.engine._encoders["one"].worker.queued == 0
+    assert bench.engine._encoders.find("one").worker.queued == 0
 
 
 def test_a_keep_alive_is_refused_before_anything_is_loaded_for_it(bench: Bench) -> None:

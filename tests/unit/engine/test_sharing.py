@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from engine_fakes import LIMIT, FakeClock, FakeReader, Shelf, config, encoder
 
-from engine.config import Config, EncoderConfig
+from engine.config import Config, EncoderConfig, Hub
 from engine.engine import Engine
+from engine.errors import LoadFailed
+from engine.events import SettingsApplied, StateChanged
 from engine.sharing import longest
 from engine.state import State
 from engine.terms import Terms
@@ -51,7 +53,7 @@ def test_two_encoders_on_one_model_are_loaded_once_and_counted_once(bench: Bench
     assert bench.loads == 1
     assert list(bench.shelf.built) == ["one", "other"]
     assert bench.states == {"one": State.ON_DEVICE, "two": State.ON_DEVICE, "other": State.UNLOADED}
-    assert [view.name for view in bench.engine._weights()] == ["one", "other"]
+    assert [view.name for view in bench.engine._encoders.views()] == ["one", "other"]
 
 
 def test_each_says_with_whom_it_shares(bench: Bench) -> None:
@@ -133,13 +135,125 @@ def test_taking_away_the_second_leaves_the_first_as_it_is(bench: Bench) -> None:
     assert bench.loads == 1
 
 
-def test_taking_away_the_first_gives_the_second_weights_of_its_own(bench: Bench) -> None:
+def test_the_second_leads_when_the_first_is_taken_away_and_nothing_moves(bench: Bench) -> None:
     bench.use("one")
-    bench.engine.apply(config(twin("two")))
+    bench.engine.pin("two")
+    bench.engine.apply(config(twin("two"), encoder("other")))
+    assert bench.states["two"] is State.ON_DEVICE
+    assert bench.engine.view("two").pinned
     bench.use("two")
-    assert bench.engine.view("two").shared_with == ()
+    assert bench.loads == 1
+    assert [view.name for view in bench.engine._encoders.views()] == ["two", "other"]
+    bench.engine.unpin("two")
+    assert bench.engine.offload("two").result == "done"
+
+
+def test_the_order_in_the_settings_may_change_under_weights_that_are_up(bench: Bench) -> None:
+    bench.use("one")
+    bench.engine.pin("two")
+    bench.engine.apply(config(twin("zero"), twin("two"), twin("one"), encoder("other")))
+    assert bench.states["zero"] is State.ON_DEVICE
+    assert bench.engine.view("one").pinned
+    assert bench.engine.view("two").shared_with == ("zero", "one")
+    assert bench.loads == 1
+
+
+def test_a_name_that_leaves_the_others_takes_nothing_with_it(bench: Bench) -> None:
+    bench.use("one")
+    bench.engine.apply(config(encoder("one"), twin("two"), encoder("other")))
+    assert bench.states == {"one": State.UNLOADED, "two": State.ON_DEVICE, "other": State.UNLOADED}
+    bench.use("one")
     assert bench.loads == 2
-    assert bench.shelf.built["one"][0].weights == set()
+    assert [view.name for view in bench.engine._encoders.views()] == ["one", "two", "other"]
+
+
+def test_weights_that_wait_otherwise_than_the_new_leader_says_are_made_anew() -> None:
+    bench = Bench(config(twin("one"), twin("two", home="disk")))
+    bench.use("two")
+    bench.engine.apply(config(twin("two", home="disk")))
+    assert bench.states["two"] is State.UNLOADED
+    assert list(bench.shelf.built) == ["one", "two"]
+
+
+def test_a_second_one_that_is_added_to_a_running_engine_is_told_and_brought_up_as_it_asks(bench: Bench) -> None:
+    told: list[object] = []
+    bench.engine.events.subscribe(told.append)
+    bench.engine.start()
+    bench.engine.apply(config(twin("one"), twin("two"), twin("three", lazy_encoders=False), encoder("other")))
+    assert SettingsApplied() in told
+    bench.use("three")
+    assert bench.loads == 1
+
+
+def test_what_happens_to_the_weights_is_told_of_each_of_them(bench: Bench) -> None:
+    told: list[tuple[str, State]] = []
+    bench.engine.events.subscribe(lambda e: told.append((e.name, e.new)) if isinstance(e, StateChanged) else None)
+    bench.use("two")
+    assert sorted(name for name, new in told if new is State.ON_DEVICE) == ["one", "two"]
+
+
+def test_the_longest_keep_alive_of_those_who_share_counts(bench: Bench) -> None:
+    def asked() -> float | None:
+        return bench.engine.view("one").keep_alive_seconds
+
+    bench.use("one", keep_alive=600.0)
+    bench.use("two", keep_alive=1.0)
+    assert asked() == 600.0
+    bench.use("one", keep_alive=2.0)
+    assert asked() == 2.0
+    bench.use("two", keep_alive=-1)
+    bench.use("one", keep_alive=0)
+    assert asked() == -1.0
+    assert bench.states["one"] is State.ON_DEVICE
+
+
+def test_a_request_cuts_no_timeout_short_that_another_was_promised() -> None:
+    bench = Bench(config(twin("one"), twin("two", idle_timeout_seconds=1000.0), idle_timeout_seconds=30))
+    bench.use("one", keep_alive=0)
+    assert bench.states["two"] is State.ON_DEVICE
+    assert bench.engine.view("two").keep_alive_seconds == 1000.0
+
+
+def test_a_promise_ends_with_the_step_down(bench: Bench) -> None:
+    bench.use("two", keep_alive=600.0)
+    bench.engine.offload("one")
+    bench.use("one", keep_alive=90.0)
+    assert bench.engine.view("one").keep_alive_seconds == 90.0
+
+
+def test_nobody_steps_down_while_another_is_in_use() -> None:
+    bench = Bench(config(twin("one"), twin("two"), idle_timeout_seconds=30))
+    bench.use("one")
+    bench.clock.now += 100.0
+    seen: list[float | None] = []
+    bench.engine.call("two", lambda adapter: seen.append(bench.engine.view("one").next_deadline(bench.clock.now)))
+    assert seen == [bench.clock.now + 30.0]
+
+
+def test_who_holds_shared_weights_is_named_to_who_does_not(bench: Bench) -> None:
+    bench.use("one")
+    bench.engine.pin("two")
+    assert bench.engine.unload("one").reason == "two shares its weights and is pinned."
+    assert bench.engine.unload("two").reason == "two is pinned."
+
+
+def test_each_has_its_own_floor_for_scores() -> None:
+    photo = EncoderConfig("photo", "image_text", "org/clip")
+    bench = Bench(config(photo, replace(photo, name="strict", score_floor=0.5)))
+    bench.use("photo.text")
+    assert bench.loads == 1
+    assert bench.engine.view("photo.text").metadata.get("score_floor") is None
+    assert bench.engine.view("strict.text").metadata["score_floor"] == 0.5
+
+
+def test_another_word_on_the_hub_ends_the_delay_after_a_failed_load() -> None:
+    bench = Bench(config(encoder("one")))
+    bench.shelf["one"].fail("load", LoadFailed("offline"))
+    with pytest.raises(LoadFailed):
+        bench.use("one")
+    bench.engine.apply(replace(config(encoder("one")), hub=Hub(offline=True)))
+    bench.use("one")
+    assert bench.states["one"] is State.ON_DEVICE
 
 
 def test_a_second_one_that_is_added_joins_the_weights_that_are_up(bench: Bench) -> None:

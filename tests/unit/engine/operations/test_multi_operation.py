@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from engine import InvalidInput, MultiEncoding, MultiProxy
 from engine.operations.dense import Embed
 from engine.operations.multi import EncodeMulti, maxsim, maxsims
+from engine.operations.operation import Answer, Operation
 from engine.operations.sparse import EncodeSparse
 
 T = TypeVar("T")
@@ -39,6 +41,13 @@ class FakeCaller:
     ) -> T:
         self.keep_alives.append(keep_alive)
         return operation(self.adapter)
+
+    def ask(
+        self, name: str, operation: Operation[T], used_by: str | None = None, keep_alive: float | None = None
+    ) -> Future[Answer[T]]:
+        answer: Future[Answer[T]] = Future()
+        answer.set_result(Answer(self.call(name, operation, used_by, keep_alive), name, None))
+        return answer
 
     def view(self, name: str) -> Any:
         raise AssertionError("nobody looks")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 import pytest
 
 from engine import EncoderView, InvalidInput, Outcome, SparseProxy, SparseVector
-from engine.operations.sparse import EncodeSparse
+from engine.operations.operation import Answer, Operation
+from engine.operations.sparse import EncodeSparse, SparseEncoding
 
 
 def vector(*pairs: tuple[int, str, float]) -> SparseVector:
@@ -21,9 +23,9 @@ class FakeSparse:
     def __init__(self) -> None:
         self.asked: list[tuple[Any, str | None, int]] = []
 
-    def encode_sparse(self, inputs: Any, *, task: str | None = None, top_k: int = 128) -> tuple[SparseVector, ...]:
+    def encode_sparse(self, inputs: Any, *, task: str | None = None, top_k: int = 128) -> SparseEncoding:
         self.asked.append((inputs, task, top_k))
-        return (vector((1, "a", 1.0)),) * len(inputs)
+        return SparseEncoding((vector((1, "a", 1.0)),) * len(inputs), 7)
 
 
 class FakeEngine:
@@ -36,6 +38,13 @@ class FakeEngine:
 
     def load(self, name: str) -> Outcome:
         raise AssertionError("nobody warms")
+
+    def ask(
+        self, name: str, operation: Operation[Any], used_by: str | None = None, keep_alive: float | None = None
+    ) -> Future[Answer[Any]]:
+        answer: Future[Answer[Any]] = Future()
+        answer.set_result(Answer(self.call(name, operation, used_by, keep_alive), name, None))
+        return answer
 
     def call(
         self, name: str, operation: Callable[[Any], Any], used_by: str | None = None, keep_alive: float | None = None
@@ -57,9 +66,10 @@ def test_the_proxy_asks_for_what_it_is_asked_and_for_nothing_when_there_are_no_t
 
 def test_the_adapter_is_asked_what_the_operation_says() -> None:
     adapter = FakeSparse()
-    assert len(EncodeSparse(["a", "b"], task="query", top_k=3)(adapter)) == 2
+    found = EncodeSparse(["a", "b"], task="query", top_k=3)(adapter)
+    assert (len(found.vectors), found.tokens) == (2, 7)
     assert adapter.asked == [(["a", "b"], "query", 3)]
-    assert EncodeSparse([[1, 2], [3]])(adapter)[0].tokens == ("a",)
+    assert EncodeSparse([[1, 2], [3]])(adapter).vectors[0].tokens == ("a",)
 
 
 def test_a_sparse_and_a_multi_encoder_can_do_it() -> None:
@@ -68,7 +78,7 @@ def test_a_sparse_and_a_multi_encoder_can_do_it() -> None:
 
 def test_no_texts_are_no_vectors() -> None:
     operation = EncodeSparse([])
-    assert (operation.size, operation.nothing()) == (0, ())
+    assert (operation.size, operation.nothing().vectors, operation.nothing().tokens) == (0, (), 0)
 
 
 @pytest.mark.parametrize("top_k", [0, -1, 1.0, True, "5", None])
