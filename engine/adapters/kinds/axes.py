@@ -102,7 +102,6 @@ class AxesAdapter:
         while not anchors.fit(found):
             # The base came up with other weights a moment ago.
             anchors = self._anchors = _anchors(self._ask(self._sentences))
-            self._made_for = (self._surroundings.look(self._base).model, anchors.revision)
             found = self._ask(texts, task)
         return Projection(_unit(found.vectors) @ anchors.vectors.T, self.names, found.tokens)
 
