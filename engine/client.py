@@ -57,14 +57,25 @@ class Client:
 
     def settings_file(self) -> Path | None:
         """Return the settings file that the running Pilotlight goes by, None where it has none."""
-        request = Request(f"{self._endpoint.url}/admin/config")  # noqa: S310 - as above
-        request.add_header("Authorization", f"Bearer {self._token()}")
-        file = self._send(request, 10.0)["file"]
+        file = self._config()["file"]
         return None if file is None else Path(file)
+
+    def settings_problem(self) -> str | None:
+        """Return why the settings file is not in force; None where it is, and where the token cannot be read."""
+        try:
+            problem: str | None = self._config()["problem"]
+        except Refused:
+            return None
+        return problem
 
     def encode(self, what: str, **fields: Any) -> dict[str, Any]:
         """Return what `POST /encode/{what}` answers; fields that are None are left out."""
         return self.post(f"/encode/{what}", {key: value for key, value in fields.items() if value is not None})
+
+    def _config(self) -> dict[str, Any]:
+        request = Request(f"{self._endpoint.url}/admin/config")  # noqa: S310 - as above
+        request.add_header("Authorization", f"Bearer {self._token()}")
+        return self._send(request, 10.0)
 
     def _send(self, request: Request, timeout: float) -> dict[str, Any]:
         request.add_header("Content-Type", "application/json")

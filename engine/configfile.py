@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from engine.config import DEFAULT_ENCODER, Config
+from engine import configtext
+from engine.config import Config
+from engine.configtext import Key as Key
 from engine.errors import SettingsError
 from engine.events import Event, SettingsRefused
 from engine.parsing import parse
-from engine.paths import write_atomically
+from engine.paths import alone_with, write_atomically
 
 _log = logging.getLogger(__name__)
 
 _WATCH_SECONDS: Final = 1.0
-
-_DEFAULT_TABLE: Final = {
-    "kind": DEFAULT_ENCODER.kind,
-    "model": DEFAULT_ENCODER.model,
-    "aliases": list(DEFAULT_ENCODER.aliases),
-}
-
-Key = tuple[str, ...]
-"""Where a setting stands: `("hardware", "lazy_encoders")` or `("encoders", "minilm", "pin")`."""
 
 
 class SettingsFile:
@@ -59,9 +51,9 @@ class SettingsFile:
         with self._lock:
             if not self.path.exists():
                 try:
-                    write_atomically(self.path.resolve(), self._text.encode())
+                    self._write_defaults()
                 except OSError as error:
-                    self.problem = SettingsError(f"{self.path} could not be written: {error.strerror}.")
+                    self.problem = SettingsError(f"{self.path} could not be written: {error.strerror or error}.")
                     _log.warning("%s", self.problem)
                     return self._config
             self._stamp = self._read_stamp()
@@ -118,46 +110,63 @@ class SettingsFile:
         Raises SettingsError, with file and settings unchanged, when a value is not valid, when the file on disk has
         a mistake already, or when it cannot be written.
         """
-        import tomlkit
-
-        with self._lock:
-            self.check()
-            if self.problem is not None and self.path.exists():
-                raise SettingsError(
-                    f"The settings file has a mistake, so nothing was changed: {self.problem.message}",
-                    next_step="Mend the file first.",
-                )
-            document = tomlkit.parse(self._text)
-            try:
-                for key, value in changes.items():
-                    self._set(document, key, value)
-                text = tomlkit.dumps(document)
-                data = text.encode()
-                mapping = tomllib.loads(text.replace("\r\n", "\n"))
-            except (TypeError, ValueError) as error:
-                raise SettingsError(f"A value cannot be written as TOML, so nothing was changed: {error}.") from error
-            config = parse(mapping)
-            try:
-                write_atomically(self.path.resolve(), data)
-            except OSError as error:
-                raise SettingsError(
-                    f"{self.path} could not be written, so nothing was changed: {error.strerror or error}.",
-                    next_step="Free some disk space or mend the permissions, then try again.",
-                ) from error
-            self._text, self._stamp = text, self._read_stamp()
-            self._accept(config)
-            return config
+        with self._lock, self._alone():
+            return self._put(lambda text: configtext.with_changes(text, changes))
 
     def add(self, name: str, values: Mapping[str, Any]) -> Config:
         """Write a new encoder's table into the file; raises SettingsError as `edit` does, and for a name in use."""
-        with self._lock:
+        with self._lock, self._alone():
             self.check()
             if any(name == encoder.name for encoder in self._config.encoders):
                 raise SettingsError(
                     f"There is an encoder {name} already, so nothing was changed.",
                     next_step=f"Take another name, or change [encoders.{name}] in {self.path}.",
                 )
-            return self.edit({("encoders", name): dict(values)})
+            return self._put(lambda text: configtext.with_encoder(text, name, values))
+
+    def _put(self, changed: Callable[[str], str]) -> Config:
+        """Write what `changed` makes of the file as it is now, and put it in force."""
+        self.check()
+        if self.problem is not None and self.path.exists():
+            raise SettingsError(
+                f"The settings file has a mistake, so nothing was changed: {self.problem.message}",
+                next_step="Mend the file first.",
+            )
+        try:
+            text = changed(self._text)
+            data = text.encode()
+            mapping = configtext.loads(text)
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"A value cannot be written as TOML, so nothing was changed: {error}.") from error
+        config = parse(mapping)
+        try:
+            write_atomically(self.path.resolve(), data)
+        except OSError as error:
+            raise SettingsError(
+                f"{self.path} could not be written, so nothing was changed: {error.strerror or error}.",
+                next_step="Free some disk space or mend the permissions, then try again.",
+            ) from error
+        self._text, self._stamp = text, self._read_stamp()
+        self._accept(config)
+        return config
+
+    def _write_defaults(self) -> None:
+        with alone_with(self.path):
+            # Another process may have been faster, and have written more since.
+            if not self.path.exists():
+                write_atomically(self.path.resolve(), self._text.encode())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other process that writes the file come between what is read here and what is written."""
+        try:
+            with alone_with(self.path):
+                yield
+        except TimeoutError as error:
+            raise SettingsError(
+                f"Another program has been writing {self.path} for some time, so nothing was changed.",
+                next_step="Try again.",
+            ) from error
 
     def _accept(self, config: Config) -> None:
         self.problem = None
@@ -165,20 +174,6 @@ class SettingsFile:
             _log.warning("a change of [server] comes into force at the next start")
         self._config = config
         self._apply(config)
-
-    def _set(self, document: Any, key: Key, value: Any) -> None:
-        if key[0] == "encoders" and "encoders" not in document:
-            # What a file without encoders means; one that names any means those alone.
-            document["encoders"] = {DEFAULT_ENCODER.name: _DEFAULT_TABLE}
-        table = document
-        for part in key[:-1]:
-            if part not in table:
-                table[part] = {}
-            table = table[part]
-        if value is None:
-            table.pop(key[-1], None)
-        else:
-            table[key[-1]] = value
 
     def _read_stamp(self) -> tuple[int, ...] | None:
         try:
@@ -203,7 +198,7 @@ def shipped(name: str) -> Path:
 
 def _read(path: Path) -> tuple[str, Config]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path} is not UTF-8 text (byte {error.start}).") from error
     except OSError as error:
@@ -213,7 +208,7 @@ def _read(path: Path) -> tuple[str, Config]:
 
 def _parsed(text: str, path: Path) -> Config:
     try:
-        return parse(tomllib.loads(text.replace("\r\n", "\n")))
+        return parse(configtext.loads(text))
     except (ValueError, RecursionError) as error:
         # Besides TOMLDecodeError: an integer of thousands of digits, brackets nested a thousand deep.
         raise SettingsError(f"{path} is not valid TOML: {error}.") from error
@@ -223,24 +218,5 @@ def _parsed(text: str, path: Path) -> Config:
 
 
 def _place(text: str, path: Path, key: Key) -> str:
-    line = _line_of(text, key)
+    line = configtext.line_of(text, key)
     return f"{path}, line {line}" if line else str(path)
-
-
-def _line_of(text: str, key: Key) -> int | None:
-    """The line where a key, or failing that its table, is written; None where it is spelled some other way."""
-    table: Key = ()
-    header_line = None
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[{1,2}([^\[\]]+)\]{1,2}", line):
-            table = _split(header[1])
-            if table == key[: len(table)] and (table == key or table == key[:-1]):
-                header_line = header_line or number
-        elif (assignment := re.match(r"\s*([^#=\[]+?)\s*=", line)) and (*table, *_split(assignment[1])) == key:
-            return number
-    return header_line
-
-
-def _split(dotted: str) -> Key:
-    """The parts of a dotted key, of which a quoted one may hold dots itself."""
-    return tuple(part.strip("\"'") for part in re.findall(r""""[^"]*"|'[^']*'|[^\s."']+""", dotted))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 import platformdirs
+
+_log = logging.getLogger(__name__)
 
 _APP: Final = "pilotlight"
 
@@ -34,6 +40,28 @@ def runtime_folder() -> Path:
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return Path(runtime) / _APP if runtime and Path(runtime).is_dir() else state_folder()
+
+
+@contextmanager
+def alone_with(path: Path, seconds: float = 10.0) -> Iterator[None]:
+    """Keep every other thread and process of this user that asks for the same `path` out for as long as this is open.
+
+    The lock stands in the state folder, as `path` may be where nothing can be written; where that is so for both, there
+    is none. One that a killed process held is free. Raises TimeoutError after so many seconds.
+    """
+    import filelock
+
+    key = hashlib.sha256(os.path.normcase(path.resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
+    with ExitStack() as stack:
+        try:
+            state_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = filelock.FileLock(state_folder() / f"writing-{key}.lock", timeout=seconds)
+            stack.enter_context(lock)
+        except filelock.Timeout:
+            raise
+        except (OSError, NotImplementedError) as error:
+            _log.warning("%s is written without a lock: %s", path, error)
+        yield
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> None:

@@ -12,6 +12,11 @@ from tray.command_line import add, classify, config, control, embed, encoders, r
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 1 for a failure, 2 for wrong use."""
+    if getattr(sys, "frozen", False):
+        # In a packaged app the children that read pickled weights begin here.
+        import multiprocessing
+
+        multiprocessing.freeze_support()
     options = _parser().parse_args(_with_command(sys.argv[1:] if arguments is None else arguments))
     try:
         code: int = options.run(options)
@@ -47,9 +52,4 @@ def _with_command(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    if getattr(sys, "frozen", False):
-        # In a packaged app the children that read pickled weights begin here.
-        import multiprocessing
-
-        multiprocessing.freeze_support()
     sys.exit(main())

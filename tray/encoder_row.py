@@ -20,6 +20,12 @@ LONGEST_MODEL: Final = 48
 LONGEST_TROUBLE: Final = 140
 """Characters for what is wrong, which is a sentence, and for what to do about it."""
 
+SHORTEST_REASON: Final = 40
+"""Characters of what is wrong that stay beside a long command, which nobody can type when it is cut."""
+
+LONGEST_STEP: Final = 240
+"""Characters for what to do, which may be a command with a path in it."""
+
 _LOADED: Final = frozenset({State.ON_DEVICE, State.STEPPING_DOWN, State.IN_RAM})
 _BROKEN: Final = frozenset({State.FAILED, State.UNAVAILABLE})
 _NAMED_IMPORT_SECONDS: Final = 0.1
@@ -27,11 +33,15 @@ _NAMED_IMPORT_SECONDS: Final = 0.1
 
 def encoder_row(view: EncoderView, now: float) -> Item:
     """Return the encoder's row with its submenu; `now` is on the view's clock."""
-    return Item(_summary(view, now), children=_details(view, now), room=len(view.name) + SUMMARY_ROOM)
+    return Item(_summary(view, now), children=_details(view, now), room=len(_name(view)) + SUMMARY_ROOM)
+
+
+def _name(view: EncoderView) -> str:
+    return words.clipped(view.name, words.LONGEST_NAME)
 
 
 def _summary(view: EncoderView, now: float) -> str:
-    parts = [view.name, view.status if view.download is None else words.download(view.download)]
+    parts = [_name(view), view.status if view.download is None else words.download(view.download)]
     if view.error is not None and view.state in _BROKEN:
         parts.append(words.clipped(view.error.message))
     held = _held(view)
@@ -143,7 +153,9 @@ def _timer_on_device(view: EncoderView, now: float) -> str:
 
 def _trouble(view: EncoderView) -> str:
     if view.error is not None and view.state in _BROKEN:
-        return words.clipped(" ".join(filter(None, (view.error.message, view.error.next_step))), LONGEST_TROUBLE)
+        step = words.clipped(view.error.next_step or "", LONGEST_STEP)
+        reason = words.clipped(view.error.message, max(SHORTEST_REASON, LONGEST_TROUBLE - bool(step) - len(step)))
+        return f"{reason} {step}" if step else reason
     ignored = ", ".join(option.partition(":")[0] for option in view.ignored_options)
     parts = (view.note, f"Without effect: {ignored}" if ignored else None)
     return words.clipped(" · ".join(filter(None, parts)), LONGEST_TROUBLE) or "No problems"

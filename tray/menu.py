@@ -103,10 +103,10 @@ def headline(views: tuple[EncoderView, ...]) -> str:
     """Return the line that says it all; it is the icon's tooltip too."""
     fetching = next((view for view in views if view.download is not None), None)
     if fetching is not None and fetching.download is not None:
-        return f"Pilotlight · {fetching.name}: {words.download(fetching.download)}"
+        return f"Pilotlight · {words.clipped(fetching.name, words.LONGEST_NAME)}: {words.download(fetching.download)}"
     loading = [view.name for view in views if view.state is State.LOADING]
     if len(loading) == 1:
-        return f"Pilotlight · loading {loading[0]}"
+        return f"Pilotlight · loading {words.clipped(loading[0], words.LONGEST_NAME)}"
     if loading:
         return f"Pilotlight · loading {len(loading)} encoders"
     return f"Pilotlight · {sum(view.awake for view in views)} of {len(views)} awake"

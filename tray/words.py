@@ -19,6 +19,9 @@ UNKNOWN: Final = "unknown"
 LONGEST: Final = 60
 """Characters of a text from elsewhere that one row shows."""
 
+LONGEST_NAME: Final = 32
+"""Characters of an encoder's name that one row shows."""
+
 _STEPS: Final = ((120, 1), (600, 5), (1200, 30), (7200, 60), (72000, 300), (math.inf, 3600))
 """For times up to so many seconds the step in which they are counted down; a row that stays costs nothing."""
 

@@ -219,6 +219,16 @@ def test_an_encoder_added_while_it_runs_answers_within_seconds_and_alike_without
     assert "There is an encoder moods already" in again.stderr
 
 
+def test_settings_that_are_not_in_force_are_told_where_nobody_sees_the_menu(start: Callable[..., Running]) -> None:
+    own = start()
+    problem = own.home.command("status", "--json")
+    assert json.loads(problem.stdout)["settings_problem"] is None
+    own.home.settings.write_text("[hardware]\nlazy_encoders = 3\n", encoding="utf-8")
+    said = f"The settings file is not in force: {own.home.settings}, line 2: hardware.lazy_encoders: 3"
+    wait_until(lambda: said in own.home.command("status").stdout, 10, "the mistake in the status")
+    assert said in own.home.command("encoders").stdout.splitlines()[-1]
+
+
 def test_every_question_is_answered_by_the_encoder_of_its_kind(tmp_path: Path, start: Callable[..., Running]) -> None:
     (tmp_path / "models").mkdir()
     app = start(settings=every_kind.settings(tmp_path / "models"))

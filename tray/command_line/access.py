@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,14 @@ def settings(path: Path | None) -> SettingsFile:
     from engine.configfile import SettingsFile
 
     return SettingsFile(path or paths.settings_file())
+
+
+def not_in_force(problem: str | None) -> Iterator[str]:
+    """Return the line that says so where the settings file has a mistake."""
+    if problem is not None:
+        mistake, _, others = problem.partition("\n")
+        more = f" (and {len(others.splitlines())} more)" if others else ""
+        yield f"The settings file is not in force: {mistake}{more}"
 
 
 def add_config(parser: argparse.ArgumentParser, meaning: str = "settings file, when nothing runs") -> None:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any
 
 from engine.config import EncoderConfig
 from tray.command_line import access, known
 from tray.command_line.access import Commands
-
-_PACKAGES: Final = {"tag": ("spacy", "spacy"), "open-clip": ("open_clip", "open-clip-torch")}
-"""Kind, or what a model's reference begins with -> what is imported for it, and what pip calls that."""
 
 
 def add_to(commands: Commands) -> None:
@@ -77,12 +72,11 @@ def _absolute(model: str) -> str:
 
 def _next(encoder: EncoderConfig) -> Iterator[str]:
     """What a person has to know, or to do, before the first use."""
-    wanted = _PACKAGES.get(encoder.kind) or _PACKAGES.get(encoder.model.partition(":")[0])
-    if wanted is not None and find_spec(wanted[0]) is None:
-        if getattr(sys, "frozen", False):
-            yield f"It needs {wanted[1]}, which this build of Pilotlight comes without: install it by pip instead."
-        else:
-            yield f"It needs a package that is not installed. Run: {sys.executable} -m pip install {wanted[1]}"
+    from engine.readiness import lack
+
+    missing = lack(encoder)
+    if missing is not None:
+        yield f"It cannot be used yet. {missing}"
     one = known.find(encoder.kind, encoder.model)
     if one is not None:
         yield f"{one.model}: {one.about}."

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BATCH: Final = 256
 """Texts that are asked about at once."""
+MOST: Final = 2048
+"""Items that one request may have."""
 
 Item = TypeVar("Item")
 Line = dict[str, Any]

@@ -44,7 +44,9 @@ def _classify(options: argparse.Namespace) -> int:
         named = [dict(zip(found.labels, row, strict=True)) for row in found.probabilities.tolist()]
         return _lines(texts, named)
 
-    return asking.ask(options, asking.texts_of(options.texts), of_app, of_engine)
+    # Each text counts once per label.
+    size = max(1, min(asking.BATCH, asking.MOST // len(options.label or [""])))
+    return asking.ask(options, asking.texts_of(options.texts), of_app, of_engine, size)
 
 
 def _pairs(texts: Sequence[str], hypothesis: str) -> list[tuple[str, str]]:

@@ -28,17 +28,22 @@ def _encoders(options: argparse.Namespace) -> int:
     if options.known:
         return known.show(options.json)
     client = access.running()
+    problem = None
     if client is not None:
+        problem = client.settings_problem()
         entries = entries_of(client.get("/admin/components")["components"])
     else:
         entries = entries_in(access.settings(options.config).read())
     if options.json:
-        print(json.dumps({"running": client is not None, "encoders": entries}, indent=2))
+        found = {"running": client is not None, "settings_problem": problem, "encoders": entries}
+        print(json.dumps(found, indent=2))
         return 0
     for line in lines(entries):
         print(line)
     if client is None:
         print("Pilotlight is not running: this is what its settings say.")
+    for line in access.not_in_force(problem):
+        print(line)
     return 0
 
 
@@ -46,11 +51,10 @@ def entries_of(components: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one entry per encoder from what `/admin/components` answers: the parts of one are within it."""
     entries: dict[str, dict[str, Any]] = {}
     for component in components:
-        part = _part_of(component)
+        name, part = component["encoder"], component["part"]
         if part is None:
-            entries[component["name"]] = {**_named(component), **_standing(component), "parts": []}
+            entries[name] = {**_named(component), **_standing(component), "parts": []}
             continue
-        name = component["name"].removesuffix(f".{part}")
         aliases = [alias.removesuffix(f".{part}") for alias in component["aliases"]]
         whole = _named({**component, "name": name, "aliases": aliases})
         entry = entries.setdefault(name, {**whole, **_standing({}), "parts": []})
@@ -60,10 +64,7 @@ def entries_of(components: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def entries_in(config: Config) -> list[dict[str, Any]]:
     """Return the same from settings alone; how an encoder stands nobody knows then."""
-    configured = [component for encoder in config.encoders for component in encoder.components]
-    return entries_of(
-        [{"name": one.name, "kind": one.kind, "model": one.model, "aliases": list(one.aliases)} for one in configured]
-    )
+    return entries_of([_configured(encoder, one) for encoder in config.encoders for one in encoder.components])
 
 
 def lines(entries: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -78,6 +79,11 @@ def lines(entries: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield from words.aligned(rows)
 
 
+def _configured(encoder: EncoderConfig, component: EncoderConfig) -> dict[str, Any]:
+    own = {"name": component.name, "encoder": encoder.name, "part": component.part}
+    return {**own, "kind": component.kind, "model": component.model, "aliases": list(component.aliases)}
+
+
 def _named(component: dict[str, Any]) -> dict[str, Any]:
     return {key: component[key] for key in ("name", "kind", "model", "aliases")}
 
@@ -89,10 +95,3 @@ def _standing(component: dict[str, Any]) -> dict[str, Any]:
 def _shown(entry: dict[str, Any]) -> tuple[str, str, str]:
     size = "" if entry["bytes_total"] is None else words.size(entry["bytes_total"])
     return entry["status"] or "", size, entry["device"] or ""
-
-
-def _part_of(component: dict[str, Any]) -> str | None:
-    """Which part of its encoder a component is, None for a whole one."""
-    whole = EncoderConfig(name="", kind=component["kind"], model=component["model"])
-    parts = (part.part for part in whole.components if part.part is not None)
-    return next((part for part in parts if component["name"].endswith(f".{part}")), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from engine.configfile import shipped
 from tray import words
@@ -18,12 +18,14 @@ FILE = "known-models.toml"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One well-known model, and what its line of words says of it."""
+    """One well-known model, and what its line of words says of it; or an example, whose block one has to fill in."""
 
     name: str
     kind: str
     model: str
     about: str
+    addable: bool = True
+    """Whether its name, kind and model say all of it, and name something that anybody can have."""
 
     @property
     def command(self) -> str:
@@ -32,7 +34,7 @@ class Known:
 
 
 def models() -> tuple[Known, ...]:
-    """Return the models that the file names, in its order."""
+    """Return the models and examples that the file names, in its order."""
     return tuple(_models(shipped(FILE).read_text(encoding="utf-8")))
 
 
@@ -48,10 +50,10 @@ def find(kind: str, model: str) -> Known | None:
 
 
 def show(as_json: bool) -> int:
-    """Print the models and the file that describes them."""
-    found = models()
+    """Print the models that a command can add, and the file that describes them and the rest."""
+    found = [one for one in models() if one.addable]
     if as_json:
-        print(json.dumps({"file": str(shipped(FILE)), "models": [asdict(one) for one in found]}, indent=2))
+        print(json.dumps({"file": str(shipped(FILE)), "models": [_plain(one) for one in found]}, indent=2))
         return 0
     rows = [("NAME", "KIND", "MODEL", "ABOUT"), *((one.name, one.kind, one.model, one.about) for one in found)]
     for line in words.aligned(rows):
@@ -73,7 +75,12 @@ def _models(text: str) -> Iterator[Known]:
         before = line
     tables = tomllib.loads(settings(text))["encoders"]
     for (name, table), words_of_it in zip(tables.items(), abouts, strict=True):
-        yield Known(name, table["kind"], table.get("model") or table["base"], words_of_it)
+        addable = table["kind"] != "plugin" and "axes" not in table
+        yield Known(name, table["kind"], table.get("model") or table["base"], words_of_it, addable)
+
+
+def _plain(one: Known) -> dict[str, str]:
+    return {"name": one.name, "kind": one.kind, "model": one.model, "about": one.about}
 
 
 def _is_settings(line: str) -> bool:

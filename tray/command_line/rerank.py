@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInput
 from tray.command_line import asking
@@ -14,9 +14,6 @@ from tray.command_line.asking import Line
 if TYPE_CHECKING:
     from engine.client import Client
     from engine.engine import Engine
-
-_MOST: Final = 2048
-"""Texts that one request may have; more of them would have an order in each batch only."""
 
 
 def add_to(commands: Commands) -> None:
@@ -30,8 +27,9 @@ def add_to(commands: Commands) -> None:
 
 def _rerank(options: argparse.Namespace) -> int:
     every = list(asking.texts_of(options.texts))
-    if len(every) > _MOST:
-        raise InvalidInput(f"{len(every)} texts are too many to be compared; {_MOST} is the most.")
+    if len(every) > asking.MOST:
+        # In several requests they would have an order within each only.
+        raise InvalidInput(f"{len(every)} texts are too many to be compared; {asking.MOST} is the most.")
 
     def of_app(client: Client, texts: list[str]) -> Iterator[Line]:
         found = client.encode("rerank", query=options.query, texts=texts, model=options.encoder)
@@ -40,7 +38,7 @@ def _rerank(options: argparse.Namespace) -> int:
     def of_engine(engine: Engine, texts: list[str]) -> Iterator[Line]:
         return _by_relevance(texts, engine.rerank(options.encoder).score(options.query, texts).tolist())
 
-    return asking.ask(options, every, of_app, of_engine, _MOST)
+    return asking.ask(options, every, of_app, of_engine, asking.MOST)
 
 
 def _by_relevance(texts: list[str], scores: Sequence[float]) -> Iterator[Line]:

@@ -30,6 +30,7 @@ def _status(options: argparse.Namespace) -> int:
         return 1
     found = {"running": True, **client.get("/health"), **client.get("/admin/components")}
     found["memory"] = client.get("/admin/memory")
+    found["settings_problem"] = client.settings_problem()
     print(json.dumps(found, indent=2) if options.json else "\n".join(lines(found, client.url)))
     return 0
 
@@ -37,6 +38,7 @@ def _status(options: argparse.Namespace) -> int:
 def lines(found: dict[str, Any], url: str) -> Iterator[str]:
     """Return what the status routes answered, in words."""
     yield f"Pilotlight {found['version']} at {url} (process {found['pid']})"
+    yield from access.not_in_force(found["settings_problem"])
     yield f"RSS {words.size(found['memory']['process']['rss'])}"
     for device in found["memory"]["devices"]:
         yield f"VRAM of {_gpu(device)}: {', '.join(_vram(device))}"

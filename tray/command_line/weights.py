@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from engine.operations.axes import EncodeAxes
 from tray.command_line import asking
 from tray.command_line.access import Commands
 from tray.command_line.asking import Line
@@ -45,8 +46,9 @@ def _axes(options: argparse.Namespace) -> int:
         return _lines(texts, [{one["axis"]: one["weight"] for one in signature} for signature in found])
 
     def of_engine(engine: Engine, texts: list[str]) -> Iterator[Line]:
-        encoder = engine.axes(options.encoder)
-        return _lines(texts, [dict(encoder.signature(text, options.top)) for text in texts])
+        asked = EncodeAxes(texts, top_k=options.top)
+        found = engine.call(engine.resolve(options.encoder, *asked.kinds), asked)
+        return _lines(texts, [dict(signature) for signature in found.signatures(options.top)])
 
     return asking.ask(options, asking.texts_of(options.texts), of_app, of_engine)
 

@@ -17,6 +17,7 @@ import pytest
 from engine_fakes import LIMIT
 
 from engine import configfile, configtext, paths
+from engine.adapters.table import PARTS
 from engine.config import Config, EncoderConfig
 from engine.configfile import SettingsFile
 from engine.errors import SettingsError
@@ -102,7 +103,8 @@ def test_the_commented_defaults_name_every_key_that_an_encoder_may_have(bench: B
     bench.open()
     table = bench.text.partition("[encoders.minilm]")[2]
     for field in fields(EncoderConfig):
-        assert field.name in ("name", "part") or field.name in table
+        assert field.name in ("name", "part", "parts") or field.name in table
+    assert all(part in table for parts in PARTS.values() for part in parts)
 
 
 def test_reading_a_missing_file_writes_none(bench: Bench) -> None:

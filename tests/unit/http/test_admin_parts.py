@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from http_fakes import Caller, FakeDense
 
+from engine import paths
 from engine.configfile import SettingsFile
 from engine.engine import Engine
 from engine.http.app import create_app
@@ -30,7 +31,8 @@ model = "org/same"
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> SettingsFile:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SettingsFile:
+    monkeypatch.setattr(paths, "state_folder", lambda: tmp_path / "state")
     path = tmp_path / "settings.toml"
     path.write_text(SETTINGS, encoding="utf-8")
     return SettingsFile(path)

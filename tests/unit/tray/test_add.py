@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from engine import paths
+from engine.adapters import packages
 from engine.configfile import SettingsFile
 from tray import cli
-from tray.command_line import access, add
+from tray.command_line import access
 
 Add = Callable[..., int]
+
+NOWHERE = str(Path("/nowhere/at-all"))
 
 
 @pytest.fixture
@@ -34,6 +38,7 @@ class Running:
 @pytest.fixture
 def run(file: Path, monkeypatch: pytest.MonkeyPatch) -> Add:
     monkeypatch.setattr(access, "running", lambda: None)
+    monkeypatch.setattr(paths, "state_folder", lambda: file.parent / "state")
     return lambda *arguments: cli.main(["add", *arguments, "--config", str(file)])
 
 
@@ -115,13 +120,35 @@ def test_it_says_what_is_downloaded_and_when_the_encoder_is_known(
 def test_a_missing_package_is_named_with_the_line_that_installs_it(
     run: Add, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(add, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name in ("spacy", "open_clip") else True)
+    monkeypatch.setattr(sys, "executable", "C:\\Program Files\\Python\\python.exe")
     run("tagger", "tag", "en_core_web_sm")
-    assert f"It needs a package that is not installed. Run: {sys.executable} -m pip install spacy" in (
-        capsys.readouterr().out
-    )
+    assert (
+        "It cannot be used yet. The package spaCy is not installed. "
+        'Run: "C:\\Program Files\\Python\\python.exe" -m pip install spacy'
+    ) in capsys.readouterr().out.splitlines()
     run("clip", "image_text", "open-clip:ViT-B-32/laion2b_s34b_b79k")
-    assert "-m pip install open-clip-torch" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("-m pip install open-clip-torch") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("mine", "dense", NOWHERE), f"The folder {NOWHERE} does not exist."),
+        (("photo", "image_text", NOWHERE), f"The folder {NOWHERE} does not exist."),
+        (("tagger", "tag", NOWHERE), f"The folder {NOWHERE} does not exist."),
+        (("mine", "plugin", "not-there-at-all"), "No installed package has a plug-in not-there-at-all."),
+        (("axes", "axes", "minilm"), None),
+        (("bge", "dense", "BAAI/bge-small-en-v1.5"), None),
+    ],
+)
+def test_what_is_missing_for_a_first_use_is_said_once(
+    run: Add, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str | None
+) -> None:
+    assert run(*arguments) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("It cannot be used yet.")]
+    assert len(lines) == (said is not None)
+    assert said is None or f"It cannot be used yet. {said} " in lines[0]
 
 
 def test_a_running_app_is_asked_which_file_it_goes_by(

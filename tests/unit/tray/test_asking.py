@@ -16,6 +16,7 @@ import pytest
 from engine import engine as engine_module
 from engine.config import Config
 from engine.events import Events
+from engine.operations.axes import EncodeAxes, Projection
 from engine.operations.sparse import SparseVector
 from tray import cli
 from tray.command_line import access, asking, embed
@@ -37,7 +38,9 @@ class Doc:
 
 class Found:
     labels = ("no", "yes")
-    probabilities = PROBABILITIES
+
+    def __init__(self, count: int = 1) -> None:
+        self.probabilities = np.repeat(PROBABILITIES, count, axis=0)
 
 
 class FakeProxy:
@@ -66,14 +69,10 @@ class FakeProxy:
 
     def zero_shot(self, texts: list[str], labels: list[str]) -> Found:
         self.asked.append((texts, labels))
-        return Found()
+        return Found(len(texts))
 
     def tag(self, texts: list[str]) -> list[Doc]:
         return [Doc((Token("a", 0),)) for _ in texts]
-
-    def signature(self, text: str, top_k: int) -> tuple[tuple[str, float], ...]:
-        self.asked.append((text, top_k))
-        return (("warmth", 0.5), ("worry", 0.25))
 
 
 class FakeEngine:
@@ -84,6 +83,15 @@ class FakeEngine:
 
     def __init__(self, config: Config) -> None:
         self.events = Events()
+
+    def resolve(self, name: str | None, *kinds: str) -> str:
+        assert (name, kinds) == ("x", ("axes",))
+        return "the axes"
+
+    def call(self, name: str, operation: EncodeAxes) -> Projection:
+        assert name == "the axes"
+        FakeEngine.proxy.asked.append(operation)
+        return Projection(np.array([[0.25, 0.5]] * operation.size, np.float32), ("worry", "warmth"), 1)
 
     def __getattr__(self, kind: str) -> Any:
         def found(name: str | None) -> FakeProxy:
@@ -105,14 +113,15 @@ class FakeClient:
 
     def encode(self, what: str, **fields: Any) -> dict[str, Any]:
         self.asked.append((what, fields))
+        count = len(fields.get("texts", ()))
         answers: dict[str, dict[str, Any]] = {
             "dense": {"vectors": [[0.5, 0.5]]},
             "image": {"vectors": [[0.5, 0.5]] * len(fields.get("images", ()))},
             "rerank": {"scores": [0.25, 0.75, 0.5]},
-            "classify": {"labels": [{"no": 0.25, "yes": 0.75}]},
+            "classify": {"labels": [{"no": 0.25, "yes": 0.75}] * len(fields.get("texts", "a"))},
             "tag": {"docs": [{"tokens": [{"text": "a", "start": 0}]}]},
             "sparse": {"sparse": [{"flame": 0.5}]},
-            "axes": {"signatures": [[{"axis": "warmth", "weight": 0.5}, {"axis": "worry", "weight": 0.25}]]},
+            "axes": {"signatures": [[{"axis": "warmth", "weight": 0.5}, {"axis": "worry", "weight": 0.25}]] * count},
         }
         return answers[what]
 
@@ -189,6 +198,26 @@ def test_texts_are_judged_beside_another_or_by_labels_of_ones_own(
         assert FakeEngine.proxy.asked == [asked]
     else:
         assert client.asked == [("classify", {"model": "x", **fields})]
+
+
+@pytest.mark.parametrize(("labels", "sizes"), [(2, [256, 44]), (9, [227, 73]), (3000, [1] * 300)])
+def test_no_batch_has_more_texts_times_labels_than_a_request_may(
+    client: FakeClient | None, capsys: pytest.CaptureFixture[str], labels: int, sizes: list[int]
+) -> None:
+    options = [option for number in range(labels) for option in ("--label", str(number))]
+    assert len(lines(capsys, "classify", "--encoder", "x", *options, *["a"] * 300)) == 300
+    texts = FakeEngine.proxy.asked if client is None else [tuple(fields.values()) for _, fields in client.asked]
+    assert [max(len(part) for part in asked if "a" in part) for asked in texts] == sizes
+
+
+def test_axes_are_asked_about_a_whole_batch_at_once(
+    client: FakeClient | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [line["text"] for line in lines(capsys, "axes", "--encoder", "x", "--top", "2", "a", "b", "c")] == [*"abc"]
+    if client is None:
+        assert FakeEngine.proxy.asked == [EncodeAxes(["a", "b", "c"], top_k=2)]
+    else:
+        assert client.asked == [("axes", {"texts": ["a", "b", "c"], "model": "x", "top_k": 2})]
 
 
 def test_pictures_are_read_here_and_sent_whole(

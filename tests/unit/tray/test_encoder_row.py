@@ -127,6 +127,22 @@ def test_the_submenu_says_what_to_do_about_an_error() -> None:
     assert encoder_row(view, NOW).text == "minilm · unavailable · The package spaCy is not installed."
 
 
+def test_a_command_stays_whole_beside_a_long_reason() -> None:
+    step = "Run: /home/somebody/" + "deep/" * 12 + "bin/python -m pip install open-clip-torch"
+    missing = ErrorView("Unavailable", "The package open-clip-torch is not installed. " + "x" * 200, step, None)
+    text = details(a_view(state=State.UNAVAILABLE, error=missing))[-1]
+    assert text.startswith("The package open-clip-torch")
+    assert text.endswith(f"… {step}")
+    assert len(text) <= max(140, 41 + len(step))
+
+
+def test_a_long_name_is_cut_in_the_row_and_whole_in_what_a_click_asks_for() -> None:
+    view = replace(AWAKE, name="n" * 64)
+    assert encoder_row(view, NOW).text == f"{'n' * 31}… · idle · 61 / 87 MiB · steps down in 12 s"
+    assert len(encoder_row(view, NOW).text) <= encoder_row(view, NOW).room <= 100
+    assert action(view, "Load now").command == LoadEncoder("n" * 64)
+
+
 def test_the_submenu_tells_everything_that_was_measured() -> None:
     view = replace(AWAKE, import_seconds=5.8, load_seconds=0.31, reload_seconds=9.4e-5, offload_seconds=0.0008)
     view = replace(view, first_encode_seconds=0.016)

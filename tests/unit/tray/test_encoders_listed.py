@@ -11,19 +11,21 @@ from engine.parsing import parse
 from tray.command_line.encoders import entries_in, entries_of, lines
 
 PHOTO = {"kind": "image_text", "model": "org/clip", "aliases": ["clip"]}
+TEXT = {"encoder": "photo", "part": "text", "bytes_total": 250 * MIB, "device": "cuda:0"}
 MINE = {"kind": "dense", "model": "a/b"}
 
 
 def component(name: str, kind: str = "dense", **fields: Any) -> dict[str, Any]:
     found = {"name": name, "kind": kind, "model": "org/clip", "aliases": [], "state": "unloaded"}
+    found |= {"encoder": name, "part": None}
     return {**found, "status": "idle (not loaded)", "bytes_total": None, "device": None, **fields}
 
 
 def test_parts_stand_below_their_encoder() -> None:
     running = [
         component("minilm", model="a/b", status="idle", bytes_total=87 * MIB, device="cpu"),
-        component("photo.text", "image_text", aliases=["clip.text"], bytes_total=250 * MIB, device="cuda:0"),
-        component("photo.image", "image_text", aliases=["clip.image"]),
+        component("photo.text", "image_text", aliases=["clip.text"], **TEXT),
+        component("photo.image", "image_text", aliases=["clip.image"], encoder="photo", part="image"),
     ]
     entries = entries_of(running)
     assert list(lines(entries)) == [

@@ -59,6 +59,16 @@ def test_the_list_fits_a_wide_terminal_and_says_how_to_add_one(capsys: pytest.Ca
     assert shown[-1].endswith(str(shipped(known.FILE)))
 
 
+def test_what_a_command_cannot_add_as_it_is_described_is_not_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    known.show(as_json=True)
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)["models"]}
+    assert {one.name for one in known.models()} - set(listed) == {"moods", "mine"}
+    assert listed["axes"].keys() == {"name", "kind", "model", "about"}
+    for one in listed.values():
+        values = {"base" if one["kind"] == "axes" else "model": one["model"], "kind": one["kind"]}
+        assert tomllib.loads(known.settings(TEXT))["encoders"][one["name"]].items() >= values.items()
+
+
 def test_the_list_is_there_as_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     known.show(as_json=True)
     found = json.loads(capsys.readouterr().out)

@@ -88,6 +88,13 @@ def test_the_headline_tells_a_download_before_all_else() -> None:
     assert headline((AWAKE, fetching)) == "Pilotlight · bge: downloading 120 of 470 MiB"
 
 
+@pytest.mark.parametrize("download", [Download(120 * MIB, 470 * MIB), None])
+def test_the_headline_cuts_a_long_name(download: Download | None) -> None:
+    text = headline((a_view("n" * 64, State.LOADING, download=download),))
+    assert "n" * 31 + "…" in text
+    assert len(text) <= 80
+
+
 def test_many_encoders_have_a_submenu_of_their_own() -> None:
     twelve = tuple(a_view(f"one-{number}") for number in range(12))
     assert len([row for row in build(a_snapshot(*twelve)) if row.text.startswith("one-")]) == 12

@@ -5,20 +5,35 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
+import pytest
 from tray_fakes import GIB, MIB, a_gpu
 
 from engine.memory import DeviceReading
 from tray.command_line import status
 
 
-def lines(*devices: DeviceReading) -> list[str]:
+def lines(*devices: DeviceReading, problem: str | None = None) -> list[str]:
     memory: dict[str, Any] = {"process": {"rss": 412 * MIB}, "devices": [asdict(device) for device in devices]}
-    found = {"version": "1.2.3", "pid": 7, "memory": memory, "components": []}
+    found = {"version": "1.2.3", "pid": 7, "memory": memory, "components": [], "settings_problem": problem}
     return list(status.lines(found, "http://127.0.0.1:7458"))
 
 
 def test_without_a_gpu_there_is_no_line_for_one() -> None:
     assert lines() == ["Pilotlight 1.2.3 at http://127.0.0.1:7458 (process 7)", "RSS 412 MiB"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        ("s.toml, line 2: a: b.", "The settings file is not in force: s.toml, line 2: a: b."),
+        (
+            "s.toml, line 2: a.\nline 3: b.\nline 4: c.",
+            "The settings file is not in force: s.toml, line 2: a. (and 2 more)",
+        ),
+    ],
+)
+def test_settings_that_are_not_in_force_are_told_in_one_line(problem: str, line: str) -> None:
+    assert lines(problem=problem)[1] == line
 
 
 def test_each_gpu_has_a_line_with_what_is_ours_the_contexts_others_and_free() -> None:
