@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from engine.operations.probability import sigmoid, softmax
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -34,10 +36,5 @@ def calibrated(cosines: ArrayLike, logit_scale: float, logit_bias: float | None)
 
     logits = np.asarray(cosines, dtype=np.float64) * math.exp(logit_scale)
     if logit_bias is not None:
-        odds = np.exp(-np.abs(logits + logit_bias))
-        chances = np.where(logits + logit_bias >= 0, 1 / (1 + odds), odds / (1 + odds))
-        return np.asarray(chances, dtype=np.float32)
-    if not logits.size:
-        return np.asarray(logits, dtype=np.float32)
-    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=-1, keepdims=True), dtype=np.float32)
+        return sigmoid(logits + logit_bias).astype(np.float32)
+    return (softmax(logits) if logits.size else logits).astype(np.float32)

@@ -83,9 +83,6 @@ class Encoders:
         meant = {encoder.slot.name: encoder.slot for encoder in before.values()}
         after = _arranged(config, before, self._build)
         self.config, self._by_name = config, after
-        if config.hub != old.hub:
-            for encoder in after.values():
-                encoder.slot.forgive()
         gone = _without(before.values(), after.values())
         self._retired = [leaving for leaving in (*self._retired, *gone) if leaving.worker.at_work]
         for group in _by_slot(gone):

@@ -112,14 +112,10 @@ class Slot:
 
     def retry(self) -> None:
         """Forget the delay after a failed load, then `warm`."""
-        self.forgive()
-        self.warm()
-
-    def forgive(self) -> None:
-        """Forget the delay after a failed load: the next use tries again."""
         with self._turn():
             if self._state is State.FAILED:
                 self._enter(State.UNLOADED)
+        self.warm()
 
     def offload(self, *, if_unused_since: float | None = None, reason: str | None = None) -> Outcome:
         """Take the weights off the device: to RAM, or all the way down where they cannot rest there.

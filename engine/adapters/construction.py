@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from engine.adapters.sources import model_folder
 from engine.config import EncoderConfig
-from engine.errors import LoadFailed, PilotlightError, Unavailable, first_line
+from engine.errors import EncoderError, LoadFailed, PilotlightError, Unavailable, first_line
 
 _log = logging.getLogger(__name__)
 
@@ -26,12 +26,13 @@ _AGAIN: Final = "Download or copy the model again."
 
 @contextmanager
 def carefully(config: EncoderConfig, folder: Path) -> Iterator[None]:
-    """Construct the model in `folder` within; raises LoadFailed at its end where transformers had to make up weights.
+    """Construct the model in `folder` within; raises at its end where transformers had to make up weights.
 
-    Other errors of the libraries come out as LoadFailed or Unavailable where it is known what to do about them. Only
-    while CONSTRUCTION is held: it changes what transformers does in this thread.
+    That is Unavailable where they are the head of another kind of model, LoadFailed where the files lack some. Other
+    errors of the libraries come out as one of these where it is known what to do about them. Only while CONSTRUCTION
+    is held: it changes what transformers does in this thread.
     """
-    made_up: list[LoadFailed] = []
+    made_up: list[EncoderError] = []
     with ExitStack() as stack:
         if "transformers" in sys.modules:
             stack.enter_context(_watched(config, made_up))
@@ -50,7 +51,7 @@ def carefully(config: EncoderConfig, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(config: EncoderConfig, made_up: list[LoadFailed]) -> Iterator[None]:
+def _watched(config: EncoderConfig, made_up: list[EncoderError]) -> Iterator[None]:
     """Note what `from_pretrained` says was missing, except where the caller asks for that itself."""
     from transformers import PreTrainedModel
 
@@ -87,7 +88,7 @@ def _never_asking() -> Iterator[None]:
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
 
 
-def missing(config: EncoderConfig, model: Any, info: Mapping[str, Any]) -> LoadFailed | None:
+def missing(config: EncoderConfig, model: Any, info: Mapping[str, Any]) -> EncoderError | None:
     """Return what is wrong with a model of transformers that came with this loading info; None for nothing."""
     base = model.base_model is model
     keys = sorted(key for key in info["missing_keys"] if not (base and _UNUSED.search(key)))
@@ -96,7 +97,8 @@ def missing(config: EncoderConfig, model: Any, info: Mapping[str, Any]) -> LoadF
     prefix = model.base_model_prefix
     what = f"{keys[0]}{f' and {len(keys) - 1} more' if len(keys) > 1 else ''}"
     if not base and prefix and not any(key.startswith(f"{prefix}.") for key in keys):
-        return LoadFailed(
+        # No later try can help: it is the folder of another kind of model.
+        return Unavailable(
             f"{config.model} has no weights for the head of a {type(model).__name__} ({what}).",
             next_step=f'Set `model` to one that was made for kind = "{config.kind}", or mend `kind` in the settings.',
         )
@@ -107,9 +109,12 @@ def _clearer(config: EncoderConfig, folder: Path, error: Exception) -> Pilotligh
     """What a person should read instead of a library's error; None where nobody knows better."""
     text = str(error)
     if "trust_remote_code" in text and not config.trust_remote_code:
+        # A part has no such key of its own.
+        entry = config.name.removesuffix(f".{config.part}") if config.part else config.name
+        entry = f'"{entry}"' if "." in entry else entry
         return Unavailable(
             f"{config.model} needs Python code of its own, which is not run unless you say so.",
-            next_step=f"If you trust it, set trust_remote_code = true for {config.name} in the settings file.",
+            next_step=f"If you trust it, set trust_remote_code = true under [encoders.{entry}] in the settings file.",
         )
     if _OTHER_SHAPE.search(text):
         lines = [line.strip() for line in text.splitlines() if "size mismatch" in line]

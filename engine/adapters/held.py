@@ -19,7 +19,7 @@ from engine.placement import CPU, Needs, Placement
 from engine.state import Download
 from engine.surroundings import ALONE, Surroundings
 from engine.weights.files.identity import Identity
-from engine.weights.footprint import NOTHING, Footprint
+from engine.weights.footprint import Footprint
 from engine.weights.release import release, settle
 
 _log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class HeldAdapter(ABC):
         try:
             if held is not None:
                 self._close(held)
-        except Exception as error:  # noqa: BLE001 - the adapter edge: it goes all the same
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the adapter edge: it goes all the same
             _log.exception("%s did not end cleanly", self._config.name)
             clear_frames(error)  # they hold the object, and a log may keep them
         if held is not None and self._dies(held) and (reference := _weak(held)) is not None:
@@ -183,11 +183,12 @@ class HeldAdapter(ABC):
     def footprint(self) -> Footprint:
         """Return what it takes, as far as it says, what was not given back included."""
         left = [one.nbytes for one in self._left if one.held() is not None]
-        if self._held is None:
-            return Footprint(_sum(left), 0, 0) if left else NOTHING
-        size = _sum([self._nbytes_held, *left])
-        waits = self._waits and self._device == CPU
-        return Footprint(0 if waits else size, size if waits else 0, self._nbytes_held or 0)
+        own = 0 if self._held is None else self._nbytes_held
+        size = _sum([own, *left])
+        if size is None:
+            return Footprint(None, None, own)
+        waits = self._held is not None and self._waits and self._device == CPU
+        return Footprint(0 if waits else size, size if waits else 0, own)
 
     def _gone(self) -> bool:
         self._left = [one for one in self._left if one.held() is not None]

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.adapters.texts import shortened
 from engine.errors import InvalidInput
+from engine.operations.inputs import ITEMS
 
 
 def own_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
@@ -14,6 +15,16 @@ def own_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
     part = shortened(text, tokenizer, limit)
     ids: list[int] = tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
+
+
+def bare_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
+    """Return `own_ids`, or none of them where a special token begins or ends the text itself.
+
+    Sent as ids it would be taken for one of those that the model reads around every text.
+    """
+    ids = own_ids(text, tokenizer, limit)
+    special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    return [] if ids and special & {ids[0], ids[-1]} else ids
 
 
 def frame_of(whole: Sequence[int], inner: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -31,8 +42,8 @@ def checked_ids(ids: object, index: int, size: int) -> list[int]:
     """
     if not isinstance(ids, Sequence) or not ids or not all(type(i) is int and 0 <= i < size for i in ids):
         raise InvalidInput(
-            f"input[{index}] holds token ids outside 0 to {size - 1}, or none: these ids are of another tokenizer.",
-            param="input",
+            f"{ITEMS}[{index}] holds token ids outside 0 to {size - 1}, or none: these ids are of another tokenizer.",
+            param=ITEMS,
             next_step="Send text. A client that tokenizes for OpenAI must be told not to "
             "(langchain: check_embedding_ctx_length=False).",
         )

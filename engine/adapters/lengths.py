@@ -6,7 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 _ABSURD: Final = 10**9
-"""Tokens from which on a tokenizer's limit means that nobody wrote one down; transformers writes 1e30."""
+"""Tokens from which on a limit means that nobody wrote one down; transformers writes 1e30, others infinity."""
+
+
+def told(limit: float | None) -> int | None:
+    """Return a library's limit, None where it stands for none."""
+    return None if limit is None or limit >= _ABSURD else int(limit)
 
 
 def reading_limit(model: Any, tokenizer: Any) -> int | None:

@@ -71,9 +71,13 @@ class TorchAdapter(ABC):
         self._found: Found = {}
         self._writes: dict[str, torch.Tensor] = {}
 
-    @abstractmethod
     def _import_library(self) -> str:
-        """Import the model library and return its name and version."""
+        """Import the model library and return its name and version; transformers, to which a kind may add its own."""
+        import transformers
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        return f"transformers {transformers.__version__}"
 
     @abstractmethod
     def _construct(self, folder: Path) -> Any:

@@ -89,17 +89,20 @@ class ZeroShot(Operation[Classification]):
     multi_label: bool = False
     """Each label is judged by itself, against its contradiction; else they share a probability of 1."""
     field: str = "texts x labels"
+    labels_field: str = "labels"
+    template_field: str = "template"
 
     kinds: ClassVar[tuple[str, ...]] = Classify.kinds
 
     def __post_init__(self) -> None:
         check_texts(self.texts, "texts")
-        check_texts(self.labels, "labels")
+        check_texts(self.labels, self.labels_field)
         if not self.labels or len(set(self.labels)) < len(self.labels):
-            raise InvalidInput("labels must be at least one text, each another one.", param="labels")
-        check_text(self.template, "template")
+            name = self.labels_field
+            raise InvalidInput(f"{name} must be at least one text, each another one.", param=name)
+        check_text(self.template, self.template_field)
         if "{}" not in self.template:
-            raise InvalidInput("template has no {} for the label.", param="template")
+            raise InvalidInput(f"{self.template_field} has no {{}} for the label.", param=self.template_field)
 
     @property
     def size(self) -> int:

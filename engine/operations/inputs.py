@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from engine.errors import InvalidInput
 
 TASKS: Final = ("query", "passage")
 """What a text may be for, for models that treat the two differently."""
+
+
+ITEMS: Final = "input"
+"""What adapters call the items in their errors; the caller's interface may have another name for them."""
+
+
+@contextmanager
+def spoken_of_as(field: str) -> Iterator[None]:
+    """Let errors about `ITEMS` raised within name `field` instead."""
+    try:
+        yield
+    except InvalidInput as error:
+        if error.param == ITEMS:
+            error.message, error.param = error.message.replace(f"{ITEMS}[", f"{field}[", 1), field
+        raise
 
 
 def check_texts(values: object, field: str) -> None:
@@ -48,14 +64,13 @@ def check_count(value: object, field: str) -> None:
 
 def check_text(value: object, what: str, *, param: str | None = None) -> None:
     """Accept a text that can be written as UTF-8, which one with a lone surrogate cannot; `what` names it."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} is not a text but of type {type(value).__name__}.", param=param or what)
     try:
-        if isinstance(value, str):
-            value.encode()
-            return
-    except UnicodeEncodeError:
-        pass
-    raise InvalidInput(
-        f"{what} is not a text that can be written as UTF-8.",
-        param=param or what,
-        next_step="Send text without lone surrogates.",
-    )
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"{what} is not a text that can be written as UTF-8.",
+            param=param or what,
+            next_step="Send text without lone surrogates.",
+        ) from error

@@ -1,27 +1,30 @@
-"""From logits to probabilities, float32 both, without overflow."""
+"""From logits to probabilities of the same element type, without overflow."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+Floats = TypeVar("Floats", bound="NDArray[np.floating]")
+
+
+def sigmoid(logits: Floats) -> Floats:
     """Return the probability that each of `logits` stands for by itself."""
     import numpy as np
 
     small = np.exp(-np.abs(logits))
-    probabilities: NDArray[np.float32] = np.where(logits >= 0, np.float32(1), small) / (1 + small)
+    probabilities: Floats = np.where(logits >= 0, logits.dtype.type(1), small) / (1 + small)
     return probabilities
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def softmax(logits: Floats) -> Floats:
     """Return the probabilities of which those along the last axis of `logits` share 1."""
     import numpy as np
 
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
+    probabilities: Floats = powers / powers.sum(axis=-1, keepdims=True)
     return probabilities

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.operations.inputs import check_count, check_task, check_texts_or_ids
+from engine.operations.inputs import check_count, check_task, check_texts_or_ids, spoken_of_as
 from engine.operations.operation import Operation
 
 if TYPE_CHECKING:
@@ -33,15 +33,27 @@ class SparseVector:
 
         Of two ids that the vocabulary writes alike, the heavier counts.
         """
+        import numpy as np
+
         weights: dict[str, float] = {}
-        for token, weight in zip(self.tokens, self.weights.tolist(), strict=True):
-            if rounded := round(weight, decimals):
-                weights.setdefault(token, rounded)
+        for token, weight in zip(
+            self.tokens, np.round(self.weights.astype(np.float64), decimals).tolist(), strict=True
+        ):
+            if weight:
+                weights.setdefault(token, weight)
         return weights
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseEncoding:
+    """The weighted tokens of texts, in their order, and how many tokens the model read for them."""
+
+    vectors: tuple[SparseVector, ...]
+    tokens: int
+
+
 @dataclass(frozen=True, slots=True)
-class EncodeSparse(Operation[tuple[SparseVector, ...]]):
+class EncodeSparse(Operation[SparseEncoding]):
     """The weighted tokens of each text, or of each list of the encoder's own token ids."""
 
     inputs: Sequence[str] | Sequence[Sequence[int]]
@@ -63,11 +75,12 @@ class EncodeSparse(Operation[tuple[SparseVector, ...]]):
         """How many texts."""
         return len(self.inputs)
 
-    def nothing(self) -> tuple[SparseVector, ...]:
+    def nothing(self) -> SparseEncoding:
         """Return no vectors."""
-        return ()
+        return SparseEncoding((), 0)
 
-    def __call__(self, adapter: Any) -> tuple[SparseVector, ...]:
+    def __call__(self, adapter: Any) -> SparseEncoding:
         """Return one vector per text, in their order; raises InvalidInput for ids that the model does not have."""
-        vectors: tuple[SparseVector, ...] = adapter.encode_sparse(self.inputs, task=self.task, top_k=self.top_k)
-        return vectors
+        with spoken_of_as(self.field):
+            encoding: SparseEncoding = adapter.encode_sparse(self.inputs, task=self.task, top_k=self.top_k)
+        return encoding

@@ -49,7 +49,9 @@ class DenseProxy(Proxy):
         """Return the cosines of every row of `a` (n, d) with every row of `b` (m, d): float32 (n, m)."""
         import numpy as np
 
-        left, right = (np.atleast_2d(np.asarray(rows, dtype=np.float32)) for rows in (a, b))
+        left, right = (_rows(vectors) for vectors in (a, b))
+        if not left.size or not right.size:
+            return np.zeros((len(left), len(right)), dtype=np.float32)
         tiny = np.finfo(np.float32).tiny
         left = left / np.maximum(np.linalg.norm(left, axis=1, keepdims=True), tiny)
         right = right / np.maximum(np.linalg.norm(right, axis=1, keepdims=True), tiny)
@@ -64,3 +66,11 @@ class DenseProxy(Proxy):
         cosines = cls.similarity(query, vectors)[0]
         order = np.argsort(-cosines, kind="stable")[: max(k, 0)]
         return [(int(row), float(cosines[row])) for row in order]
+
+
+def _rows(vectors: ArrayLike) -> NDArray[np.float32]:
+    """The vectors as rows: one vector is one row, and none at all are no rows."""
+    import numpy as np
+
+    found: NDArray[np.float32] = np.asarray(vectors, dtype=np.float32)
+    return found.reshape(0, 0) if found.shape == (0,) else np.atleast_2d(found)

@@ -84,7 +84,7 @@ class ImageTextProxy:
     def _facts(self) -> Mapping[str, Any]:
         """What the last load of either tower found out; each knows all of it."""
         for tower in (self.text, self.image):
-            if facts := tower.peek().metadata:
+            if "dimension" in (facts := tower.peek().metadata):
                 return facts
         self.text.warm()
         return self.text.peek().metadata

@@ -24,7 +24,7 @@ class SparseProxy(Proxy):
         `task` is `query` or `passage`, for models that treat the two differently. `keep_alive` as for dense encoders.
         No texts give no vectors and load nothing. Raises InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
         """
-        return self._run(EncodeSparse(texts, task=task, top_k=top_k), keep_alive)
+        return self._run(EncodeSparse(texts, task=task, top_k=top_k), keep_alive).vectors
 
     @staticmethod
     def dot(a: SparseVector, b: SparseVector) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Where an encoder's weights are resident, in bytes, None where the system does not say; `total` is nominal.
+    """Where an encoder's weights are resident, in bytes, None where nobody says; `total` is nominal.
 
     On a CPU the device is RAM too: weights that compute there count as `on_device`, weights at rest as `in_ram`. What
     is kept in RAM on every rung (buffers that no file has, a pinned copy) counts as `in_ram` everywhere; what a device
@@ -16,7 +16,7 @@ class Footprint:
 
     on_device: int | None
     in_ram: int | None
-    total: int
+    total: int | None
 
     @property
     def held(self) -> int | None:
@@ -25,4 +25,4 @@ class Footprint:
 
 
 NOTHING = Footprint(0, 0, 0)
-UNKNOWN = Footprint(None, None, 0)
+UNKNOWN = Footprint(None, None, None)

@@ -213,11 +213,21 @@ def test_a_head_that_the_files_lack_is_never_made_up(wanted: str, tmp_path: Path
 
     folder = bert(tmp_path / "model")
     config = EncoderConfig("judge", "classify", str(folder))
-    with pytest.raises(LoadFailed, match="no weights for the head") as caught, carefully(config, folder):
+    with pytest.raises(Unavailable, match="no weights for the head") as caught, carefully(config, folder):
         getattr(transformers, wanted).from_pretrained(folder)
     assert "classify" in str(caught.value.next_step)
     again = getattr(transformers, wanted).from_pretrained(folder)
     assert again is not None, "outside, the library does as it always did"
+
+
+def test_the_key_that_trusts_a_model_belongs_to_the_entry_and_not_to_a_part_of_it(tmp_path: Path) -> None:
+    from engine.adapters.construction import carefully
+
+    encoder = EncoderConfig("p", "image_text", str(tmp_path))
+    for config in (encoder, *encoder.components):
+        with pytest.raises(Unavailable) as caught, carefully(config, tmp_path):
+            raise ValueError("Please pass the argument `trust_remote_code=True`")
+        assert "trust_remote_code = true under [encoders.p] in" in str(caught.value.next_step)
 
 
 def test_the_code_of_a_model_runs_only_where_the_settings_trust_it_and_nobody_is_asked(

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from expected import importing_root
 from safetensors.torch import load_file, save_file
 from small_models import bert
 
 from engine.adapters import torch_adapter
 from engine.adapters.kinds.dense import DenseAdapter
-from engine.adapters.sources.linked_folder import View
+from engine.adapters.sources.linked_folder import LinkedFolder
 from engine.config import EncoderConfig
 from engine.errors import LoadFailed
 from engine.placement import CPU, Placement
 from engine.weights.files import unpickling
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Store
+from engine.weights.files.unpickling import Unpickler
 
 TEXTS = ["a pilot light", "and a longer one: it burns all day"]
 
@@ -42,40 +50,24 @@ class Hostile:
         return open, (str(self.target), "w")
 
 
-def die(answers: Any, source: str, target: str) -> None:
+def die(orders: Any) -> None:
     """Stand in for the work of the process: end as the system ends one that takes too much memory."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Answers:
-    """Takes what the process would send, and raises as the side that asked would."""
-
-    def __init__(self, source: Identity) -> None:
-        self.source = source
-
-    def send(self, answer: tuple[str, str]) -> None:
-        if answer != ("done", ""):
-            raise Said(unpickling._failed(self.source.path, *answer))
-
-
-class Said(BaseException):
-    """Passes through the edge of the process, which catches every other error."""
-
-    def __init__(self, error: LoadFailed) -> None:
-        self.error = error
+def converted(source: Path, store: Store) -> Path:
+    with Unpickler() as unpickler:
+        return unpickler.converted(Identity.of(source), store)
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convert in this process, where it matters only what is made: each of its own imports torch for seconds."""
 
-    def convert(source: Identity, target: Path) -> None:
-        try:
-            unpickling.work(Answers(source), str(source.path), str(target))  # type: ignore[arg-type]
-        except Said as said:
-            raise said.error from None
+    def answer(self: Unpickler, source: Identity, target: Path) -> tuple[str, str]:
+        return unpickling.written(str(source.path), str(target))
 
-    monkeypatch.setattr(unpickling, "_convert", convert)
+    monkeypatch.setattr(Unpickler, "_answer", answer)
 
 
 @pytest.fixture
@@ -84,12 +76,12 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def view(store: Store, tmp_path: Path) -> Iterator[Callable[[Path], View]]:
+def view(store: Store, tmp_path: Path) -> Iterator[Callable[[Path], LinkedFolder]]:
     """Opens views of folders; all of them are closed at the end."""
-    views: list[View] = []
+    views: list[LinkedFolder] = []
 
-    def begin(folder: Path) -> View:
-        views.append(View(folder, store, tmp_path / "views"))
+    def begin(folder: Path) -> LinkedFolder:
+        views.append(LinkedFolder(folder, store, tmp_path / "views"))
         return views[-1]
 
     yield begin
@@ -163,7 +155,7 @@ def test_a_second_load_converts_nothing_and_a_changed_file_is_noticed_and_conver
     first, revision = adapter.encode(TEXTS).vectors, adapter.revision
     adapter.unload()
     with monkeypatch.context() as patch:
-        patch.setattr(unpickling, "_convert", None)
+        patch.setattr(Unpickler, "_convert", None)
         adapter.load()
         adapter.resume(Placement(CPU))
         assert np.array_equal(adapter.encode(TEXTS).vectors, first)
@@ -183,7 +175,7 @@ def test_a_second_load_converts_nothing_and_a_changed_file_is_noticed_and_conver
 
 @pytest.mark.usefixtures("here")
 def test_a_head_beside_safetensors_is_converted_and_safetensors_win(
-    view: Callable[[Path], View], tmp_path: Path
+    view: Callable[[Path], LinkedFolder], tmp_path: Path
 ) -> None:
     folder = bert(tmp_path / "model")
     torch.save({"weight": torch.ones(1, 64)}, folder / "sparse_linear.pt")
@@ -202,7 +194,9 @@ def test_a_head_beside_safetensors_is_converted_and_safetensors_win(
     assert "pytorch_model.bin" not in watched
 
 
-def test_a_folder_with_safetensors_alone_is_given_as_it_is(view: Callable[[Path], View], tmp_path: Path) -> None:
+def test_a_folder_with_safetensors_alone_is_given_as_it_is(
+    view: Callable[[Path], LinkedFolder], tmp_path: Path
+) -> None:
     folder = bert(tmp_path / "model")
     assert view(folder).folder == folder
 
@@ -213,7 +207,7 @@ def test_tied_and_transposed_and_half_precision_weights_come_out_as_they_were(st
     weights = {"one": table, "tied": table, "turned": table.t(), "row": table[1], "half": table.half()}
     weights |= {"brain": table.bfloat16(), "flag": torch.tensor(True), "none": torch.empty(0, 4)}
     torch.save(weights, tmp_path / "model.bin")
-    made = load_file(unpickling.converted(Identity.of(tmp_path / "model.bin"), store))
+    made = load_file(converted(tmp_path / "model.bin", store))
     assert made.keys() == weights.keys()
     for name, tensor in weights.items():
         assert made[name].dtype is tensor.dtype
@@ -222,7 +216,7 @@ def test_tied_and_transposed_and_half_precision_weights_come_out_as_they_were(st
 
 @pytest.mark.usefixtures("here")
 def test_tied_weights_are_loaded_by_transformers_as_from_the_pickle(
-    view: Callable[[Path], View], tmp_path: Path
+    view: Callable[[Path], LinkedFolder], tmp_path: Path
 ) -> None:
     from transformers import BertConfig, BertForMaskedLM
 
@@ -240,7 +234,7 @@ def test_tied_weights_are_loaded_by_transformers_as_from_the_pickle(
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "sparse_linear.pt"])
 def test_a_file_that_wants_to_run_code_is_refused_and_runs_none(
-    name: str, view: Callable[[Path], View], tmp_path: Path
+    name: str, view: Callable[[Path], LinkedFolder], tmp_path: Path
 ) -> None:
     folder = bert(tmp_path / "model")
     if name == "pytorch_model.bin":
@@ -256,7 +250,7 @@ def test_a_file_that_wants_to_run_code_is_refused_and_runs_none(
 
 
 @pytest.mark.usefixtures("here")
-def test_a_stray_pickle_beside_the_weights_is_left_out(view: Callable[[Path], View], tmp_path: Path) -> None:
+def test_a_stray_pickle_beside_the_weights_is_left_out(view: Callable[[Path], LinkedFolder], tmp_path: Path) -> None:
     folder = bert(tmp_path / "model")
     torch.save({"weight": Hostile(tmp_path / "owned")}, folder / "notes.pt")
     seen = view(folder)
@@ -266,7 +260,7 @@ def test_a_stray_pickle_beside_the_weights_is_left_out(view: Callable[[Path], Vi
 
 @pytest.mark.usefixtures("here")
 def test_the_archives_of_openai_are_refused_with_the_name_of_the_converted_repository(
-    view: Callable[[Path], View], tmp_path: Path
+    view: Callable[[Path], LinkedFolder], tmp_path: Path
 ) -> None:
     import warnings
 
@@ -283,7 +277,7 @@ def test_the_archives_of_openai_are_refused_with_the_name_of_the_converted_repos
 )
 @pytest.mark.usefixtures("here")
 def test_a_file_that_is_damaged_or_holds_something_else_is_a_clear_error(
-    content: bytes, said: str, view: Callable[[Path], View], tmp_path: Path
+    content: bytes, said: str, view: Callable[[Path], LinkedFolder], tmp_path: Path
 ) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(content)
     with pytest.raises(LoadFailed, match=said) as caught:
@@ -296,16 +290,95 @@ def test_a_process_that_dies_is_a_clear_error(store: Store, tmp_path: Path, monk
     torch.save({"weight": torch.ones(3)}, tmp_path / "pytorch_model.bin")
     monkeypatch.setattr(unpickling, "work", die)
     with pytest.raises(LoadFailed, match="signal 9") as caught:
-        unpickling.converted(Identity.of(tmp_path / "pytorch_model.bin"), store)
+        converted(tmp_path / "pytorch_model.bin", store)
     assert caught.value.next_step
     assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_all_pickled_files_of_a_model_are_read_by_one_process_which_is_gone_then(
+    view: Callable[[Path], LinkedFolder], tmp_path: Path
+) -> None:
+    folder = pickled(bert(tmp_path / "model"))
+    for head in ("sparse_linear", "colbert_linear"):
+        torch.save({"weight": torch.ones(1, 64)}, folder / f"{head}.pt")
+    assert len(started(lambda: view(folder))) == 1
+    assert multiprocessing.active_children() == []
+    assert len(list((tmp_path / "weights").glob("*.safetensors"))) == 3
+
+
+def started(work: Callable[[], object]) -> list[int]:
+    """The processes that `work` started."""
+    found: list[int] = []
+    original = SpawnProcess.start
+
+    def start(self: SpawnProcess) -> None:
+        original(self)
+        found.append(self.pid or 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SpawnProcess, "start", start)
+        work()
+    return found
+
+
+HANGING = """\
+import multiprocessing, os, sys, threading, time
+from pathlib import Path
+from engine.weights.files.identity import Identity
+from engine.weights.files.store import Store
+from engine.weights.files.unpickling import Unpickler
+
+source, pipe, folder = map(Path, sys.argv[1:])
+
+def read():
+    with Unpickler() as unpickler:
+        store = Store(folder, reserve_bytes=0)
+        store.provide_written("ab", 1, lambda target: unpickler._convert(Identity.of(source), pipe))
+
+threading.Thread(target=read, daemon=True).start()
+while not (children := multiprocessing.active_children()):
+    time.sleep(0.01)
+opened = Path(f"/proc/{children[0].pid}/fd")
+while str(pipe) not in [os.path.realpath(file) for file in opened.iterdir()]:
+    time.sleep(0.01)
+print(children[0].pid, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks through /proc for when the file is written")
+def test_the_process_ends_with_the_one_that_started_it_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    source, pipe = tmp_path / "pytorch_model.bin", tmp_path / "pipe"
+    torch.save({"weight": torch.ones(1 << 20)}, source)
+    os.mkfifo(pipe)
+    # Open and never read from, so that whoever writes so much into it is never done.
+    never = os.open(pipe, os.O_RDWR)
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING, str(source), str(pipe), str(tmp_path / "weights")],
+        env=importing_root(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    gone = time.monotonic() + 10
+    while psutil.pid_exists(int(done.stdout)):
+        assert time.monotonic() < gone, "the process writes on for nobody"
+        time.sleep(0.05)
+    os.close(never)
+    assert [file.suffix for file in (tmp_path / "weights").iterdir()] == [".partial"]
+    made = tmp_path / "made.safetensors"
+    save_file({"weight": torch.ones(3)}, made)
+    store.provide_written("cd", 1, lambda target: target.write_bytes(made.read_bytes()) and None)
+    assert [file.name for file in (tmp_path / "weights").iterdir()] == ["cd.safetensors"]
 
 
 def test_no_room_for_the_converted_file_is_a_clear_error(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1 << 20)}, tmp_path / "pytorch_model.bin")
     small = Store(tmp_path / "weights", limit_bytes=1 << 20)
     with pytest.raises(LoadFailed, match="exceed the cache's limit") as caught:
-        unpickling.converted(Identity.of(tmp_path / "pytorch_model.bin"), small)
+        converted(tmp_path / "pytorch_model.bin", small)
     assert "room" in str(caught.value.next_step)
 
 
@@ -313,25 +386,22 @@ def test_no_room_for_the_converted_file_is_a_clear_error(tmp_path: Path) -> None
 def test_a_training_checkpoint_gives_the_tensors_of_its_state_dict(store: Store, tmp_path: Path) -> None:
     weights = {"module.a": torch.ones(2), "module.b": torch.zeros(3)}
     torch.save({"epoch": 3, "state_dict": weights, "optimizer": {"state": {}}}, tmp_path / "epoch_3.pt")
-    made = load_file(unpickling.converted(Identity.of(tmp_path / "epoch_3.pt"), store))
+    made = load_file(converted(tmp_path / "epoch_3.pt", store))
     assert made.keys() == {"a", "b"}
 
 
 def test_a_script_that_does_its_work_at_import_is_not_run_again_by_the_process(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    from expected import importing_root
-
     torch.save({"weight": torch.ones(3)}, tmp_path / "pytorch_model.bin")
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\n"
-        "from engine.weights.files import unpickling\nfrom engine.weights.files.identity import Identity\n"
+        "from engine.weights.files.unpickling import Unpickler\nfrom engine.weights.files.identity import Identity\n"
         "from engine.weights.files.store import Store\n"
         "print('run', flush=True)\n"
         "here = Path(sys.argv[1])\n"
-        "print(unpickling.converted(Identity.of(here / 'pytorch_model.bin'), Store(here / 'weights')).exists())\n"
+        "with Unpickler() as unpickler:\n"
+        "    source = Identity.of(here / 'pytorch_model.bin')\n"
+        "    print(unpickler.converted(source, Store(here / 'weights')).exists())\n"
         "assert 'torch' not in sys.modules\n",
         encoding="utf-8",
     )

@@ -177,7 +177,7 @@ from pathlib import Path
 
 from engine.adapters.sources.download import Progress
 from engine.adapters.sources.hub import fetch
-from engine.errors import LoadFailed
+from engine.errors import EncoderError
 
 told = []
 for model in sys.argv[1:]:
@@ -187,7 +187,7 @@ for model in sys.argv[1:]:
         folder = fetch(name, revision or None, offline="OFFLINE" in os.environ, progress=progress)
         files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
         print(json.dumps({"folder": str(folder), "files": files, "told": told}))
-    except LoadFailed as error:
+    except EncoderError as error:
         print(json.dumps({"title": error.title, "message": error.message, "next_step": error.next_step}))
 assert "torch" not in sys.modules
 """

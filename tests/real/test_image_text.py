@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +96,10 @@ def test_the_text_tower_answers_while_the_image_tower_has_never_loaded(models: d
         assert text.loads == 1
         # Beside the weights stand only buffers that no file holds: the row of positions.
         assert own["text"] <= text.bytes_total <= own["text"] + 77 * 8
+        measured = engine.view("photo.text", measured=True).bytes_on_device
+        # Of the pages at its borders a part may be the other tower's.
+        assert measured is None or text.bytes_total - 4 * mmap.PAGESIZE <= measured
+        assert measured is None or measured <= text.bytes_total + 8 * mmap.PAGESIZE
         proxy.encode_images(IMAGES[:1])
         image = engine.view("photo.image")
         assert own["image"] <= image.bytes_total <= own["image"] + 17 * 8
@@ -194,11 +200,48 @@ def test_the_calibration_is_that_of_the_model_itself(models: dict[str, Path]) ->
         np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
 
 
-def test_the_floor_of_the_settings_stands_before_that_of_the_model(models: dict[str, Path]) -> None:
-    with engine_of(models["clip"], score_floor=0.31) as engine:
-        assert engine.image_text().score_floor == 0.31
-    with engine_of(models["clip"]) as engine:
-        assert engine.image_text().score_floor == 0.2
+def test_the_floor_of_the_settings_stands_before_that_of_the_model_for_its_own_encoder_alone(
+    models: dict[str, Path],
+) -> None:
+    table = {"kind": "image_text", "model": str(models["clip"]), "device": "cpu"}
+    with Engine(parse({"encoders": {"strict": table | {"score_floor": 0.31}, "usual": table}})) as engine:
+        assert [engine.image_text(name).score_floor for name in ("strict", "usual")] == [0.31, 0.2]
+        assert engine.view("usual.text").shared_with == ("strict.text",)
+
+
+def test_the_code_of_a_model_runs_only_where_the_settings_trust_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "stdin", None)
+    folder = image_text_model(tmp_path / "model", "clip")
+    for name, file, base in (
+        ("AutoConfig", "config", "CLIPConfig"),
+        ("AutoImageProcessor", "preprocessor_config", "CLIPImageProcessorPil"),
+    ):
+        module = f"own_{file}"
+        (folder / f"{module}.py").write_text(
+            f"from pathlib import Path\nPath({str(tmp_path)!r}, {file!r}).touch()\n"
+            f"from transformers import {base}\n\nclass Own({base}):\n    model_type = 'own'\n",
+            encoding="utf-8",
+        )
+        path = folder / f"{file}.json"
+        told = json.loads(path.read_text(encoding="utf-8")) | {"auto_map": {name: f"{module}.Own"}}
+        if file == "config":
+            told["model_type"] = "own"
+        else:
+            told["image_processor_type"] = "Own"
+        path.write_text(json.dumps(told), encoding="utf-8")
+    with engine_of(folder) as engine:
+        with pytest.raises(Unavailable, match="needs Python code of its own") as caught:
+            engine.image_text().encode_images(IMAGES[:1])
+        assert "[encoders.photo]" in str(caught.value.next_step)
+        assert not (tmp_path / "config").exists()
+    with engine_of(folder, trust_remote_code=True) as engine:
+        assert engine.image_text().encode_images(IMAGES[:1]).shape == (1, DIMENSIONS["clip"])
+        assert engine.image_text().encode_texts(TEXTS[:1]).shape == (1, DIMENSIONS["clip"])
+    assert (tmp_path / "config").exists()
+    assert (tmp_path / "preprocessor_config").exists()
 
 
 def test_strange_texts_are_answered_or_refused_one_by_one(clip: Engine) -> None:
@@ -318,7 +361,7 @@ def test_a_tokenizer_that_needs_another_package_says_which(tmp_path: Path) -> No
 
 
 def test_the_short_names_stand_for_hub_ids() -> None:
-    from engine.adapters.kinds.image_text.specs import Spec, parsed
+    from engine.adapters.sources.short_names import Spec, parsed
 
     assert parsed("openai-clip:ViT-L/14@336px") == Spec("openai/clip-vit-large-patch14-336")
     assert parsed("openai-clip:ViT-B/32") == Spec("openai/clip-vit-base-patch32")

@@ -182,7 +182,7 @@ def test_it_serves_as_a_dense_and_as_a_sparse_encoder(opened: Opened, folder: Pa
     with pytest.raises(InvalidInput, match="has 64"):
         engine.dense("m3").encode(["a"], dimensions=65)
     heaviest = engine.call("m3", EncodeSparse(TEXTS, task="passage", top_k=3))
-    for vector, (_, lexical, _) in zip(heaviest, expected, strict=True):
+    for vector, (_, lexical, _) in zip(heaviest.vectors, expected, strict=True):
         assert vector.weights.tolist() == pytest.approx(sorted(lexical.values(), reverse=True)[:3], abs=1e-5)
         assert [tokenizer_of(folder).convert_tokens_to_ids(token) for token in vector.tokens] == vector.indices.tolist()
 
@@ -206,10 +206,21 @@ def test_token_ids_stand_for_their_texts_with_and_without_special_tokens(opened:
     found = engine.call("m3", Embed([bare[index] for index in kept]))
     np.testing.assert_allclose(found.vectors, expected[kept], atol=1e-5)
     sparse = engine.call("m3", EncodeSparse([bare[0]], top_k=1000))
-    agrees(MultiEncoding(None, sparse, None, 0), reference(folder, TEXTS[:1]))
+    assert sparse.tokens == len(whole[0])
+    agrees(MultiEncoding(None, sparse.vectors, None, 0), reference(folder, TEXTS[:1]))
     for wrong in ([[10**6]], [[-1]], [[]]):
         with pytest.raises(InvalidInput, match="another tokenizer"):
             engine.call("m3", Embed(wrong))
+
+
+def test_a_text_that_begins_or_ends_with_a_special_token_is_sent_as_text(opened: Opened) -> None:
+    engine = engine_of(opened())
+    first, last = engine.call(
+        "m3", lambda adapter: (adapter._module.tokenizer.cls_token, adapter._module.tokenizer.sep_token)
+    )
+    for text in (f"{first} flame", f"flame {last}"):
+        assert engine.call("m3", lambda adapter, text=text: adapter.tokenize(text)) == []
+    assert engine.call("m3", lambda adapter: adapter.tokenize(f"flame {last} flame"))
 
 
 def test_tokenizers_that_agree_have_one_key(folder: Path, opened: Opened) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from engine.weights.files import layout, pages
-from engine.weights.files.mapping import Mapping, warm_cache
+from engine.weights.files.mapping import Mapping, runs_of, warm_cache
 from engine.weights.files.pages import Usage
 
 if sys.platform != "linux":
@@ -343,6 +343,28 @@ def test_a_range_is_given_back_with_the_pages_at_its_borders_and_no_others(weigh
     assert mapping.usage() == Usage(everything - 5 * PAGE, 0)
     mapping.give_back()
     assert mapping.usage() == Usage(0, 0)
+
+
+def test_only_the_pages_of_the_tensors_that_are_asked_for_count_as_resident(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    names = [("ours", 3 * PAGE), ("theirs", 16 * PAGE), ("ours too", 3 * PAGE), ("next", 10)]
+    path.write_bytes(layout.header([(name, "U8", (size,)) for name, size in names], {}) + bytes(22 * PAGE + 10))
+    mapping = Mapping(path)
+    mapping.read_in()
+    places = [mapping.places[name] for name in ("next", "ours too", "ours")]
+    runs = runs_of(places)
+    assert len(runs) == 2
+    assert all(begin % PAGE == end % PAGE == 0 for begin, end in runs)
+    everything, own = mapping.usage().resident or 0, mapping.usage(runs).resident or 0
+    assert everything == whole(path.stat().st_size)
+    assert own == sum(end - begin for begin, end in runs)
+    assert 6 * PAGE <= own <= 9 * PAGE
+    flat = mapping.flat(mapping.places["theirs"])
+    flat[8 * PAGE] = 1
+    assert mapping.usage(runs).written == PAGE, "what was written anywhere would be lost"
+    del flat
+    mapping.close()
+    assert mapping.usage(runs) == Usage(0, 0)
 
 
 # Which file it is

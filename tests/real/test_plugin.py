@@ -16,13 +16,14 @@ from engine import EncoderError, Engine, InvalidInput, LoadFailed, State, Unavai
 Start = Callable[..., Engine]
 
 SHOUTER = "shouter = pilot_shouter:Shouter"
+OPERATIONS = ("vectors", "fail", "refuse", "spread", "leave", "bare", "shape")
 RICH = """\
 import numpy as np
 
 ended = []
 
 class Rich:
-    operations = ("vectors", "fail", "refuse", "spread")
+    operations = ("vectors", "fail", "refuse", "spread", "leave", "bare", "shape")
     nbytes = 1000
     revision = "seven"
     metadata = {"dimension": 2}
@@ -44,6 +45,15 @@ class Rich:
 
     def spread(self):
         return {1, 2}
+
+    def leave(self):
+        raise SystemExit(3)
+
+    def bare(self):
+        return self.missing
+
+    def shape(self, texts):
+        return [text.upper() for text in texts], sum(texts, start="")
 
     def hidden(self):
         return "not declared"
@@ -71,6 +81,8 @@ def rich(site: Path) -> Iterator[Engine]:
 
 
 def test_the_example_of_the_readme_works(site: Path) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"```python\n{EXAMPLE}```" in readme
     install(site, "pilot_shouter", EXAMPLE, entry=SHOUTER)
     with over("shouter") as engine:
         assert engine.plugin("mine").call("shout", texts=["hello", "é"]) == ["HELLO!", "é!"]
@@ -104,7 +116,7 @@ def test_it_is_unloaded_when_it_steps_down_and_comes_back(rich: Engine) -> None:
     before = rich.plugin().call("vectors", texts=["a"])["vectors"]
     view = rich.view("mine")
     assert (view.bytes_on_device, view.bytes_in_ram, view.revision) == (1000, 0, "seven")
-    assert view.metadata == {"dimension": 2, "operations": ["fail", "refuse", "spread", "vectors"]}
+    assert view.metadata == {"dimension": 2, "operations": sorted(OPERATIONS)}
     assert "unloaded" in (view.note or "")
     assert rich.offload("mine").result == "done"
     assert rich.view("mine").state is State.UNLOADED
@@ -133,7 +145,7 @@ def test_what_is_not_declared_cannot_be_called(rich: Engine) -> None:
     for name in ("hidden", "load", "unload", "weights", "__class__", "nothing"):
         with pytest.raises(InvalidInput, match="no operation") as raised:
             rich.plugin().call(name)
-        assert raised.value.next_step == "It has: fail, refuse, spread, vectors."
+        assert raised.value.next_step == f"It has: {', '.join(sorted(OPERATIONS))}."
 
 
 def test_without_a_declaration_the_public_methods_are_the_operations(site: Path) -> None:
@@ -231,6 +243,8 @@ def test_two_packages_with_the_same_name_are_told(site: Path) -> None:
         ("class Bad:\n    load = 3\n", "has no method load"),
         ("class Bad:\n    def load(self): raise OSError('no such file: weights')\n", "OSError: no such file"),
         ("raise RuntimeError('at import')\n", "RuntimeError: at import"),
+        ("raise SystemExit(3)\n", "SystemExit: 3"),
+        ("class Bad:\n    def load(self): raise SystemExit('no licence')\n", "SystemExit: no licence"),
         ("Other = 3\n", "AttributeError"),
         ("class Bad:\n    device = 'tpu'\n    def load(self): pass\n", "computes on 'tpu'"),
         ("class Bad:\n    metadata = {'a': {1}}\n    def load(self): pass\n", "no plain data"),
@@ -253,3 +267,30 @@ def test_what_a_plugin_needs_and_lacks_is_named(site: Path) -> None:
     install(site, "pilot_moved", "", entry="moved = pilot_moved_away:Moved")
     with over("moved") as engine, pytest.raises(LoadFailed, match="not where its entry point says"):
         engine.plugin().warm()
+
+
+@pytest.mark.parametrize("texts", [[1], [None], 3, ["a"]])
+def test_arguments_of_the_wrong_type_are_the_callers_affair(rich: Engine, texts: Any) -> None:
+    with pytest.raises(InvalidInput, match="mine could not use these arguments: ") as raised:
+        rich.plugin().call("shape", texts=texts)
+    assert raised.value.param == "arguments"
+    assert rich.unload("mine").result == "done"
+
+
+@pytest.mark.parametrize(("operation", "says"), [("leave", "SystemExit: 3"), ("bare", "AttributeError")])
+def test_what_no_argument_is_to_blame_for_is_the_plugins_failure(rich: Engine, operation: str, says: str) -> None:
+    with pytest.raises(EncoderError, match=f"mine failed in {operation}: {says}"):
+        rich.plugin().call(operation)
+    assert rich.view("mine").state is State.ON_DEVICE
+    assert rich.plugin().call("spread") == {1, 2}
+
+
+def test_what_it_does_not_say_of_its_size_is_unknown(site: Path) -> None:
+    install(site, "pilot_shouter", EXAMPLE, entry=SHOUTER)
+    with over("shouter") as engine:
+        engine.plugin().warm()
+        view = engine.view("mine")
+        assert (view.bytes_on_device, view.bytes_in_ram, view.bytes_total) == (None, None, None)
+        engine.unload("mine")
+        view = engine.view("mine")
+        assert (view.bytes_on_device, view.bytes_in_ram) == (0, 0)

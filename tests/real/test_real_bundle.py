@@ -129,6 +129,20 @@ def test_equal_tokenizers_share_the_ids_of_what_both_read(pair: tuple[Path, Path
     assert given == [list if 0 < len(text) < 100 else str]
 
 
+@pytest.mark.parametrize("text", ["[CLS] a small flame", "a small flame [SEP]", "[SEP]", "a [SEP] flame"])
+def test_special_tokens_in_a_text_are_read_as_each_encoder_reads_them_alone(
+    pair: tuple[Path, Path], inputs: Inputs, text: str
+) -> None:
+    dense, sparse = pair
+    with serving(
+        minilm={"kind": "dense", "model": str(dense)}, splade={"kind": "sparse", "model": str(sparse)}
+    ) as small:
+        found = small.bundle(text)
+        given = {kind for name, kind in inputs if name == "encode_sparse"}
+        agrees(small, found, text)
+    assert given == {list if text.startswith("a") and text.endswith("e") else str}
+
+
 @pytest.mark.parametrize("include", [True, False])
 @pytest.mark.parametrize("task", ["query", "passage", None])
 def test_prompts_are_put_before_the_text_as_each_model_says(tmp_path: Path, include: bool, task: str | None) -> None:

@@ -153,7 +153,7 @@ def test_queries_may_go_a_way_of_their_own(serve: Serve, tmp_path: Path, task: s
     found = engine.sparse().encode(TEXTS, task=task, top_k=ALL)
     assert np.allclose(rows(found, wanted.shape[1]), wanted, atol=1e-5)
     ids = [ids_of(engine, text, task) for text in TEXTS[2:]]
-    found = engine.call("splade", EncodeSparse(ids, task=task, top_k=ALL))
+    found = engine.call("splade", EncodeSparse(ids, task=task, top_k=ALL)).vectors
     assert np.allclose(rows(found, wanted.shape[1]), wanted[2:], atol=1e-5)
 
 
@@ -179,8 +179,9 @@ def test_token_ids_give_what_their_text_gives(serve: Serve, model: Path) -> None
     ids = [ids_of(engine, text) for text in texts]
     assert len(ids[2]) > LONGEST
     found = engine.call("splade", EncodeSparse(ids))
+    assert found.tokens == sum(min(len(one) + 2, LONGEST) for one in ids)
     wanted = engine.sparse().encode(texts)
-    assert np.allclose(rows(found, 210), rows(wanted, 210), atol=1e-5)
+    assert np.allclose(rows(found.vectors, 210), rows(wanted, 210), atol=1e-5)
     with pytest.raises(InvalidInput, match="another tokenizer"):
         engine.call("splade", EncodeSparse([[10**6]]))
 

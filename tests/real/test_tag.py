@@ -222,3 +222,9 @@ def test_an_answer_keeps_no_pipeline(engine: Engine) -> None:
     kept = engine.call("words", Tag(TEXTS))
     assert engine.unload("words").result == "done"
     assert kept
+
+
+def test_texts_of_numpy_are_texts(engine: Engine) -> None:
+    import numpy as np
+
+    assert engine.tag().tag(list(np.array(TEXTS[:1]))) == engine.tag().tag(TEXTS[:1])

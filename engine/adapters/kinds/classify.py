@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from engine.adapters.lengths import in_order_of_length, reading_limit
 from engine.adapters.texts import shortened
 from engine.adapters.torch_adapter import TorchAdapter
-from engine.errors import Unavailable
 from engine.operations.classify import Classification, Inputs
 from engine.operations.probability import sigmoid, softmax
 
@@ -27,27 +26,12 @@ class ClassifyAdapter(TorchAdapter):
     _reads: frozenset[str] = frozenset()
     """Which of a tokenizer's features the model takes."""
 
-    def _import_library(self) -> str:
-        import transformers
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
-        return f"transformers {transformers.__version__}"
-
     def _construct(self, folder: Path) -> Any:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         trusted = {"local_files_only": True, "trust_remote_code": self._config.trust_remote_code}
         # "auto" keeps the files' element type, whatever the library's default.
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), dtype="auto", output_loading_info=True, **trusted
-        )
-        if report["missing_keys"]:
-            raise Unavailable(
-                f"The files of {self._config.model} hold no weights for {', '.join(sorted(report['missing_keys'])[:3])}"
-                ": it is no classifier.",
-                next_step="Set `model` to one that was trained for classification, or mend `kind` in the settings.",
-            )
+        model = AutoModelForSequenceClassification.from_pretrained(str(folder), dtype="auto", **trusted)
         # Where `unload` drops it with everything else.
         model.tokenizer = AutoTokenizer.from_pretrained(str(folder), **trusted)
         self._limit = reading_limit(model, model.tokenizer)

@@ -9,17 +9,16 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.ids import checked_ids, framed_ids, own_ids
-from engine.adapters.kinds.m3_folder import DENSE_KIND, read_head, require_heads, sentence_limit
+from engine.adapters.ids import bare_ids, checked_ids, framed_ids
+from engine.adapters.kinds.m3_folder import read_head, require_heads, sentence_limit
 from engine.adapters.kinds.m3_forms import heaviest, split, unit
 from engine.adapters.lengths import reading_limit
 from engine.adapters.matryoshka import check_dimensions, truncated
 from engine.adapters.texts import key_of, shortened
 from engine.adapters.torch_adapter import TorchAdapter
-from engine.errors import LoadFailed
 from engine.operations.dense import Encoding
 from engine.operations.multi import MultiEncoding
-from engine.operations.sparse import SparseVector
+from engine.operations.sparse import SparseEncoding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,13 +32,6 @@ _BATCH_TOKENS: Final = 16384
 class MultiAdapter(TorchAdapter):
     """A transformers encoder `body`, and the linear heads `sparse_linear` and `colbert_linear`."""
 
-    def _import_library(self) -> str:
-        import transformers
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
-        return f"transformers {transformers.__version__}"
-
     def _construct(self, folder: Path) -> Any:
         import torch
         from transformers import AutoModel, AutoTokenizer
@@ -47,15 +39,9 @@ class MultiAdapter(TorchAdapter):
         require_heads(folder, self._config)
         trusted = {"local_files_only": True, "trust_remote_code": self._config.trust_remote_code}
         # "auto" keeps the files' element type, whatever the library's default.
-        body, read = AutoModel.from_pretrained(str(folder), dtype="auto", output_loading_info=True, **trusted)
+        body = AutoModel.from_pretrained(str(folder), dtype="auto", **trusted)
         # Nothing reads what it makes of the first token.
         body.pooler = None
-        missing = sorted(name for name in read["missing_keys"] if not name.startswith("pooler."))
-        if missing:
-            raise LoadFailed(
-                f"The weights of {self._config.model} lack {missing[0]!r} and {len(missing) - 1} more.",
-                next_step=f"Fetch its files again. {DENSE_KIND}",
-            )
         module = torch.nn.Module()
         module.body = body
         module.sparse_linear = read_head(folder, "sparse_linear", body, rows=1)
@@ -92,9 +78,10 @@ class MultiAdapter(TorchAdapter):
     def tokenize(self, text: str, task: str | None = None) -> list[int]:
         """Return the ids of `text` without special tokens, uncut, for `encode`; `task` changes nothing.
 
-        Of a very long text there are only more than the model reads.
+        Of a very long text there are only more than the model reads; none where only the text itself can be sent, as
+        `bare_ids` says.
         """
-        return own_ids(text, self._module.tokenizer, self.max_tokens)
+        return bare_ids(text, self._module.tokenizer, self.max_tokens)
 
     def encode_multi(
         self,
@@ -132,11 +119,11 @@ class MultiAdapter(TorchAdapter):
         *,
         task: str | None = None,
         top_k: int | None = 128,
-    ) -> tuple[SparseVector, ...]:
+    ) -> SparseEncoding:
         """Return the `top_k` heaviest tokens (None = all) of each text or list of token ids; `task` changes nothing."""
         found = self._encode(self._ids(inputs), ("sparse",), top_k)
         assert found.sparse is not None  # noqa: S101 - it was wanted
-        return found.sparse
+        return SparseEncoding(found.sparse, found.tokens)
 
     def _ids(self, inputs: Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
         """The ids that the model reads of each input, its begin and end tokens included."""

@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import re
+import traceback
 from collections.abc import Mapping
 from importlib import metadata
 from importlib.metadata import EntryPoint
@@ -56,7 +57,7 @@ class PluginAdapter(HeldAdapter):
             raise self._misses(error) from error
         except PilotlightError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise LoadFailed(
                 f"The plug-in {self._name} could not be loaded: {type(error).__name__}: {first_line(error)}",
                 next_step="Check its options in the settings; the log has the details.",
@@ -114,8 +115,9 @@ class PluginAdapter(HeldAdapter):
     def call(self, operation: str, arguments: Mapping[str, Any]) -> Any:
         """Return what one of the plug-in's operations does.
 
-        Raises InvalidInput where there is none of that name, where it does not take these arguments, and for a
-        ValueError of its own; EncoderError for whatever else it raises.
+        Raises InvalidInput where there is none of that name, where it does not take these arguments, for a ValueError,
+        and for a TypeError or AttributeError of its own code, as from an argument of another type than it expects, but
+        about the plug-in itself; EncoderError for whatever else it raises.
         """
         if operation not in self.operations:
             raise InvalidInput(
@@ -132,14 +134,28 @@ class PluginAdapter(HeldAdapter):
         except ValueError as error:
             clear_frames(error)
             raise InvalidInput(f"{operation}: {first_line(error)}", param="arguments") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _log.exception("%s failed in %s", self._config.name, operation)
+            if isinstance(error, TypeError | AttributeError) and self._blames_arguments(error):
+                clear_frames(error)
+                raise InvalidInput(
+                    f"{self._config.name} could not use these arguments: {first_line(error)}.",
+                    param="arguments",
+                    next_step=f"Look up what {operation} takes; the log has the details.",
+                ) from error
             clear_frames(error)  # they hold the plug-in, and callers may keep the error
             raise EncoderError(
                 f"{self._config.name} failed in {operation}: {type(error).__name__}: {first_line(error)}",
                 title="Plug-in failed",
                 next_step="The log has the details, for the author of the plug-in.",
             ) from error
+
+    def _blames_arguments(self, error: TypeError | AttributeError) -> bool:
+        """Whether the plug-in's own code raised it, and not about the plug-in itself."""
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        module = str(frames[-1].f_globals.get("__name__", ""))
+        own = self._entry_point().module.partition(".")[0]
+        return module.partition(".")[0] == own and getattr(error, "obj", None) is not self._held
 
     def _check_arguments(self, operation: str, arguments: Mapping[str, Any]) -> None:
         try:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_HEAD: Final = "ForSequenceClassification"
 _RELEVANT: Final = frozenset(
     ("relevant", "positive", "pos", "entailment", "yes", "true", "match", "duplicate", "paraphrase", "equivalent", "1")
 )
@@ -31,11 +30,8 @@ class RerankAdapter(TorchAdapter):
 
     def _import_library(self) -> str:
         import sentence_transformers
-        import transformers
-        from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()
-        return f"sentence-transformers {sentence_transformers.__version__}, transformers {transformers.__version__}"
+        return f"sentence-transformers {sentence_transformers.__version__}, {super()._import_library()}"
 
     def _construct(self, folder: Path) -> Any:
         from sentence_transformers import CrossEncoder
@@ -49,12 +45,6 @@ class RerankAdapter(TorchAdapter):
             model_kwargs={"dtype": "auto"},
         )
         model = module.transformers_model
-        named = model.config.architectures or [_HEAD]
-        if type(model).__name__.endswith(_HEAD) and not any(name.endswith(_HEAD) for name in named):
-            raise Unavailable(
-                f"{self._config.model} is a {named[0]}: it has no head that scores pairs.",
-                next_step="Set `model` to a reranker (a cross-encoder), or mend `kind` in the settings.",
-            )
         if module.num_labels > 2:
             raise Unavailable(
                 f"{self._config.model} tells {module.num_labels} labels apart; a reranker has one or two.",

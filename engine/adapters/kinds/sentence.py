@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
-from engine.adapters.ids import checked_ids, frame_of, framed_ids, own_ids
-from engine.adapters.lengths import in_order_of_length
+from engine.adapters.ids import bare_ids, checked_ids, frame_of, framed_ids, own_ids
+from engine.adapters.lengths import in_order_of_length, told
 from engine.adapters.texts import key_of, shortened
 from engine.adapters.torch_adapter import TorchAdapter
 from engine.errors import InvalidInput
+from engine.operations.inputs import ITEMS
 
 _TASKS: Final[Mapping[str | None, dict[str, Any]]] = {
     None: {},
@@ -20,8 +21,6 @@ _TASKS: Final[Mapping[str | None, dict[str, Any]]] = {
 """Our tasks as the library calls them."""
 _PROMPTS: Final = {"query": ("query",), "passage": ("document", "passage", "corpus")}
 """Names that models give to the prompt of each task, in the order in which the library looks for them."""
-_NO_LIMIT: Final = 10**9
-"""Tokens from which on a limit stands for none; transformers says 10^30, static embeddings infinity."""
 
 T = TypeVar("T")
 Features = dict[str, Any]
@@ -37,11 +36,8 @@ class SentenceAdapter(TorchAdapter):
 
     def _import_library(self) -> str:
         import sentence_transformers
-        import transformers
-        from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()
-        return f"sentence-transformers {sentence_transformers.__version__}, transformers {transformers.__version__}"
+        return f"sentence-transformers {sentence_transformers.__version__}, {super()._import_library()}"
 
     def _metadata(self) -> dict[str, Any]:
         # The library would name its own choice where the model names none.
@@ -86,11 +82,12 @@ class SentenceAdapter(TorchAdapter):
     def tokenize(self, text: str, task: str | None = None) -> list[int]:
         """Return the ids of `text` behind the prompt of `task`, without special tokens and uncut, for `encode`.
 
-        Of a very long text there are only more than the model reads. Raises InvalidInput.
+        Of a very long text there are only more than the model reads; none where only the text itself can be sent, as
+        `bare_ids` says. Raises InvalidInput.
         """
         reader = self._reader(task)
         _tokenizer_of(reader)
-        return own_ids(self.prompt(task) + text, reader.tokenizer, _limit(reader))
+        return bare_ids(self.prompt(task) + text, reader.tokenizer, _limit(reader))
 
     def _each(
         self,
@@ -174,14 +171,13 @@ class SentenceAdapter(TorchAdapter):
 
 
 def _limit(reader: Any) -> int | None:
-    limit = getattr(reader, "max_seq_length", None)
-    return None if limit is None or limit > _NO_LIMIT else int(limit)
+    return told(getattr(reader, "max_seq_length", None))
 
 
 def _tokenizer_of(reader: Any) -> Any:
     """The reader's tokenizer, if it is one of transformers'."""
     if not hasattr(reader.tokenizer, "pad"):
-        raise InvalidInput("This encoder reads texts and no token ids.", param="input", next_step="Send text.")
+        raise InvalidInput("This encoder reads texts and no token ids.", param=ITEMS, next_step="Send text.")
     return reader.tokenizer
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.adapters.kinds.sentence import Features, SentenceAdapter
 from engine.errors import LoadFailed
-from engine.operations.sparse import SparseVector
+from engine.operations.sparse import SparseEncoding, SparseVector
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ class SparseAdapter(SentenceAdapter):
         *,
         task: str | None = None,
         top_k: int = 128,
-    ) -> tuple[SparseVector, ...]:
+    ) -> SparseEncoding:
         """Return the `top_k` heaviest tokens of each text, or of each list of this model's own token ids.
 
         `task` is `query` or `passage`: the text gets the model's own prompt for it and goes the model's own way, which
@@ -70,8 +70,8 @@ class SparseAdapter(SentenceAdapter):
             ]
 
         # Of each batch at once: all texts over the whole vocabulary may be hundreds of megabytes.
-        vectors, _ = self._each(inputs, task, compute)
-        return tuple(vectors)
+        vectors, tokens = self._each(inputs, task, compute)
+        return SparseEncoding(tuple(vectors), tokens)
 
     def _parts(self, features: Features) -> Iterator[Features]:
         """The features of a batch in parts whose logits fit."""

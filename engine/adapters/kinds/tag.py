@@ -14,6 +14,7 @@ from engine.adapters.kinds import spacy_pipeline
 from engine.adapters.kinds.spacy_pipeline import Pipeline
 from engine.adapters.sources.content import Digests
 from engine.errors import InvalidInput
+from engine.operations.inputs import ITEMS
 from engine.operations.tag import Entity, Tagged, Token
 from engine.weights.gate import CONSTRUCTION
 
@@ -64,11 +65,11 @@ class TagAdapter(HeldAdapter):
         for index, text in enumerate(texts):
             if len(text) > limit:
                 raise InvalidInput(
-                    f"texts[{index}] has {len(text)} characters; {self._config.name} reads {limit} at most.",
-                    param="texts",
+                    f"{ITEMS}[{index}] has {len(text)} characters; {self._config.name} reads {limit} at most.",
+                    param=ITEMS,
                     next_step="Send it in pieces, cut between paragraphs.",
                 )
-        return tuple(_tagged(document) for document in self._held.pipe(texts))
+        return tuple(_tagged(document) for document in self._held.pipe(map(str, texts)))
 
     def _pipeline(self) -> Pipeline:
         return spacy_pipeline.locate(self._config.model, offline=self._surroundings.offline())

@@ -12,13 +12,13 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from engine.adapters.sources.download import Progress, fetch_large
-from engine.adapters.sources.model_folder import PICKLED, module_folders, pickled_only
-from engine.errors import LoadFailed, first_line
+from engine.adapters.sources.model_folder import PICKLED, ROUTER, in_one_layout, module_folders, pickled_only
+from engine.errors import EncoderError, LoadFailed, Unavailable, first_line
 
 _OTHER_FORMATS: Final = (
     "onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf", "*.tar.gz",
 )  # fmt: skip
-_FIRST: Final = ("modules.json", "config.json")
+_FIRST: Final = ("modules.json", "config.json", ROUTER, f"*/{ROUTER}")
 """What says which other files are needed."""
 _LARGE: Final = 4 << 20
 """Bytes from which on it pays to go on where a download was cut off."""
@@ -33,23 +33,31 @@ def be_quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def fetch(model: str, revision: str | None = None, *, offline: bool = False, progress: Progress | None = None) -> Path:
+def fetch(
+    model: str,
+    revision: str | None = None,
+    *,
+    offline: bool = False,
+    open_clip: bool = False,
+    progress: Progress | None = None,
+) -> Path:
     """Return the folder of the hub's cache that holds `model` at `revision`, downloading what is missing.
 
     `revision` is a branch, a tag or a commit; None is the default branch. Without a network, or with `offline`, what
     the cache has must do, and a commit that the cache has whole asks nobody. Pickled weights are fetched only where
-    there are no safetensors. Raises LoadFailed.
+    there are no safetensors; of two layouts the one that transformers reads, or `open_clip`. Raises LoadFailed, and
+    Unavailable for what `offline` forbids to fetch.
     """
     be_quiet()
     try:
-        return _fetched(model, revision, offline, progress or Progress())
+        return _fetched(model, revision, offline, open_clip, progress or Progress())
     except LoadFailed:
         raise
     except Exception as error:
         raise _failed(model, revision, offline, error) from error
 
 
-def _fetched(model: str, revision: str | None, offline: bool, progress: Progress) -> Path:
+def _fetched(model: str, revision: str | None, offline: bool, open_clip: bool, progress: Progress) -> Path:
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
@@ -58,7 +66,7 @@ def _fetched(model: str, revision: str | None, offline: bool, progress: Progress
         tree = get_cached_repo_tree(model, revision=folder.name)
     except CachedRepoTreeNotFoundError:
         return folder  # fetched by an older library, and nobody to ask whether it is whole
-    wanted = _wanted({file.path: file.size for file in tree}, folder)
+    wanted = _wanted({file.path: file.size for file in tree}, folder, open_clip=open_clip)
     missing = {name: size for name, size in wanted.items() if not (folder / name).exists()}
     if not missing:
         return folder
@@ -86,8 +94,10 @@ def _let_fetch(model: str, folder: Path, names: list[str]) -> None:
         snapshot_download(model, revision=folder.name, allow_patterns=[glob.escape(name) for name in names])
 
 
-def _wanted(files: Mapping[str, int], folder: Path) -> dict[str, int]:
+def _wanted(files: Mapping[str, int], folder: Path, *, open_clip: bool = False) -> dict[str, int]:
     """Which of a repository's files, path -> size in bytes, the model is read from."""
+    read = in_one_layout((path for path in files if "/" not in path), open_clip=open_clip)
+    files = {path: size for path, size in files.items() if "/" in path or path in read}
     wanted = {
         path: size
         for path, size in files.items()
@@ -115,8 +125,12 @@ def _require_room(model: str, folder: Path, nbytes: int) -> None:
         )
 
 
-def _failed(model: str, revision: str | None, offline: bool, error: Exception) -> LoadFailed:
+def _failed(model: str, revision: str | None, offline: bool, error: Exception) -> EncoderError:
+    from huggingface_hub import errors
+
     message, next_step = _words(model, revision, offline, error)
+    if offline and isinstance(error, errors.LocalEntryNotFoundError | errors.IncompleteSnapshotError):
+        return Unavailable(message, title=_TITLE, next_step=next_step)
     return LoadFailed(message, title=_TITLE, next_step=next_step)
 
 

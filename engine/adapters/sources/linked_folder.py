@@ -15,7 +15,7 @@ import psutil
 from engine.adapters.sources import model_folder
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Store
-from engine.weights.files.unpickling import Unreadable, converted
+from engine.weights.files.unpickling import Unpickler, Unreadable
 
 _log = logging.getLogger(__name__)
 
@@ -43,12 +43,13 @@ class LinkedFolder:
         pickled = [Identity.of(file) for file in files if file.suffix != model_folder.SAFE]
         links: dict[Path, Path] = {}
         try:
-            for source in pickled:
-                target = self._converted_or_left_out(source)
-                if target is not None:
-                    name = model_folder.safe_name(source.path.name)
-                    links[source.path.relative_to(folder).with_name(name)] = target
-                    safe.append(Identity.of(target))
+            with Unpickler() as unpickler:
+                for source in pickled:
+                    target = self._converted_or_left_out(source, unpickler)
+                    if target is not None:
+                        name = model_folder.safe_name(source.path.name)
+                        links[source.path.relative_to(folder).with_name(name)] = target
+                        safe.append(Identity.of(target))
             if pickled:
                 self._links = _new_folder(cache)
                 _lay(folder, self._links, {source.path for source in pickled}, links)
@@ -66,10 +67,10 @@ class LinkedFolder:
         if self._links is not None:
             shutil.rmtree(self._links, ignore_errors=True)
 
-    def _converted_or_left_out(self, source: Identity) -> Path | None:
+    def _converted_or_left_out(self, source: Identity, unpickler: Unpickler) -> Path | None:
         """The converted file; None for a pickled file that is no weights and without which the model can be read."""
         try:
-            path = converted(source, self._store)
+            path = unpickler.converted(source, self._store)
         except Unreadable as error:
             if model_folder.is_indispensable(source.path):
                 raise

@@ -33,7 +33,13 @@ def fetched(
         surroundings.tell(name, download)
 
     try:
-        return hub.fetch(reference.source, reference.revision, offline=surroundings.offline(), progress=Progress(tell))
+        return hub.fetch(
+            reference.source,
+            reference.revision,
+            offline=surroundings.offline(),
+            open_clip=reference.open_clip,
+            progress=Progress(tell),
+        )
     finally:
         note(None)
 

@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from engine.errors import LoadFailed
@@ -18,6 +18,8 @@ PICKLED: Final = (".bin", ".pt", ".pth", ".ckpt")
 """How the names of pickled weights end."""
 PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
 INDEX: Final = "model.safetensors.index.json"
+ROUTER: Final = "router_config.json"
+"""Where sentence-transformers' routers say which subfolders of theirs hold modules."""
 
 _NO_WEIGHTS: Final = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.\w+")
 _MAIN: Final = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin|open_clip_pytorch_model\.bin")
@@ -134,11 +136,31 @@ def _check_shards(place: Path, index: str) -> None:
 
 
 def module_folders(folder: Path) -> list[str]:
-    """Return the subfolders that `modules.json` (sentence-transformers) names; none where there is no such file."""
+    """Return the subfolders of sentence-transformers' modules: those of `modules.json`, and of routers among them."""
+    found: list[str] = []
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        return [str(module["path"]) for module in modules if module["path"]]
-    return []
+        found += [str(module["path"]) for module in modules if module["path"]]
+    for place in ("", *found):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            routes = json.loads((folder / place / ROUTER).read_text(encoding="utf-8"))["types"]
+            found += [(PurePosixPath(place) / way).as_posix() for way in routes]
+    return found
+
+
+def in_one_layout(files: Iterable[str], *, open_clip: bool) -> set[str]:
+    """Return the names of one folder without the main weights for the other library, where it holds those of both.
+
+    `open_clip` says that this library will read it, else it is transformers.
+    """
+    names = set(files)
+    weights = {name for name in names if name in (INDEX, PICKLED_INDEX) or _MAIN.fullmatch(name)}
+    weights |= {name for name in names if _MAIN_SAFE.fullmatch(name)}
+    theirs = {name for name in weights if name.startswith("open_clip_")}
+    usual = weights - theirs if "config.json" in names else set()
+    if not theirs or not usual:
+        return names
+    return names - (usual if open_clip else theirs)
 
 
 def configuration(folder: Path) -> str:

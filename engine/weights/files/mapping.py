@@ -6,6 +6,7 @@ import ctypes
 import math
 import mmap
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +45,18 @@ def warm_cache(path: Path) -> None:
             pages.warm(file)
 
 
+def runs_of(places: Iterable[Place]) -> tuple[tuple[int, int], ...]:
+    """Return the pages on which tensors of one file lie, as (begin, end) in bytes, in order and apart."""
+    runs: list[tuple[int, int]] = []
+    for place in sorted(places, key=lambda place: place.begin):
+        begin = place.begin // mmap.PAGESIZE * mmap.PAGESIZE
+        end = -(-(place.begin + place.nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+        if runs and begin <= runs[-1][1]:
+            begin, end = runs[-1][0], max(runs.pop()[1], end)
+        runs.append((begin, end))
+    return tuple(runs)
+
+
 class Mapping:
     """A copy-on-write mapping of one safetensors file.
 
@@ -74,9 +87,19 @@ class Mapping:
         count = math.prod(place.shape)
         return torch.frombuffer(self._memory, dtype=dtype, count=count, offset=place.begin)
 
-    def usage(self) -> Usage:
-        """Return how many of its bytes are resident, and how many were written to, in this process now."""
-        return Usage(0, 0) if self.gone else pages.usage(self._address, self._length)
+    def usage(self, runs: Iterable[tuple[int, int]] | None = None) -> Usage:
+        """Return how many of its bytes are resident, and how many were written to, in this process now.
+
+        With `runs`, as `runs_of` returns them, only what lies there counts as resident: beside a page that is touched
+        the system maps its neighbours too, which belong to nobody here.
+        """
+        if self.gone:
+            return Usage(0, 0)
+        whole = pages.usage(self._address, self._length)
+        if runs is None or not whole.resident:
+            return whole
+        found = [pages.usage(self._address + begin, end - begin).resident for begin, end in runs]
+        return Usage(None if None in found else sum(filter(None, found)), whole.written)
 
     def backing(self, place: Place, known: Backings) -> Backing | None:
         """Return what the system calls the place of a tensor in this file; None where it does not say."""

@@ -1,7 +1,7 @@
 """Pickled state dicts, read once by a process of their own and kept as safetensors.
 
-The process has no other task: what a broken or hostile file makes of its memory ends with it. Only torch's restricted
-unpickler reads there, which makes tensors and plain containers and calls nothing else.
+The process has no other task than the files of one model: what a broken or hostile one makes of its memory ends with
+it. Only torch's restricted unpickler reads there, which makes tensors and plain containers and calls nothing else.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -53,44 +53,80 @@ class Unreadable(LoadFailed):
     title = "Weights not read"
 
 
-def converted(source: Identity, store: Store) -> Path:
-    """Return the safetensors file in `store` with the tensors of a pickled state dict, and count a use of it.
+class Unpickler:
+    """The process that converts one file after another; it starts with the first, and `close` ends it."""
 
-    Tensors that share memory stand in it once each. It is written unless an earlier one of the same file is there.
-    Raises Unreadable, or LoadFailed where it cannot be read or kept.
-    """
-    identity = json.dumps(["state dict", _FORMAT, source.key])
-    key = hashlib.sha256(identity.encode()).hexdigest()
-    try:
-        return store.provide_written(key, source.size, lambda target: _convert(source, target))
-    except OSError as error:
-        raise LoadFailed(
-            f"{source.path.name} cannot be kept as safetensors: {(error.strerror or str(error)).rstrip('.')}.",
-            title="Weights not converted",
-            next_step="Make room on the disk, or put safetensors files into the model's folder.",
-        ) from error
+    def __init__(self) -> None:
+        self._process: BaseProcess | None = None
+        self._ours: Any = None
+        """Our end of the pipe to it, whose type is another on Windows."""
 
+    def __enter__(self) -> Unpickler:
+        return self
 
-def _convert(source: Identity, target: Path) -> None:
-    """Let a process of its own write `target`; raises LoadFailed, or OSError for a full disk."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(theirs, str(source.path), str(target)), name="unpickling", daemon=True)
-    with ours:
-        with theirs, _without_main():
-            process.start()
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def converted(self, source: Identity, store: Store) -> Path:
+        """Return the safetensors file in `store` with the tensors of a pickled state dict, and count a use of it.
+
+        Tensors that share memory stand in it once each. It is written unless an earlier one of the same file is there.
+        Raises Unreadable, or LoadFailed where it cannot be read or kept.
+        """
+        identity = json.dumps(["state dict", _FORMAT, source.key])
+        key = hashlib.sha256(identity.encode()).hexdigest()
         try:
-            answer = _answer(ours, _PATIENCE_SECONDS + source.size / _SLOWEST)
+            return store.provide_written(key, source.size, lambda target: self._convert(source, target))
+        except OSError as error:
+            raise LoadFailed(
+                f"{source.path.name} cannot be kept as safetensors: {(error.strerror or str(error)).rstrip('.')}.",
+                title="Weights not converted",
+                next_step="Make room on the disk, or put safetensors files into the model's folder.",
+            ) from error
+
+    def close(self) -> None:
+        """End the process, which has nothing left to lose; safe to call twice."""
+        process, ours = self._process, self._ours
+        self._process = self._ours = None
+        if ours is not None:
+            ours.close()
+        if process is not None:
+            process.kill()
+            process.join()
+
+    def _convert(self, source: Identity, target: Path) -> None:
+        """Let the process write `target`; raises LoadFailed, or OSError for a full disk."""
+        how, detail = self._answer(source, target)
+        if how in (_MEMORY, _DIED):
+            self.close()
+        if how == _DISK:
+            raise OSError(errno.ENOSPC, detail)
+        if how != _DONE:
+            raise _failed(source.path, how, detail)
+
+    def _answer(self, source: Identity, target: Path) -> tuple[str, str]:
+        """What the process says of one file, or what became of it instead."""
+        process, ours = self._started()
+        patience = _PATIENCE_SECONDS + source.size / _SLOWEST
+        try:
+            ours.send((str(source.path), str(target)))
+            if not ours.poll(patience):
+                return _DIED, f"it took longer than {patience:.0f} seconds"
+            how, detail = ours.recv()
+        except (EOFError, ConnectionError):  # it ended without a word
             process.join(5.0)
-        finally:
-            if process.is_alive():
-                process.kill()
-                process.join()
-    how, detail = answer or (_DIED, _ended(process.exitcode))
-    if how == _DISK:
-        raise OSError(errno.ENOSPC, detail)
-    if how != _DONE:
-        raise _failed(source.path, how, detail)
+            return _DIED, _ended(process.exitcode)
+        return how, detail
+
+    def _started(self) -> tuple[BaseProcess, Any]:
+        if self._process is None:
+            context = multiprocessing.get_context("spawn")
+            self._ours, theirs = context.Pipe()
+            process = context.Process(target=work, args=(theirs,), name="unpickling", daemon=True)
+            with theirs, _without_main():
+                process.start()
+            self._process = process
+        return self._process, self._ours
 
 
 @contextmanager
@@ -103,17 +139,6 @@ def _without_main() -> Iterator[None]:
             yield
         finally:
             sys.modules["__main__"] = main
-
-
-def _answer(ours: Any, patience: float) -> tuple[str, str] | None:
-    """What the process says; None when it ended without a word."""
-    if not ours.poll(patience):
-        return _DIED, f"it took longer than {patience:.0f} seconds"
-    try:
-        how, detail = ours.recv()
-    except EOFError:
-        return None
-    return how, detail
 
 
 def _ended(code: int | None) -> str:
@@ -140,21 +165,38 @@ def _failed(path: Path, how: str, detail: str) -> LoadFailed:
     )
 
 
-def work(answers: Connection, source: str, target: str) -> None:
-    """Write the tensors of `source` to `target` and send how it went; runs in the process of its own."""
+def work(orders: Any) -> None:
+    """Write one file after another as `orders` says, and answer how each went; runs in the process of its own."""
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    # Whoever asked may be gone.
+    with suppress(EOFError, ConnectionError):
+        while True:
+            source, target = orders.recv()
+            orders.send(written(source, target))
+
+
+def _end_with_parent() -> None:
+    """End this process once the one that started it has ended, however it did: nobody waits for the file any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def written(source: str, target: str) -> tuple[str, str]:
+    """Write the tensors of `source` to `target`, and return how it went."""
     try:
-        tensors = _tensors(_load(source))
-        _write(Path(target), tensors)
-        answers.send((_DONE, ""))
+        _write(Path(target), _tensors(_load(source)))
     except _Refused as error:
-        answers.send((error.how, str(error)))
+        return error.how, str(error)
     except MemoryError:
-        answers.send((_MEMORY, ""))
+        return _MEMORY, ""
     except OSError as error:
-        answers.send((_DISK if error.errno in _FULL else _OTHER, error.strerror or str(error)))
+        return (_DISK if error.errno in _FULL else _OTHER), error.strerror or str(error)
     except Exception as error:  # noqa: BLE001 - the edge of the process: the other side raises
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        answers.send((_MEMORY if "can't allocate memory" in str(error) else _OTHER, lines[0].rstrip(".")))
+        return (_MEMORY if "can't allocate memory" in str(error) else _OTHER), lines[0].rstrip(".")
+    return _DONE, ""
 
 
 class _Refused(Exception):

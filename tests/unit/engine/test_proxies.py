@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from engine_fakes import FakeAdapter, FakeReader, Shelf, config, encoder
 
-from engine import DenseProxy, Engine, InvalidInput, LoadFailed
+from engine import AxesProxy, DenseProxy, Engine, InvalidInput, LoadFailed
 
 
 class Bench:
@@ -126,3 +126,11 @@ def test_looking_at_a_loaded_encoder_measures_nothing(bench: Bench) -> None:
     bench.proxy.peek()
     assert bench.proxy.loaded
     assert bench.adapter.calls == []
+
+
+def test_nothing_is_similar_to_nothing() -> None:
+    for proxy in (DenseProxy, AxesProxy):
+        assert proxy.similarity([], []).shape == (0, 0)
+        assert proxy.similarity([[1.0, 0.0]], []).shape == (1, 0)
+        assert proxy.similarity([], [[1.0, 0.0], [0.0, 1.0]]).shape == (0, 2)
+        assert proxy.nearest([1.0, 0.0], []) == []

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from engine_fakes import LIMIT, FakeClock, FakeReader, Shelf, config, encoder
 
-from engine.config import Config, EncoderConfig, Hub
+from engine.config import Config, EncoderConfig
 from engine.engine import Engine
-from engine.errors import LoadFailed
 from engine.events import SettingsApplied, StateChanged
 from engine.sharing import longest
 from engine.state import State
@@ -244,16 +243,6 @@ def test_each_has_its_own_floor_for_scores() -> None:
     assert bench.loads == 1
     assert bench.engine.view("photo.text").metadata.get("score_floor") is None
     assert bench.engine.view("strict.text").metadata["score_floor"] == 0.5
-
-
-def test_another_word_on_the_hub_ends_the_delay_after_a_failed_load() -> None:
-    bench = Bench(config(encoder("one")))
-    bench.shelf["one"].fail("load", LoadFailed("offline"))
-    with pytest.raises(LoadFailed):
-        bench.use("one")
-    bench.engine.apply(replace(config(encoder("one")), hub=Hub(offline=True)))
-    bench.use("one")
-    assert bench.states["one"] is State.ON_DEVICE
 
 
 def test_a_second_one_that_is_added_joins_the_weights_that_are_up(bench: Bench) -> None:

@@ -106,3 +106,8 @@ def test_what_cannot_be_asked_is_refused(caller: Caller, body: dict[str, Any], s
 def test_a_lone_surrogate_is_refused_and_2048_texts_are_not(caller: Caller) -> None:
     assert caller.raw(b'{"texts": ["\\ud800"]}', "/encode/axes").status_code == 400
     assert len(axes(caller, texts=["a"] * 2048).json()["vectors"]) == 2048
+
+
+def test_an_alias_is_in_no_schema(caller: Caller) -> None:
+    paths = caller.send("GET", "/openapi.json").json()["paths"]
+    assert ("/encode/axes" in paths, "/encode/sema" in paths) == (True, False)

@@ -14,7 +14,7 @@ from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter
 from engine.config import EncoderConfig
 from engine.http.app import create_app
-from engine.operations.sparse import SparseVector
+from engine.operations.sparse import SparseEncoding, SparseVector
 from engine.surroundings import Surroundings
 
 TABLES = {
@@ -31,7 +31,8 @@ class FakeSparse(FakeDense):
     def encode_sparse(self, inputs: Sequence[str], *, task: str | None = None, top_k: int = 128) -> Any:
         words = inputs[0].split()[:top_k]
         weights = np.asarray([1 / (place + 3) for place in range(len(words))], dtype=np.float32)
-        return (SparseVector(np.arange(len(words), dtype=np.int32), weights, tuple(words)),)
+        vector = SparseVector(np.arange(len(words), dtype=np.int32), weights, tuple(words))
+        return SparseEncoding((vector,), 0)
 
 
 def build(config: EncoderConfig, device: str, surroundings: Surroundings) -> Adapter:
@@ -64,6 +65,7 @@ def test_one_text_comes_back_in_every_form(caller: Caller) -> None:
     assert body.pop("sema") == [pytest.approx(float(np.dot(unit(12), unit(1))))]
     assert body == {
         "dense": [12.0, 0.5, -2.0],
+        "dim": 3,
         "splade": {"to": 0.3333, "be": 0.25},
         "axes": ["one"],
         "models": {"dense": "fake", "sparse": "splade", "axes": "sema"},

@@ -119,7 +119,7 @@ def test_2048_items_are_taken_and_one_more_is_refused(caller: Caller) -> None:
     assert classify(caller, texts=["a"] * 1024, candidate_labels=["x", "y"]).status_code == 200
     refused = classify(caller, texts=["a"] * 1025, candidate_labels=["x", "y"])
     assert refused.status_code == 422
-    assert refused.json()["detail"] == "texts x labels has 2050 items; the limit is 2048."
+    assert refused.json()["detail"] == "texts x candidate_labels has 2050 items; the limit is 2048."
 
 
 def test_a_lone_surrogate_is_refused_before_anything_loads(caller: Caller) -> None:
@@ -133,3 +133,12 @@ def test_a_classifier_that_cannot_load_says_why(caller: Caller) -> None:
     assert answer.status_code == 503
     assert answer.json()["next_step"] == "Put it out."
     assert classify(caller, texts=["a"]).status_code == 200
+
+
+def test_errors_name_the_fields_as_the_body_does(caller: Caller) -> None:
+    answer = classify(caller, texts=["a"], candidate_labels=["x", "x"])
+    assert answer.json()["detail"].startswith("candidate_labels must be")
+    answer = classify(caller, texts=["a"], candidate_labels=["x"], hypothesis_template="none")
+    assert answer.json()["detail"].startswith("hypothesis_template has no {}")
+    body = {"texts": ["a"], "candidate_labels": ["\ud800"]}
+    assert caller.raw(json.dumps(body).encode(), "/encode/classify").json()["detail"].startswith("candidate_labels[0]")

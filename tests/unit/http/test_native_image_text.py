@@ -110,10 +110,8 @@ def test_a_form_with_a_wrong_field_is_refused_as_json_is(caller: Caller) -> None
     assert answer.json()["detail"].startswith("keep_alive: must be a number of seconds")
 
 
-def test_an_empty_list_or_form_loads_nothing(engine: Engine, caller: Caller) -> None:
+def test_an_empty_list_loads_nothing(engine: Engine, caller: Caller) -> None:
     assert posted(caller, []).json() == {"vectors": [], "dim": None, "model": "photo.image", "revision": None}
-    answer = caller.send("POST", "/encode/image", files=[("other", ("x", b"y"))])
-    assert answer.json()["vectors"] == []
     assert engine.view("photo.image").loads == 0
 
 
@@ -177,10 +175,13 @@ def test_2048_images_are_taken_and_one_more_is_not(caller: Caller) -> None:
     answer = posted(caller, [image] * 2049)
     assert answer.status_code == 422
     assert "the limit is 2048" in answer.json()["detail"]
-    files = [("images", ("x.png", png()))] * 2049
-    answer = caller.send("POST", "/encode/image", files=files)
-    assert answer.status_code == 422
-    assert "the limit is 2048" in answer.json()["detail"]
+    assert "the limit is 2048" in posted(caller, [""] * 2049).json()["detail"]
+    parts: list[Any] = [("images", ("x.png", png())), ("images", (None, plain(png())))]
+    for part in parts:
+        for count in (2049, 2100):
+            answer = caller.send("POST", "/encode/image", files=[part] * count)
+            assert answer.status_code == 422
+            assert "the limit is 2048" in answer.json()["detail"]
     answer = caller.send("POST", "/encode/image_text", json={"texts": ["x"] * 2049})
     assert answer.status_code == 422
 
@@ -207,3 +208,59 @@ def test_base64_is_read_in_every_spelling() -> None:
     for text in spellings:
         assert image_bytes(text) == data
     assert image_bytes("") == b""
+
+
+@pytest.mark.parametrize("field", ["image", "file", "files", "images", "upload[]"])
+def test_every_file_of_a_form_is_an_image_whatever_its_field_is_called(caller: Caller, field: str) -> None:
+    answer = caller.send("POST", "/encode/image", files=[(field, ("x.png", png()))])
+    assert (answer.status_code, len(answer.json()["vectors"])) == (200, 1)
+
+
+def test_a_form_without_an_image_says_what_to_send(engine: Engine, caller: Caller) -> None:
+    nothing = caller.raw(b"--x--\r\n", "/encode/image", Content_Type="multipart/form-data; boundary=x")
+    text = caller.send("POST", "/encode/image", files=[("model", (None, "photo"))])
+    unchosen = b'--x\r\nContent-Disposition: form-data; name="images"; filename=""\r\n\r\n\r\n--x--\r\n'
+    browser = caller.raw(unchosen, "/encode/image", Content_Type="multipart/form-data; boundary=x")
+    for answer in (nothing, text, browser):
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith("images: must be sent, each as a file")
+    assert engine.view("photo.image").loads == 0
+
+
+def test_a_form_that_is_cut_off_is_refused(caller: Caller) -> None:
+    whole = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n' + png() + b"\r\n--x--\r\n"
+    form = {"Content_Type": "multipart/form-data; boundary=x"}
+    assert caller.raw(whole, "/encode/image", **form).status_code == 200
+    for end in (0, 10, 60, len(whole) - 20, len(whole) - 7, len(whole) - 4):
+        answer = caller.raw(whole[:end], "/encode/image", **form)
+        assert (answer.status_code, "cut off" in answer.json()["detail"]) == (400, True), end
+
+
+def test_a_form_says_how_long_to_stay_in_seconds_too(engine: Engine, caller: Caller) -> None:
+    files = [("images", ("a.png", png()))]
+    assert caller.send("POST", "/encode/image", files=files, data={"ttl": "0"}).status_code == 200
+    engine.call("photo.text", lambda adapter: True)
+    assert engine.view("photo.image").state.name == "UNLOADED"
+    for wrong in ("soon", "nan", "inf", ""):
+        answer = caller.send("POST", "/encode/image", files=files, data={"ttl": wrong})
+        assert (answer.status_code, answer.json()["detail"].startswith("ttl: must be")) == (422, True)
+
+
+def test_a_data_uri_in_a_form_may_be_as_large_as_a_body(caller: Caller) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    assert len(plain(buffer.getvalue())) > 1 << 20
+    answer = caller.send("POST", "/encode/image", files=[("images", (None, plain(buffer.getvalue())))])
+    assert answer.status_code == 200
+
+
+def test_json_by_any_name_is_taken_and_a_bare_image_is_told_both_ways(caller: Caller) -> None:
+    body = b'{"images": []}'
+    for kind in ("application/json; charset=utf-8", "application/vnd.images+json"):
+        assert caller.raw(body, "/encode/image", Content_Type=kind).status_code == 200
+    for kind in ("image/png", "application/jsonp", "text/json"):
+        answer = caller.raw(png(), "/encode/image", Content_Type=kind)
+        assert answer.status_code == 422
+        assert "application/json" in answer.json()["detail"]
+        assert "multipart/form-data" in answer.json()["detail"]

@@ -11,6 +11,7 @@ from http_fakes import Caller, FakeDense
 
 from engine import Engine, MultiEncoding, SparseVector, parse
 from engine.http.app import create_app
+from engine.operations.sparse import SparseEncoding
 from engine.state import State
 
 SETTINGS = {
@@ -36,12 +37,10 @@ class FakeMulti(FakeDense):
             2 * len(inputs),
         )
 
-    def encode_sparse(
-        self, inputs: Sequence[str], *, task: str | None = None, top_k: int = 128
-    ) -> tuple[SparseVector, ...]:
+    def encode_sparse(self, inputs: Sequence[str], *, task: str | None = None, top_k: int = 128) -> SparseEncoding:
         found = self.encode_multi(inputs, want=("sparse",)).sparse
         assert found is not None
-        return found
+        return SparseEncoding(found, 0)
 
 
 DENSE = [[2.0, 0.5, -2.0]]
@@ -137,3 +136,10 @@ def test_a_multi_encoder_answers_the_routes_of_dense_and_sparse_ones(caller: Cal
     assert dense.json() == {"vectors": DENSE, "dim": 3, "model": "m3", "revision": "7"}
     sparse = caller.send("POST", "/encode/sparse", json={"texts": ["ab"]})
     assert sparse.json() == {"sparse": SPARSE, "model": "m3", "revision": "7"}
+
+
+@pytest.mark.parametrize("forms", ["dense", [], ["image"], [1], None, ["dense"] * 4, [["dense"]]])
+def test_other_forms_are_refused_with_those_that_there_are(caller: Caller, forms: Any) -> None:
+    answer = multi(caller, texts=["a"], **{"return": forms})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "return: must be a list of some of dense, sparse, colbert."

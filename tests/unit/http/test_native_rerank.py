@@ -135,3 +135,12 @@ def test_a_reranker_that_cannot_load_says_why(caller: Caller) -> None:
     assert answer.status_code == 503
     assert answer.json() == {"detail": "The disk is on fire.", "title": "Load failed", "next_step": "Put it out."}
     assert rerank(caller, query="q", texts=["a"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "field", [{"threshold": True}, {"threshold": "0.5"}, {"min_kept": "1"}, {"min_kept": True}, {"min_kept": 1.0}]
+)
+def test_numbers_of_a_splice_are_numbers(caller: Caller, field: dict[str, Any]) -> None:
+    answer = caller.send("POST", "/encode/splice", json={"query": "q", "fragments": [["a"]], **field})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(next(iter(field)))

@@ -13,6 +13,7 @@ from http_fakes import Caller, FakeDense
 from engine import Engine, SparseVector, State, parse
 from engine.config import EncoderConfig
 from engine.http.app import create_app
+from engine.operations.sparse import SparseEncoding
 from engine.surroundings import ALONE, Surroundings
 
 
@@ -25,10 +26,11 @@ class FakeSparse(FakeDense):
         super().__init__(config, device, surroundings)
         FakeSparse.asked = []
 
-    def encode_sparse(self, inputs: Any, *, task: str | None = None, top_k: int = 128) -> tuple[SparseVector, ...]:
+    def encode_sparse(self, inputs: Any, *, task: str | None = None, top_k: int = 128) -> SparseEncoding:
         self.asked.append((inputs, task, top_k))
         weights = np.asarray([2.123456, 1.0, 0.00001], dtype=np.float32)
-        return (SparseVector(np.asarray([7, 3, 5], dtype=np.int32), weights, ("##z", "gas", "dust")),) * len(inputs)
+        vector = SparseVector(np.asarray([7, 3, 5], dtype=np.int32), weights, ("##z", "gas", "dust"))
+        return SparseEncoding((vector,) * len(inputs), 0)
 
 
 @pytest.fixture

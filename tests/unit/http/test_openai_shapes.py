@@ -27,6 +27,7 @@ def test_an_answer_has_openais_shape(caller: Caller, path: str) -> None:
         ],
         "model": "other-name",
         "usage": {"prompt_tokens": 3, "total_tokens": 3},
+        "dim": 3,
         "revision": "7",
     }
 

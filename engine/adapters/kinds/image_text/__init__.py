@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from engine.adapters.kinds.image_text.towers import ImageTowerAdapter, TextTowerAdapter
+from engine.adapters.kinds.image_text.tower_adapter import ImageTowerAdapter, TextTowerAdapter
 
 __all__ = ["ImageTowerAdapter", "TextTowerAdapter"]

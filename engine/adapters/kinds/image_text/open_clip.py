@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.adapters.kinds.image_text.open_clip_folder import configuration
 from engine.adapters.kinds.image_text.scales import scales
-from engine.adapters.kinds.image_text.specs import Spec, configuration
 from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
+from engine.adapters.sources.short_names import Spec
 from engine.adapters.texts import shortened
 from engine.errors import LoadFailed, Unavailable
 
@@ -50,7 +51,7 @@ def repository(architecture: str, tag: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class OpenClipCheckpoint:
     """A model in open_clip's layout: `model_cfg` and `preprocess_cfg` as its file spells them."""
 
     name: str
@@ -62,7 +63,7 @@ class Checkpoint:
     preprocess: dict[str, Any]
 
     @classmethod
-    def of(cls, name: str, folder: Path, spec: Spec) -> Checkpoint:
+    def of(cls, name: str, folder: Path, spec: Spec) -> OpenClipCheckpoint:
         """Return the checkpoint in `folder`, by its own description, else by what the library knows of `spec`."""
         from open_clip import get_model_config, get_pretrained_cfg
 

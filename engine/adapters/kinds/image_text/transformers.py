@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,14 +46,19 @@ class Checkpoint:
     folder: Path
     config: Any
     family: _Family
+    trusted: Mapping[str, bool]
+    """What the library's calls are told: to ask no hub, and whether code that comes with the model may run."""
 
     @classmethod
-    def of(cls, name: str, folder: Path) -> Checkpoint:
+    def of(cls, name: str, folder: Path, *, trust_remote_code: bool = False) -> Checkpoint:
         """Return the checkpoint in `folder`; raises Unavailable for a model of another kind."""
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        family = _FAMILIES.get(config.model_type)
+        trusted = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+        config = AutoConfig.from_pretrained(folder, **trusted)
+        # A configuration of the model's own code stands for the one that it derives from.
+        types = (getattr(one, "model_type", "") for one in type(config).__mro__)
+        family = next((_FAMILIES[name] for name in types if name in _FAMILIES), None)
         if family is None or not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
             raise Unavailable(
                 f"{name} is of type {config.model_type}: no model of images and texts that is known here.",
@@ -62,7 +67,7 @@ class Checkpoint:
         if family is _CLIP:
             # The towers' own copies are not kept up to date; the whole model reads this one too.
             config.text_config.projection_dim = config.vision_config.projection_dim = config.projection_dim
-        return cls(name, folder, config, family)
+        return cls(name, folder, config, family, trusted)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -106,7 +111,7 @@ class Checkpoint:
 
         module = self._tower(self.family.image, self.config.vision_config)
         # Always Pillow's way, so that a torchvision that happens to be installed changes no vector.
-        processor = AutoImageProcessor.from_pretrained(self.folder, backend="pil", local_files_only=True)
+        processor = AutoImageProcessor.from_pretrained(self.folder, backend="pil", **self.trusted)
 
         def read(image: Image) -> Features:
             features: Features = processor(images=[image], return_tensors="pt")
@@ -147,4 +152,4 @@ class Checkpoint:
             require("sentencepiece")
             if find_spec("google") is None or find_spec("google.protobuf") is None:
                 raise missing("protobuf", "The package protobuf is not installed.")
-        return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(self.folder, **self.trusted)

@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.http import operations
-from engine.http.answers import answer
+from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
-from engine.operations.axes import EncodeAxes
+from engine.operations.axes import EncodeAxes, Projection
 
 
 class AxesRequest(Body):
@@ -28,21 +28,28 @@ def router(engine: Engine) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/encode/axes")
-    @routes.post("/encode/sema")
+    @routes.post("/encode/sema", include_in_schema=False)
     async def axes(body: AxesRequest, request: Request) -> Response:
         operation = EncodeAxes(body.texts, task=body.task, top_k=body.top_k)
         found = await operations.run(engine, operation, body, request)
-        projection = found.value
-        fields: dict[str, Any] = {
-            "vectors": projection.vectors,
-            "axes": projection.axes,
-            "dim": len(projection.axes) or None,
-        }
-        if body.top_k is not None:
-            fields["signatures"] = [
-                [{"axis": name, "weight": weight} for name, weight in signature]
-                for signature in projection.signatures(body.top_k)
-            ]
-        return answer(shown(fields, body.model, found.encoder, found.revision))
+
+        def content() -> dict[str, Any]:
+            return shown(_shape(found.value, body.top_k), body.model, found.encoder, found.revision)
+
+        return await answered(content)
 
     return routes
+
+
+def _shape(projection: Projection, top_k: int | None) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "vectors": projection.vectors,
+        "axes": projection.axes,
+        "dim": len(projection.axes) or None,
+    }
+    if top_k is not None:
+        fields["signatures"] = [
+            [{"axis": name, "weight": weight} for name, weight in signature]
+            for signature in projection.signatures(top_k)
+        ]
+    return fields

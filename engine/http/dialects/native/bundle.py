@@ -37,6 +37,7 @@ def router(engine: Engine) -> APIRouter:
         first = next(iter(models))
         fields = {
             "dense": found.dense,
+            "dim": None if found.dense is None else len(found.dense),
             "splade": None if found.sparse is None else found.sparse.by_token(),
             "sema": found.axes,
             "axes": None if found.axes is None else found.axis_names,

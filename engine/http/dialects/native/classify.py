@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.http import operations
-from engine.http.answers import answer
+from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.operations.classify import Classification, Classify, ZeroShot
 from engine.operations.operation import Operation
@@ -59,7 +59,15 @@ class ClassifyRequest(Body):
             return Classify([(first, second) for first, second in self.pairs or ()], field="pairs")
         if self.candidate_labels is None:
             return Classify(self.texts, field="texts")
-        return ZeroShot(self.texts, self.candidate_labels, self.hypothesis_template, self.multi_label)
+        return ZeroShot(
+            self.texts,
+            self.candidate_labels,
+            self.hypothesis_template,
+            self.multi_label,
+            field="texts x candidate_labels",
+            labels_field="candidate_labels",
+            template_field="hypothesis_template",
+        )
 
 
 def router(engine: Engine) -> APIRouter:
@@ -69,8 +77,11 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/encode/classify")
     async def classify(body: ClassifyRequest, request: Request) -> Response:
         found = await operations.run(engine, body.operation, body, request)
-        fields = {"labels": _named(found.value)}
-        return answer(shown(fields, body.model, found.encoder, found.revision))
+
+        def content() -> dict[str, Any]:
+            return shown({"labels": _named(found.value)}, body.model, found.encoder, found.revision)
+
+        return await answered(content)
 
     return routes
 

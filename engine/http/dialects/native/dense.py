@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.http import operations
-from engine.http.answers import answer
+from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.operations.dense import Embed
 
@@ -33,6 +33,6 @@ def router(engine: Engine) -> APIRouter:
         found = await operations.run(engine, operation, body, request)
         vectors = found.value.vectors
         fields = {"vectors": vectors, "dim": vectors.shape[1] or None}
-        return answer(shown(fields, body.model, found.encoder, found.revision))
+        return await answered(lambda: shown(fields, body.model, found.encoder, found.revision))
 
     return routes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from json import JSONDecodeError
 from typing import Any, Final
@@ -15,7 +16,7 @@ from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.http import operations
-from engine.http.answers import answer
+from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.http.images import Images, form_fields
 from engine.operations.dense import Embed, Encoding
@@ -23,6 +24,8 @@ from engine.operations.image_text import EncodeImages
 from engine.operations.operation import Answer, Operation
 
 _FORM: Final = "multipart/form-data"
+_JSON: Final = re.compile(r"application/([^/]+\+)?json")
+_RULE: Final = f"must be a JSON object, sent with Content-Type: application/json, or a form, sent with {_FORM}"
 
 
 class ImageRequest(Body):
@@ -50,21 +53,20 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/encode/image", openapi_extra={"requestBody": {"content": _described(), "required": True}})
     async def image(request: Request) -> Response:
         body, operation = await asyncio.to_thread(_asked, await _fields(request))
-        return _answer(body, await operations.run(engine, operation, body, request))
+        return await _answer(body, await operations.run(engine, operation, body, request))
 
     @routes.post("/encode/image_text")
     async def image_text(body: TextRequest, request: Request) -> Response:
         operation: Operation[Encoding] = _Texts(body.texts)
-        return _answer(body, await operations.run(engine, operation, body, request))
+        return await _answer(body, await operations.run(engine, operation, body, request))
 
     return routes
 
 
-def _answer(body: Body, found: Answer[Encoding]) -> Response:
+async def _answer(body: Body, found: Answer[Encoding]) -> Response:
     vectors = found.value.vectors
-    return answer(
-        shown({"vectors": vectors, "dim": vectors.shape[1] or None}, body.model, found.encoder, found.revision)
-    )
+    fields = {"vectors": vectors, "dim": vectors.shape[1] or None}
+    return await answered(lambda: shown(fields, body.model, found.encoder, found.revision))
 
 
 def _asked(fields: Any) -> tuple[ImageRequest, EncodeImages]:
@@ -81,8 +83,8 @@ async def _fields(request: Request) -> Any:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == _FORM:
         return await form_fields(request)
-    if kind != "application/json":
-        raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "Field required"}])
+    if not _JSON.fullmatch(kind):
+        raise RequestValidationError([{"type": "missing", "loc": ("body", 0), "msg": _RULE}])
     try:
         return await request.json()
     except JSONDecodeError as error:

@@ -5,22 +5,32 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import Field, PlainValidator
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.http import operations
-from engine.http.answers import answer
+from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.operations.multi import FORMS, EncodeMulti, Form, MultiEncoding
+
+
+def _forms(value: object) -> tuple[Form, ...]:
+    # The length is looked at first: a million wrong names are one error.
+    if isinstance(value, list) and 0 < len(value) <= len(FORMS) and all(form in FORMS for form in value):
+        return tuple(value)
+    raise PydanticCustomError("forms", "must be a list of some of {forms}", {"forms": ", ".join(FORMS)})
+
+
+Forms = Annotated[tuple[Form, ...], PlainValidator(_forms, json_schema_input_type=list[Form])]
 
 
 class MultiRequest(Body):
     """Texts, and which of their forms to return."""
 
     texts: Texts
-    # The length is looked at first: a million wrong names are one error.
-    forms: Annotated[tuple[Form, ...], Field(alias="return", min_length=1, max_length=len(FORMS))] = FORMS
+    forms: Annotated[Forms, Field(alias="return")] = FORMS
 
 
 def router(engine: Engine) -> APIRouter:
@@ -30,7 +40,7 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/encode/multi")
     async def multi(body: MultiRequest, request: Request) -> Response:
         found = await operations.run(engine, EncodeMulti(body.texts, want=body.forms), body, request)
-        return answer(shown(_shape(found.value), body.model, found.encoder, found.revision))
+        return await answered(lambda: shown(_shape(found.value), body.model, found.encoder, found.revision))
 
     return routes
 

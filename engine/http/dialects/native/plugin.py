@@ -11,7 +11,7 @@ from starlette.responses import Response
 from engine.engine import Engine
 from engine.errors import EncoderError
 from engine.http import operations
-from engine.http.answers import answer
+from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, shown
 from engine.operations.plugin import Call
 
@@ -31,8 +31,8 @@ def router(engine: Engine) -> APIRouter:
     async def plugin(body: PluginRequest, request: Request) -> Response:
         found = await operations.run(engine, Call(body.operation, body.arguments), body, request)
         try:
-            fields = {"result": _contiguous(found.value)}
-            return answer(shown(fields, body.model, found.encoder, found.revision))
+            fields = {"result": found.value}
+            return await answered(lambda: shown(fields, body.model, found.encoder, found.revision))
         except (TypeError, RecursionError) as error:
             raise EncoderError(
                 f"What {body.operation} of {found.encoder} returns cannot be written as JSON: {error}.",
@@ -41,14 +41,3 @@ def router(engine: Engine) -> APIRouter:
             ) from error
 
     return routes
-
-
-def _contiguous(value: Any) -> Any:
-    """The same with numpy arrays laid out as they are written: no slices and no transposed ones."""
-    import numpy as np
-
-    if isinstance(value, np.ndarray):
-        return np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
-    if isinstance(value, dict):
-        return {key: _contiguous(item) for key, item in value.items()}
-    return [_contiguous(item) for item in value] if isinstance(value, list | tuple) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import PlainValidator, StrictStr
+from pydantic import PlainValidator, StrictFloat, StrictInt, StrictStr
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
@@ -34,8 +34,8 @@ class SpliceRequest(Body):
 
     query: StrictStr
     fragments: Annotated[list[list[str]], PlainValidator(_groups, json_schema_input_type=list[list[str]])]
-    threshold: float = 0.5
-    min_kept: int = 2
+    threshold: StrictFloat = 0.5
+    min_kept: StrictInt = 2
 
 
 def router(engine: Engine) -> APIRouter:

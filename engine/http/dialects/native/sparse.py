@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import StrictInt
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.http import operations
-from engine.http.answers import answer
+from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.operations.sparse import EncodeSparse
 
@@ -32,7 +32,11 @@ def router(engine: Engine) -> APIRouter:
     async def sparse(body: SparseRequest, request: Request) -> Response:
         operation = EncodeSparse(body.texts, task=body.task, top_k=body.top_k)
         found = await operations.run(engine, operation, body, request)
-        fields = {"sparse": [vector.by_token() for vector in found.value]}
-        return answer(shown(fields, body.model, found.encoder, found.revision))
+
+        def content() -> dict[str, Any]:
+            vectors = [vector.by_token() for vector in found.value.vectors]
+            return shown({"sparse": vectors}, body.model, found.encoder, found.revision)
+
+        return await answered(content)
 
     return routes

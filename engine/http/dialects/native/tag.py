@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,7 +9,7 @@ from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.http import operations
-from engine.http.answers import answer
+from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.operations.tag import Tag, Tagged, Token
 
@@ -28,9 +27,11 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/encode/tag")
     async def tag(body: TagRequest, request: Request) -> Response:
         found = await operations.run(engine, Tag(body.texts), body, request)
-        # A long text has a hundred thousand tokens: others are answered meanwhile.
-        docs = await asyncio.to_thread(lambda: [_document(one) for one in found.value])
-        return answer(shown({"docs": docs}, body.model, found.encoder, found.revision))
+
+        def content() -> dict[str, Any]:
+            return shown({"docs": list(map(_document, found.value))}, body.model, found.encoder, found.revision)
+
+        return await answered(content)
 
     return routes
 

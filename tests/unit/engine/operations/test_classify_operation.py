@@ -108,3 +108,12 @@ def test_what_cannot_be_asked_is_refused_by_name(make: Any, param: str, message:
     with pytest.raises(InvalidInput, match=message) as caught:
         make()
     assert caught.value.param == param
+
+
+def test_zero_shot_errors_name_the_callers_fields() -> None:
+    with pytest.raises(InvalidInput, match=r"^candidates must be") as refused:
+        ZeroShot(["a"], [], labels_field="candidates")
+    assert refused.value.param == "candidates"
+    with pytest.raises(InvalidInput, match=r"^hypothesis has no {}") as refused:
+        ZeroShot(["a"], ["x"], "none", template_field="hypothesis")
+    assert refused.value.param == "hypothesis"

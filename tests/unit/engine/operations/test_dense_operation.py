@@ -74,3 +74,20 @@ def test_an_unknown_task_is_refused(task: Any) -> None:
     with pytest.raises(InvalidInput, match="query, passage") as caught:
         Embed(["a"], task=task)
     assert caught.value.param == "task"
+
+
+@pytest.mark.parametrize("inputs", [[1], [b"abc"], [None]])
+def test_what_is_no_text_is_told_by_its_type_and_not_as_broken_text(inputs: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^texts\[0\] is not a text but of type (int|bytes|NoneType)\.$") as refused:
+        Embed(inputs)
+    assert refused.value.next_step is None
+
+
+def test_ids_of_another_tokenizer_are_named_as_the_caller_named_them() -> None:
+    class Foreign:
+        def encode(self, inputs: Any, *, task: str | None, dimensions: int | None) -> Encoding:
+            raise InvalidInput("input[0] holds token ids", param="input")
+
+    with pytest.raises(InvalidInput, match=r"^texts\[0\] holds") as refused:
+        Embed([[1]])(Foreign())
+    assert refused.value.param == "texts"

@@ -120,3 +120,13 @@ def test_the_weights_of_shared_tokens_are_multiplied_and_summed() -> None:
     assert SparseProxy.dot(a, b) == SparseProxy.dot(b, a) == 3.0 * 0.5 + 1.0 * 4.0
     assert SparseProxy.dot(a, vector()) == SparseProxy.dot(vector(), vector()) == 0.0
     assert SparseProxy.dot(a, vector((99, "z", 1.0))) == 0.0
+
+
+def test_ids_of_another_tokenizer_are_named_as_the_caller_named_them() -> None:
+    class Foreign:
+        def encode_sparse(self, inputs: Any, *, task: str | None, top_k: int) -> SparseEncoding:
+            raise InvalidInput("input[0] holds token ids", param="input")
+
+    with pytest.raises(InvalidInput, match=r"^texts\[0\] holds") as refused:
+        EncodeSparse([[1]])(Foreign())
+    assert refused.value.param == "texts"

@@ -29,3 +29,13 @@ def test_no_texts_give_no_documents() -> None:
 def test_what_is_no_list_of_texts_is_refused(texts: object) -> None:
     with pytest.raises(InvalidInput, match="texts"):
         Tag(texts)  # type: ignore[arg-type]
+
+
+def test_an_error_of_the_adapter_names_the_callers_field() -> None:
+    class Short:
+        def tag(self, texts: Sequence[str]) -> tuple[Tagged, ...]:
+            raise InvalidInput("input[1] has 7 characters.", param="input", next_step="Send input[1] in pieces.")
+
+    with pytest.raises(InvalidInput, match=r"^documents\[1\] has 7") as refused:
+        Tag(["a", "b"], field="documents")(Short())
+    assert refused.value.param == "documents"

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.kinds.image_text import specs
+from engine.adapters.kinds.image_text import open_clip_folder
 from engine.adapters.packages import require
-from engine.adapters.sources import references
+from engine.adapters.sources import references, short_names
 from engine.adapters.sources.references import Reference
 from engine.adapters.torch_adapter import TorchAdapter
 from engine.calibration import score_floor
@@ -31,51 +31,50 @@ class TowerAdapter(TorchAdapter):
     """One tower of a checkpoint that holds two."""
 
     def _locate(self) -> Reference:
-        spec = specs.parsed(self._config.model)
+        spec = short_names.parsed(self._config.model)
         if spec.architecture is None:
             reference = references.locate(spec.source)
-            if reference.local and specs.only_open_clip_reads(Path(reference.source)):
+            if reference.local and open_clip_folder.only_open_clip_reads(Path(reference.source)):
                 require(_OPEN_CLIP)
             return reference
         require(_OPEN_CLIP)
         package = find_spec(_OPEN_CLIP)
-        specs.check_architecture(spec.architecture, list((package and package.submodule_search_locations) or ()))
+        open_clip_folder.check_architecture(
+            spec.architecture, list((package and package.submodule_search_locations) or ())
+        )
         # Where the weights are only the library knows, and looking imports nothing.
         return Reference(self._config.model, local=False)
 
     def _fetched(self, reference: Reference) -> Path:
-        spec = specs.parsed(self._config.model)
+        spec = short_names.parsed(self._config.model)
         if spec.architecture is not None:
             from engine.adapters.kinds.image_text.open_clip import repository
 
-            reference = Reference(repository(spec.architecture, spec.tag), local=False)
+            reference = Reference(repository(spec.architecture, spec.tag), local=False, open_clip=True)
         return super()._fetched(reference)
 
     def _import_library(self) -> str:
-        import transformers
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
-        library = f"transformers {transformers.__version__}"
+        library = super()._import_library()
         reference = self._locate()
-        local = reference.local and specs.only_open_clip_reads(Path(reference.source))
-        if local or specs.parsed(self._config.model).open_clip:
+        local = reference.local and open_clip_folder.only_open_clip_reads(Path(reference.source))
+        if local or short_names.parsed(self._config.model).open_clip:
             import open_clip
 
             library = f"open_clip {open_clip.__version__}, {library}"
         return library
 
     def _construct(self, folder: Path) -> Any:
-        spec = specs.parsed(self._config.model)
-        if spec.open_clip or specs.only_open_clip_reads(folder):
+        spec = short_names.parsed(self._config.model)
+        if spec.open_clip or open_clip_folder.only_open_clip_reads(folder):
             require(_OPEN_CLIP)
-            from engine.adapters.kinds.image_text.open_clip import Checkpoint
+            from engine.adapters.kinds.image_text.open_clip import OpenClipCheckpoint
 
-            tower = self._tower_of(Checkpoint.of(self._config.model, folder, spec))
+            tower = self._tower_of(OpenClipCheckpoint.of(self._config.model, folder, spec))
         else:
-            from engine.adapters.kinds.image_text.transformers import Checkpoint as Usual
+            from engine.adapters.kinds.image_text.transformers import Checkpoint
 
-            tower = self._tower_of(Usual.of(self._config.model, folder))
+            trusted = self._config.trust_remote_code
+            tower = self._tower_of(Checkpoint.of(self._config.model, folder, trust_remote_code=trusted))
         # Not beside the module: what is kept must go with it.
         tower.module.tower = tower
         return tower.module.eval()
@@ -86,8 +85,8 @@ class TowerAdapter(TorchAdapter):
 
     def _metadata(self) -> dict[str, Any]:
         facts = dict(self._module.tower.facts)
-        own = self._config.score_floor
-        facts["score_floor"] = score_floor(facts["logit_scale"], facts["logit_bias"]) if own is None else own
+        # The model's own; what the settings say instead is of one encoder, and several may share these weights.
+        facts["score_floor"] = score_floor(facts["logit_scale"], facts["logit_bias"])
         return facts
 
     def _vectors(self, count: int, batch: Callable[[int, int], Mapping[str, Any]]) -> NDArray[np.float32]:

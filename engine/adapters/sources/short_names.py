@@ -1,13 +1,10 @@
-"""The short names that such models go by, and the hub ids that they stand for."""
+"""The short names that models of images and texts go by, and the hub ids that they stand for."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from engine.errors import Unavailable
 
@@ -18,7 +15,6 @@ _OPENAI: Final = {
     "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
 }
 """OpenAI's own names of those of its models (`clip.available_models()`) that its hub repositories hold."""
-_CONFIGURATION: Final = "open_clip_config.json"
 _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
@@ -60,34 +56,10 @@ def parsed(model: str) -> Spec:
     return Spec(architecture=architecture.replace("/", "-"), tag=tag)
 
 
-def check_architecture(name: str, package: Sequence[str]) -> None:
-    """Raise Unavailable unless open_clip, whose folders are `package`, has an architecture of that name."""
-    files = [file for place in package for file in (Path(place) / "model_configs").glob("*.json")]
-    if files and name not in {file.stem for file in files}:
-        alike = sorted(file.stem for file in files if file.stem.lower().startswith(name.lower()[:4]))
-        raise Unavailable(
-            f"open_clip has no architecture {name}.",
-            next_step=f"Choose one of: {', '.join(alike)}." if alike else "open_clip.list_models() lists them.",
-        )
-
-
-def only_open_clip_reads(folder: Path) -> bool:
-    """Return whether the model in `folder` is in open_clip's layout; a repository may hold it in both."""
-    return (folder / _CONFIGURATION).is_file() and not (folder / "config.json").is_file()
-
-
-def configuration(folder: Path) -> dict[str, Any] | None:
-    """Return open_clip's own description of the model in `folder`, None where the model is not in its layout.
-
-    Raises Unavailable for one that cannot be read.
-    """
-    file = folder / _CONFIGURATION
-    if not file.is_file():
-        return None
+def spelled_out(model: str) -> str:
+    """Return what a short name stands for; `model` itself where it is none, or one that nobody has."""
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(found["model_cfg"]["vision_cfg"], dict) and isinstance(found["model_cfg"]["text_cfg"], dict):
-            return found
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise Unavailable(f"{file} does not describe a model of open_clip.", next_step="Put the original file there.")
+        spec = parsed(model)
+    except Unavailable:
+        return model
+    return f"open-clip:{spec.architecture}/{spec.tag}" if spec.open_clip else spec.source
