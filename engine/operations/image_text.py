@@ -1,4 +1,4 @@
-"""Asked of encoders with an image tower; texts for the other tower are a plain `Embed`."""
+"""Asked of encoders with an image tower and one for texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from engine.images import check_images
-from engine.operations.dense import Encoding
+from engine.operations.dense import Embed, Encoding
 from engine.operations.operation import Operation
 
 
@@ -39,3 +39,9 @@ class EncodeImages(Operation[Encoding]):
         """Return the vectors, of length 1; raises InvalidInput for an image that is cut off or broken."""
         encoding: Encoding = adapter.encode_images(self.images, self.field)
         return encoding
+
+
+class EmbedForImages(Embed):
+    """One vector per text, to compare with those of images; only encoders that read images too can do it."""
+
+    kinds = EncodeImages.kinds

@@ -16,9 +16,10 @@ from starlette.responses import Response
 from engine.config import EncoderConfig
 from engine.engine import Engine
 from engine.errors import InvalidInput, PilotlightError, UnknownEncoder
-from engine.http import operations
+from engine.http import running
 from engine.http.answers import answer, answered, retry_after
 from engine.http.keep_alive import KeepAlive
+from engine.http.statuses import status_of
 from engine.naming import settings_key
 from engine.operations.dense import Embed, Encoding
 from engine.operations.operation import Answer
@@ -76,7 +77,7 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/embeddings", include_in_schema=False)
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         operation = Embed(body.input, dimensions=body.dimensions, field="input")
-        embedded = await operations.run(engine, operation, body, request)
+        embedded = await running.run(engine, operation, body, request)
         name, encoding_format = body.model or embedded.encoder, body.encoding_format or "float"
         return await answered(lambda: shape(embedded, name, encoding_format))
 
@@ -110,7 +111,7 @@ def shape(embedded: Answer[Encoding], model: str, encoding_format: str) -> dict[
 
 def error_answer(error: PilotlightError) -> Response:
     """Return `error` in OpenAI's error shape."""
-    status, wait = operations.status_of(error)
+    status, wait = status_of(error)
     kinds = {
         400: "invalid_request_error",
         422: "invalid_request_error",

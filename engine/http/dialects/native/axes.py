@@ -9,7 +9,7 @@ from pydantic import StrictInt
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import operations
+from engine.http import running
 from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.operations.axes import EncodeAxes, Projection
@@ -31,7 +31,7 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/encode/sema", include_in_schema=False)
     async def axes(body: AxesRequest, request: Request) -> Response:
         operation = EncodeAxes(body.texts, task=body.task, top_k=body.top_k)
-        found = await operations.run(engine, operation, body, request)
+        found = await running.run(engine, operation, body, request)
 
         def content() -> dict[str, Any]:
             return shown(_shape(found.value, body.top_k), body.model, found.encoder, found.revision)

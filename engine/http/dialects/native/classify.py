@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import operations
+from engine.http import running
 from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.operations.classify import Classification, Classify, ZeroShot
@@ -76,7 +76,7 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/classify")
     async def classify(body: ClassifyRequest, request: Request) -> Response:
-        found = await operations.run(engine, body.operation, body, request)
+        found = await running.run(engine, body.operation, body, request)
 
         def content() -> dict[str, Any]:
             return shown({"labels": _named(found.value)}, body.model, found.encoder, found.revision)

@@ -9,7 +9,7 @@ from pydantic import StrictInt
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import operations
+from engine.http import running
 from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.operations.dense import Embed
@@ -30,7 +30,7 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/encode/dense")
     async def dense(body: DenseRequest, request: Request) -> Response:
         operation = Embed(body.texts, task=body.task, dimensions=body.dimensions)
-        found = await operations.run(engine, operation, body, request)
+        found = await running.run(engine, operation, body, request)
         vectors = found.value.vectors
         fields = {"vectors": vectors, "dim": vectors.shape[1] or None}
         return await answered(lambda: shown(fields, body.model, found.encoder, found.revision))

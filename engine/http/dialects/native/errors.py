@@ -5,13 +5,13 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from engine.errors import PilotlightError
-from engine.http import operations
 from engine.http.answers import answer, retry_after
+from engine.http.statuses import status_of
 
 
 def error_answer(error: PilotlightError) -> Response:
     """Return `error` as `{"detail", "title", "next_step"}`."""
-    status, wait = operations.status_of(error)
+    status, wait = status_of(error)
     content = {"detail": error.message, "title": error.title, "next_step": error.next_step}
     return answer(content, status, retry_after(wait))
 

@@ -15,12 +15,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import operations
+from engine.http import running
 from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.http.images import Images, form_fields
-from engine.operations.dense import Embed, Encoding
-from engine.operations.image_text import EncodeImages
+from engine.operations.dense import Encoding
+from engine.operations.image_text import EmbedForImages, EncodeImages
 from engine.operations.operation import Answer, Operation
 
 _FORM: Final = "multipart/form-data"
@@ -40,12 +40,6 @@ class TextRequest(Body):
     texts: Texts
 
 
-class _Texts(Embed):
-    """Only for encoders that read images too."""
-
-    kinds = EncodeImages.kinds
-
-
 def router(engine: Engine) -> APIRouter:
     """Return the routes in front of `engine`."""
     routes = APIRouter()
@@ -53,12 +47,12 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/encode/image", openapi_extra={"requestBody": {"content": _described(), "required": True}})
     async def image(request: Request) -> Response:
         body, operation = await asyncio.to_thread(_asked, await _fields(request))
-        return await _answer(body, await operations.run(engine, operation, body, request))
+        return await _answer(body, await running.run(engine, operation, body, request))
 
     @routes.post("/encode/image_text")
     async def image_text(body: TextRequest, request: Request) -> Response:
-        operation: Operation[Encoding] = _Texts(body.texts)
-        return await _answer(body, await operations.run(engine, operation, body, request))
+        operation: Operation[Encoding] = EmbedForImages(body.texts)
+        return await _answer(body, await running.run(engine, operation, body, request))
 
     return routes
 

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import operations
+from engine.http import running
 from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.operations.multi import FORMS, EncodeMulti, Form, MultiEncoding
@@ -39,7 +39,7 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/multi")
     async def multi(body: MultiRequest, request: Request) -> Response:
-        found = await operations.run(engine, EncodeMulti(body.texts, want=body.forms), body, request)
+        found = await running.run(engine, EncodeMulti(body.texts, want=body.forms), body, request)
         return await answered(lambda: shown(_shape(found.value), body.model, found.encoder, found.revision))
 
     return routes

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.errors import EncoderError
-from engine.http import operations
+from engine.http import running
 from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, shown
 from engine.operations.plugin import Call
@@ -29,7 +29,7 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/plugin")
     async def plugin(body: PluginRequest, request: Request) -> Response:
-        found = await operations.run(engine, Call(body.operation, body.arguments), body, request)
+        found = await running.run(engine, Call(body.operation, body.arguments), body, request)
         try:
             fields = {"result": found.value}
             return await answered(lambda: shown(fields, body.model, found.encoder, found.revision))

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import operations
+from engine.http import running
 from engine.http.answers import answer
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.operations.rerank import Score, Splice
@@ -44,14 +44,14 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/rerank")
     async def rerank(body: RerankRequest, request: Request) -> Response:
-        found = await operations.run(engine, Score(body.query, body.texts, field="texts"), body, request)
+        found = await running.run(engine, Score(body.query, body.texts, field="texts"), body, request)
         fields = {"scores": found.value.scores}
         return answer(shown(fields, body.model, found.encoder, found.revision))
 
     @routes.post("/encode/splice")
     async def splice(body: SpliceRequest, request: Request) -> Response:
         operation = Splice(body.query, body.fragments, body.threshold, body.min_kept)
-        found = await operations.run(engine, operation, body, request)
+        found = await running.run(engine, operation, body, request)
         fields = {"kept": found.value.kept, "scores": found.value.scores}
         return answer(shown(fields, body.model, found.encoder, found.revision))
 

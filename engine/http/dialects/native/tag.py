@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import operations
+from engine.http import running
 from engine.http.answers import answered
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.operations.tag import Tag, Tagged, Token
@@ -26,7 +26,7 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/tag")
     async def tag(body: TagRequest, request: Request) -> Response:
-        found = await operations.run(engine, Tag(body.texts), body, request)
+        found = await running.run(engine, Tag(body.texts), body, request)
 
         def content() -> dict[str, Any]:
             return shown({"docs": list(map(_document, found.value))}, body.model, found.encoder, found.revision)

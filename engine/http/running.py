@@ -8,18 +8,7 @@ from typing import Final, Protocol, TypeVar
 from fastapi import Request
 
 from engine.engine import Engine
-from engine.errors import (
-    Closed,
-    InputTooLarge,
-    InvalidInput,
-    LoadFailed,
-    PilotlightError,
-    QueueFull,
-    SettingsError,
-    SettingsForbidden,
-    Unavailable,
-    UnknownEncoder,
-)
+from engine.errors import InputTooLarge
 from engine.operations.operation import Answer, Operation
 
 T = TypeVar("T")
@@ -55,28 +44,3 @@ async def run(engine: Engine, operation: Operation[T], body: Asked, request: Req
         )
     used_by = request.headers.get("user-agent")
     return await asyncio.wrap_future(engine.ask(name, operation, used_by, body.keep_alive_seconds))
-
-
-def status_of(error: PilotlightError) -> tuple[int, float | None]:
-    """Return the HTTP status for an error and, where waiting helps, the seconds for Retry-After."""
-    match error:
-        case InputTooLarge():
-            return 422, None
-        case SettingsForbidden():
-            return 403, None
-        case SettingsError():
-            return 422, None
-        case InvalidInput():
-            return 400, None
-        case UnknownEncoder():
-            return 404, None
-        case QueueFull(retry_in_seconds=seconds):
-            return 429, seconds
-        case LoadFailed(retry_in_seconds=seconds):
-            return 503, seconds or 1.0
-        case Unavailable():
-            return 503, None
-        case Closed():
-            return 503, 1.0
-        case _:
-            return 500, None
