@@ -103,7 +103,10 @@ def test_no_budget_lets_both_stay(card: Card) -> None:
 def test_a_list_limits_each_card_by_itself(cards: tuple[Card, Card], wanted: np.ndarray) -> None:
     most = (TOTAL + SPARE, TOTAL // 2)
     devices = {"one": "fakegpu:0", "two": "fakegpu:0", "elsewhere": "fakegpu:1"}
-    encoders = tuple(EncoderConfig(name, "dense", BUILTIN, device=device) for name, device in devices.items())
+    encoders = tuple(
+        EncoderConfig(name, "dense", BUILTIN, device=device, dtype="float32" if name == "two" else "auto")
+        for name, device in devices.items()
+    )
     hardware = Hardware(idle_timeout_seconds=0, minimum_residency_seconds=0.0, stream_layers=True)
     with Engine(Config(hardware=hardware, encoders=encoders)) as engine:
         # A settings file can name no fakegpu.

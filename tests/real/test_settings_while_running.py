@@ -31,7 +31,7 @@ BAD = {
     "an unknown device": ('device = "cpu"', 'device = "gpu"', 4, "auto, cpu, cuda, cuda:N, mps"),
     "an unknown kind": ('kind = "dense"', 'kind = "sparkling"', 8, "dense"),
     "an unknown key": ("device =", "devise =", 4, "lazy_encoders, eager_load, device"),
-    "an unknown section": ("[hardware]", "[hardwear]", 2, "hardware, server, encoders"),
+    "an unknown section": ("[hardware]", "[hardwear]", 2, "hardware, server, hub, encoders"),
     "an unknown builtin": ("builtin:all-MiniLM-L6-v2", "builtin:nothing", 9, "builtin:all-MiniLM-L6-v2"),
     "aliases that are no list": ('["all-minilm"]', '"all-minilm"', 10, "list of texts"),
     "no TOML at all": ("[hardware]", "[hardware", 2, "TOML"),
