@@ -26,3 +26,9 @@ def test_what_waits_on_the_disk_is_never_read_into_ram_ahead(
     assert Eagerness.of(silent, Hardware(lazy_encoders=lazy, eager_load=eager)) is expected
     own = EncoderConfig("a", "dense", "org/name", home=home, lazy_encoders=lazy, eager_load=eager)
     assert Eagerness.of(own, Hardware(lazy_encoders=not lazy, eager_load=not eager)) is expected
+
+
+def test_axes_are_not_read_into_ram_because_that_would_bring_their_base_all_the_way_up() -> None:
+    axes = EncoderConfig("a", "axes", "axes:b", base="b")
+    assert Eagerness.of(axes, Hardware(eager_load=True)) is Eagerness.LAZY
+    assert Eagerness.of(axes, Hardware(lazy_encoders=False)) is Eagerness.TO_DEVICE
