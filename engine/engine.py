@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
+from engine import by_hand
 from engine.adapters import adapter_class
 from engine.adapters.protocol import Adapter
 from engine.bundle import submit_bundle
@@ -30,7 +31,7 @@ from engine.proxies import Proxies
 from engine.room import Room
 from engine.serving import serve
 from engine.sharing import essence
-from engine.slot import Slot, pinned
+from engine.slot import Slot
 from engine.state import RESTING, Download, EncoderView, Outcome
 from engine.surroundings import Surroundings
 from engine.terms import terms_of
@@ -283,34 +284,35 @@ class Engine(Proxies):
 
     def offload(self, name: str) -> Outcome:
         """Take an encoder off its device now, unless it is in use or pinned."""
-        return self._by_hand(self._encoders.find(name), Slot.offload)
+        return by_hand.step_down(self._encoders, self._encoders.find(name), Slot.offload)
 
     def unload(self, name: str) -> Outcome:
         """Drop an encoder's weights now, unless it is in use or pinned."""
-        return self._by_hand(self._encoders.find(name), Slot.unload)
+        return by_hand.step_down(self._encoders, self._encoders.find(name), Slot.unload)
 
     def pin(self, name: str) -> Outcome:
         """Keep an encoder from stepping down until unpinned; loads nothing."""
-        return self._pin(self._encoders.find(name), True)
+        with self._lock:
+            return by_hand.pin(self._encoders.find(name))
 
     def unpin(self, name: str) -> Outcome:
         """Let an encoder step down again."""
-        outcome = self._pin(self._encoders.find(name), False)
+        with self._lock:
+            outcome = by_hand.unpin(self._encoders, self._encoders.find(name))
         self._offloader.wake()
         return outcome
 
     def offload_all(self) -> tuple[Outcome, ...]:
         """Take every encoder off its device, unless in use or pinned."""
-        return tuple(self._by_hand(encoder, Slot.offload) for encoder in self._encoders)
+        return tuple(by_hand.step_down(self._encoders, encoder, Slot.offload) for encoder in self._encoders)
 
     def unload_all(self) -> tuple[Outcome, ...]:
         """Drop every encoder's weights, unless in use or pinned."""
-        return tuple(self._by_hand(encoder, Slot.unload) for encoder in self._encoders)
+        return tuple(by_hand.step_down(self._encoders, encoder, Slot.unload) for encoder in self._encoders)
 
     def load_all(self) -> tuple[Outcome, ...]:
         """Bring every encoder to its device and wait; one that fails answers `refused`, its view says why."""
-        waits = [(encoder, encoder.queue_quietly(Slot.warm)) for encoder in self._encoders]
-        return tuple(self._came_up(encoder, wait is not None and wait.result()) for encoder, wait in waits)
+        return by_hand.warm_all(self._encoders)
 
     def suspend(self, timeout: float = 3.0) -> None:
         """Take all weights off devices that lose them when the computer sleeps, pinned ones too.
@@ -328,23 +330,6 @@ class Engine(Proxies):
     def _look(self, encoder: Encoder, measured: bool) -> EncoderView:
         return encoder.view(self.config.hardware, self._encoders.sharers(encoder), measured=measured)
 
-    def _by_hand(self, encoder: Encoder, step: Callable[..., Outcome]) -> Outcome:
-        outcome, name = step(encoder.slot, reason="by hand"), encoder.config.name
-        reason = outcome.reason
-        if reason == pinned(encoder.slot.name):
-            reason = pinned(name) if encoder.usage.pinned else _held_by(self._holders(encoder))
-        return replace(outcome, name=name, reason=reason)
-
-    def _holders(self, encoder: Encoder) -> list[str]:
-        return [other.config.name for other in self._encoders.sharers(encoder) if other.usage.pinned]
-
-    def _pin(self, encoder: Encoder, pinned: bool) -> Outcome:
-        with self._lock:
-            encoder.usage.pinned = pinned
-            holders = self._holders(encoder)
-            outcome = encoder.slot.pin(pinned or bool(holders))
-        return replace(outcome, name=encoder.config.name, reason=None if pinned else _held_by(holders))
-
     def _evacuate(self, reason: str, timeout: float) -> None:
         ends = time.monotonic() + timeout
         encoders = self._encoders.at_work
@@ -352,11 +337,6 @@ class Engine(Proxies):
         busy = [encoder for encoder in encoders if encoder.slot.evacuate(reason, 0.0).result == "busy"]
         for encoder in busy:
             encoder.slot.evacuate(reason, max(0.0, ends - time.monotonic()))
-
-    def _came_up(self, encoder: Encoder, succeeded: bool) -> Outcome:
-        view = encoder.view(self.config.hardware)
-        reason = view.error.message if view.error and not succeeded else None
-        return Outcome(view.name, "done" if succeeded else "refused", view.state, reason=reason)
 
     def _queue(self, name: str, call: Callable[[Encoder], T]) -> Future[T]:
         """Queue `call` for an encoder; one that the settings replace at this very moment gives way to the new one."""
@@ -369,7 +349,7 @@ class Engine(Proxies):
                     raise
 
     def _build(self, settings: EncoderConfig, device: str, hardware: Hardware) -> Encoder:
-        def tell(_: str, download: Download) -> None:
+        def tell(download: Download) -> None:
             self._publish(Downloading(slot.name, download))
 
         slot = Slot(
@@ -403,8 +383,3 @@ class Engine(Proxies):
 
 def _adapter(config: EncoderConfig, device: str, surroundings: Surroundings) -> Adapter:
     return adapter_class(config.kind, config.part)(config, device, surroundings)
-
-
-def _held_by(names: list[str]) -> str | None:
-    """Say whose pin holds weights that others share; None where there is none."""
-    return f"{', '.join(names)} shares its weights and is pinned." if names else None

@@ -23,8 +23,8 @@ class Surroundings:
 
     offline: Callable[[], bool] = lambda: False
     """Whether no model hub may be asked for anything, as the settings say now."""
-    tell: Callable[[str, Download], None] = lambda name, download: None
-    """Say how far the download of an encoder's files is; also at its end."""
+    tell: Callable[[Download], None] = lambda download: None
+    """Say how far the download of the encoder's files is; also at its end."""
     look: Callable[[str], EncoderView] = _no_other
     """Return a snapshot of another encoder; raises UnknownEncoder."""
     ask: Callable[[str, Operation[Any], str], Any] = lambda name, operation, used_by: _no_other(name)

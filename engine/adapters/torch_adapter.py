@@ -300,7 +300,7 @@ class TorchAdapter(ABC):
 
     def _fetched(self, reference: references.Reference) -> Path:
         """The folder of the model, downloaded first where it is a hub's; raises LoadFailed."""
-        return fetched(self._config.name, reference, self._surroundings, self._note)
+        return fetched(reference, self._surroundings, self._note)
 
     def _note(self, download: Download | None) -> None:
         self._download = download

@@ -39,9 +39,14 @@ async def _stream(engine: Engine) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     waiting: asyncio.Queue[bytes] = asyncio.Queue()
 
+    lost = False
+
     def put(spelled: bytes) -> None:
+        nonlocal lost
         if waiting.qsize() < _MOST_WAITING:
             waiting.put_nowait(spelled)
+        else:
+            lost = True
 
     def take(event: Event) -> None:
         spelled = _spelled(event)
@@ -52,7 +57,7 @@ async def _stream(engine: Engine) -> AsyncIterator[bytes]:
     unsubscribe = engine.events.subscribe(take)
     try:
         read_at = loop.time()
-        while waiting.qsize() < _MOST_WAITING:
+        while not lost:
             try:
                 yield await asyncio.wait_for(waiting.get(), max(0.0, read_at - loop.time()))
             except TimeoutError:

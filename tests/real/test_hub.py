@@ -202,7 +202,7 @@ from engine.surroundings import Surroundings
 from engine.weights.gate import CONSTRUCTION
 
 told, loaded = [], []
-surroundings = Surroundings(tell=lambda name, download: told.append([name, download.done, download.total]))
+surroundings = Surroundings(tell=lambda download: told.append([download.done, download.total]))
 adapter = DenseAdapter(EncoderConfig("small", "dense", sys.argv[1]), "cpu", surroundings)
 thread = threading.Thread(target=lambda: loaded.append(adapter.load()))
 thread.start()
@@ -354,7 +354,7 @@ def test_others_may_be_constructed_and_moved_while_one_is_downloaded(hub: Hub, r
     found, download = run(LOAD, "org/small")
     assert found == {"free": True, "revision": f"{COMMIT}+float32", "shape": [1, DIMENSION], "rests": True}
     total = sum(len(data) for file, data in hub.repositories["org/small"].items() if file not in FIRST)
-    assert download == {"meanwhile": [0, total], "now": None, "last": ["small", total, total]}
+    assert download == {"meanwhile": [0, total], "now": None, "last": [total, total]}
 
 
 BIG = bytes(range(256)) * (24 << 10)  # 6 MiB

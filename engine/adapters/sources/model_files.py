@@ -18,10 +18,8 @@ from engine.surroundings import Surroundings
 from engine.weights.files.store import Store
 
 
-def fetched(
-    name: str, reference: Reference, surroundings: Surroundings, note: Callable[[Download | None], None]
-) -> Path:
-    """Return the folder of the model of encoder `name`, from the hub's cache where it is a hub's; raises LoadFailed.
+def fetched(reference: Reference, surroundings: Surroundings, note: Callable[[Download | None], None]) -> Path:
+    """Return the folder of the model, from the hub's cache where it is a hub's; raises LoadFailed.
 
     `note` gets how far a download is, and None once there is none.
     """
@@ -30,7 +28,7 @@ def fetched(
 
     def tell(download: Download) -> None:
         note(download)
-        surroundings.tell(name, download)
+        surroundings.tell(download)
 
     try:
         return hub.fetch(

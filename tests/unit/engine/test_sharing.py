@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from engine_fakes import LIMIT, FakeClock, FakeReader, Shelf, config, encoder
+from engine_fakes import LIMIT, FakeAdapter, FakeClock, FakeReader, Shelf, config, encoder
 
 from engine.config import Config, EncoderConfig
 from engine.engine import Engine
-from engine.events import SettingsApplied, StateChanged
+from engine.events import Downloading, SettingsApplied, StateChanged
 from engine.sharing import longest
-from engine.state import State
+from engine.state import Download, State
+from engine.surroundings import Surroundings
 from engine.terms import Terms
 
 
@@ -189,6 +190,20 @@ def test_what_happens_to_the_weights_is_told_of_each_of_them(bench: Bench) -> No
     bench.engine.events.subscribe(lambda e: told.append((e.name, e.new)) if isinstance(e, StateChanged) else None)
     bench.use("two")
     assert sorted(name for name, new in told if new is State.ON_DEVICE) == ["one", "two"]
+
+
+def test_a_download_is_told_of_each_who_waits_for_it() -> None:
+    given: list[Surroundings] = []
+
+    def build(settings: EncoderConfig, device: str, surroundings: Surroundings) -> FakeAdapter:
+        given.append(surroundings)
+        return FakeAdapter(settings, device)
+
+    engine = Engine(config(twin("one"), twin("two")), adapter=build, reader=FakeReader())
+    told: list[object] = []
+    engine.events.subscribe(told.append)
+    given[0].tell(Download(1, 2))
+    assert told == [Downloading("one", Download(1, 2)), Downloading("two", Download(1, 2))]
 
 
 def test_the_longest_keep_alive_of_those_who_share_counts(bench: Bench) -> None:
