@@ -17,7 +17,7 @@ from desktop_session import Desktop, MissingTools, OpenMenu, open_menu, place_of
 from PIL import Image  # noqa: E402
 from status_notifier import Panel  # noqa: E402
 
-from tray.picture import EMBER  # noqa: E402
+from tray.icon.picture import EMBER  # noqa: E402
 
 PICTURE = ROOT / "assets" / "menu.png"
 SCALE = 2  # as a sharp screen shows it

@@ -8,7 +8,6 @@
 Importing this package imports no model library.
 """
 
-from engine.config import Axis, Config, EncoderConfig, Hardware, Hub, Server
 from engine.engine import Engine
 from engine.errors import (
     Closed,
@@ -29,7 +28,6 @@ from engine.operations.multi import MultiEncoding
 from engine.operations.rerank import Spliced
 from engine.operations.sparse import SparseVector
 from engine.operations.tag import Entity, Tagged, Token
-from engine.parsing import parse
 from engine.proxies.axes import AxesProxy
 from engine.proxies.classify import ClassifyProxy
 from engine.proxies.dense import DenseProxy
@@ -39,6 +37,8 @@ from engine.proxies.plugin import PluginProxy
 from engine.proxies.rerank import RerankProxy
 from engine.proxies.sparse import SparseProxy
 from engine.proxies.tag import TagProxy
+from engine.settings.config import Axis, Config, EncoderConfig, Hardware, Hub, Server
+from engine.settings.parsing import parse
 from engine.state import EncoderView, Outcome, State
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from engine.service import Options, run
+from engine.service.service import Options, run
 
 if __name__ == "__main__":
     if getattr(sys, "frozen", False):

@@ -11,32 +11,32 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
-from engine import by_hand
-from engine.adapters import adapter_class
+from engine.adapters.context import Surroundings
 from engine.adapters.protocol import Adapter
-from engine.bundle import submit_bundle
-from engine.config import Config, EncoderConfig, Hardware
-from engine.eagerness import Eagerness
-from engine.encoder import Encoder
-from engine.encoders import Encoders
+from engine.adapters.registry import adapter_class
+from engine.devices.readings import Reader, Reading, SystemReader
+from engine.encoders import controls as by_hand
+from engine.encoders.bundle import submit_bundle
+from engine.encoders.encoder import Encoder
+from engine.encoders.registry import Encoders
+from engine.encoders.sharing import essence
+from engine.encoders.usage import Usage
 from engine.errors import Closed
 from engine.events import Downloading, Event, Events, SettingsApplied, SettingsRefused, StateChanged, TimerSet
-from engine.idle_clock import check_keep_alive
-from engine.memory import Reader, Reading, SystemReader
-from engine.naming import named, resolved
-from engine.offloader import Offloader
 from engine.operations.bundle import Bundle, EncodeBundle
 from engine.operations.operation import Answer, Operation
 from engine.proxies import Proxies
-from engine.room import Room
-from engine.serving import serve
-from engine.sharing import essence
-from engine.slot import Slot
+from engine.residency.offloader import Offloader
+from engine.residency.placer import Room
+from engine.serving.execution import serve
+from engine.serving.worker import Worker
+from engine.settings.config import Config, EncoderConfig, Hardware
+from engine.settings.eagerness import Eagerness
+from engine.settings.effective import terms_of
+from engine.settings.naming import named, resolved
+from engine.slot.idle_clock import check_keep_alive
+from engine.slot.slot import Slot
 from engine.state import RESTING, Download, EncoderView, Outcome
-from engine.surroundings import Surroundings
-from engine.terms import terms_of
-from engine.usage import Usage
-from engine.worker import Worker
 
 _log = logging.getLogger(__name__)
 

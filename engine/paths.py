@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,12 @@ def runtime_folder() -> Path:
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return Path(runtime) / _APP if runtime and Path(runtime).is_dir() else state_folder()
+
+
+def shipped(name: str) -> Path:
+    """Return a file that comes with Pilotlight: inside the installed package, or at the top of a checkout."""
+    packaged = Path(str(resources.files("engine"))) / "assets" / name
+    return packaged if packaged.is_file() else Path(__file__).parent.parent / "assets" / name
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from engine import service
-from engine.service import Options, Service
+from engine.service import service
+from engine.service.service import Options, Service
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def _show(running: Service) -> None:
         _log.warning("no tray icon: %s Running headless.", problem)
         running.stop.wait()
         return
-    from tray.render import TrayUnavailable
+    from tray.icon.renderer import TrayUnavailable
     from tray.tray import Tray
 
     tray = Tray(running.engine, running.settings, running.url, on_quit=running.stop.request)

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.config import Config
 from engine.errors import Closed, LoadFailed, PilotlightError, Unavailable
-from engine.naming import settings_key
+from engine.settings.config import Config
+from engine.settings.naming import settings_key
 from engine.state import Outcome, State
 from tray import notices
-from tray.item import (
+from tray.menu.item import (
     Command,
     CopyEndpoint,
     LoadEncoder,

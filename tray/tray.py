@@ -8,17 +8,18 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from engine.devices.readings import Reading
 from engine.errors import SettingsError
 from engine.events import Event, Events, TimerSet
-from engine.memory import Reading
 from engine.state import EncoderView
-from tray import commands, menu, notices, platform
+from tray import commands, notices, platform
 from tray.commands import Commands
-from tray.item import Command, Item
-from tray.menu import Snapshot
+from tray.icon.picture import Flame
+from tray.icon.renderer import Renderer
+from tray.menu import menu
+from tray.menu.item import Command, Item
+from tray.menu.menu import Snapshot
 from tray.notices import Notice
-from tray.picture import Flame
-from tray.render import Renderer
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from engine.budget import Budget
+from engine.settings.budget import Budget
 from engine.state import Download
 
 KIB: Final = 2**10

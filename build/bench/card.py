@@ -31,7 +31,7 @@ def missing() -> str | None:
 
 def pick() -> str:
     """Return torch's name of the GPU with most free memory, as the engine chooses it."""
-    from engine.weights.devices import choose
+    from engine.devices import choose
 
     choice = choose("cuda")
     if choice.device == "cpu":

@@ -63,7 +63,7 @@ def by_library(folder: Path, texts: list[str], pictures: list[bytes]) -> dict[st
     from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, CLIPModel, CLIPProcessor
 
-    from engine.adapters.sources.references import locate
+    from engine.adapters.sources.locate import locate
 
     dense = SentenceTransformer(locate("builtin:all-MiniLM-L6-v2").source, device="cpu")
     sparse = SparseEncoder(str(folder / "sparse"), device="cpu")

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from engine.config import EncoderConfig
-from engine.placement import Needs, Placement
+from engine.adapters.context import Surroundings
+from engine.devices.footprint import Footprint
+from engine.devices.placement import Needs, Placement
+from engine.settings.config import EncoderConfig
 from engine.state import Download
-from engine.surroundings import Surroundings
-from engine.weights.footprint import Footprint
 
 
 @dataclass(frozen=True, slots=True)

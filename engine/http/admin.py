@@ -14,12 +14,12 @@ from typing import Any, Final
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
-from engine.configfile import Key, SettingsFile
 from engine.engine import Engine
 from engine.errors import SettingsError, SettingsForbidden
-from engine.http.answers import answer, memory_fields
-from engine.naming import settings_key
-from engine.parsing import LADDER_KEYS
+from engine.http.responses import answer, memory_fields
+from engine.settings.file import Key, SettingsFile
+from engine.settings.naming import settings_key
+from engine.settings.parsing import LADDER_KEYS
 from engine.state import EncoderView, Outcome, together
 
 _VERBS: Final = ("load", "offload", "unload", "pin", "unpin", "retry")

@@ -12,12 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from engine.configfile import SettingsFile
 from engine.engine import Engine
 from engine.errors import PilotlightError
 from engine.http import admin, events
 from engine.http.dialects import native, openai
 from engine.http.security import Guard
+from engine.settings.file import SettingsFile
 
 _log = logging.getLogger(__name__)
 

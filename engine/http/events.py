@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 
 from engine.engine import Engine
 from engine.events import Downloading, Event, SettingsApplied, SettingsRefused, StateChanged
-from engine.http.answers import memory_fields
+from engine.http.responses import memory_fields
 
 _READING_SECONDS: Final = 1.0
 _MOST_WAITING: Final = 1000

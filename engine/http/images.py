@@ -17,7 +17,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from engine.http.running import MAX_ITEMS
+from engine.http.dispatch import MAX_ITEMS
 from engine.http.security import MAX_BODY_BYTES
 
 _URL: Final = re.compile(r"\s*[a-z][a-z0-9+.-]{1,30}:", re.IGNORECASE)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from engine.images import check_images
 from engine.operations.dense import Embed, Encoding
+from engine.operations.images import check_images
 from engine.operations.operation import Operation
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.calibration import calibrated
 from engine.errors import Unavailable
+from engine.operations.calibration import calibrated
 from engine.operations.dense import Embed
 from engine.operations.image_text import EncodeImages
 from engine.operations.operation import Operation

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.devices.footprint import Footprint
+from engine.devices.placement import CPU, Placement
 from engine.errors import CannotRest, FilesChanged, first_line
-from engine.placement import CPU, Placement
 from engine.weights.files import file_cache
 from engine.weights.files.adoption import AUTO, Adoption
 from engine.weights.files.identity import Identity
@@ -19,7 +20,6 @@ from engine.weights.files.matching import Found
 from engine.weights.files.pages import Usage
 from engine.weights.files.store import Store
 from engine.weights.files.survey import Stretch, Survey, survey
-from engine.weights.footprint import Footprint
 from engine.weights.moves.blocks import Blocks, find_blocks
 from engine.weights.moves.loan import Loan, room_for
 from engine.weights.moves.paging import Paging

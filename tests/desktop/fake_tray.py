@@ -16,9 +16,9 @@ from typing import Any
 
 from tray_fakes import MIB, FakeEngine, FakeSettings, a_view
 
-from engine.config import DEFAULT_ENCODER, Config, Hardware
 from engine.errors import LoadFailed
 from engine.events import SettingsApplied, StateChanged
+from engine.settings.config import DEFAULT_ENCODER, Config, Hardware
 from engine.state import ErrorView, Outcome, State
 from tray.tray import Tray
 

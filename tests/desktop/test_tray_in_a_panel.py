@@ -15,7 +15,7 @@ import pytest
 from desktop_session import Desktop, OpenMenu, artifacts, open_menu, place_of, until
 from status_notifier import Panel
 
-from tray.picture import EMBER, PILOT_BLUE
+from tray.icon.picture import EMBER, PILOT_BLUE
 
 COMMENT = "# My own remark, which has to survive every click."
 

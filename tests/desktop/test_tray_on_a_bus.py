@@ -16,7 +16,7 @@ import pytest
 from desktop_session import HERE, ROOT, Desktop, until
 from status_notifier import Panel
 
-from tray.menu import ON_A_CPU
+from tray.menu.menu import ON_A_CPU
 
 NAME = "mini_lm & friends"
 

@@ -16,7 +16,7 @@ from fake_device import BACKEND, UNLIMITED, Card, OnCard
 from small_models import bert, xlm_roberta
 from torch import nn
 
-from engine.adapters.sources import references
+from engine.adapters.sources import locate as references
 
 MODES = pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 DEVICES = pytest.mark.parametrize("device", ["fakegpu", "fakegpu:1"])

@@ -12,7 +12,7 @@ import small_models
 from fake_device import BACKEND, Card
 
 from engine import Config, DenseProxy, EncoderConfig, Engine, Hardware, State
-from engine.weights.devices import choose
+from engine.devices import choose
 
 BUILTIN = "builtin:all-MiniLM-L6-v2"
 TEXTS = ["a pilot light", "Was kostet ein Liter Öl?", "an encoder turns a text into a vector " * 20]

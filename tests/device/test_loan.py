@@ -16,8 +16,8 @@ from fake_runtime import Runtime, installed
 from safetensors.torch import save_file
 from torch import nn
 
+from engine.devices.placement import Placement
 from engine.errors import CannotRest, FilesChanged
-from engine.placement import Placement
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Store
 from engine.weights.files.survey import Stretch, survey

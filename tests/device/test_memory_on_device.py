@@ -10,9 +10,9 @@ import pytest
 import torch
 from fake_device import BACKEND, Card, OnCard
 
+from engine.devices import Choice, DeviceMemory, allocated, choose, context, limit, memory, out_of_memory_on
+from engine.devices.readings import SystemReader
 from engine.errors import OutOfMemory
-from engine.memory import SystemReader
-from engine.weights.devices import Choice, DeviceMemory, allocated, choose, context, limit, memory, out_of_memory_on
 
 DEVICE = "fakegpu:0"
 

@@ -16,8 +16,8 @@ import torch
 from fake_device import Card
 
 from engine import Config, EncoderConfig, Engine, Hardware, NoRoom, State
-from engine.budget import Budget
 from engine.events import StateChanged
+from engine.settings.budget import Budget
 
 BUILTIN = "builtin:all-MiniLM-L6-v2"
 GIB = 1 << 30

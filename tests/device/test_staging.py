@@ -17,8 +17,8 @@ import torch
 from fake_device import BACKEND, Card, Event, Stream
 from fake_runtime import Runtime, installed
 
+from engine.devices.allocator import empty_cache
 from engine.errors import FilesChanged
-from engine.weights.devices.allocator import empty_cache
 from engine.weights.files.identity import Identity
 from engine.weights.moves import pinned, staging
 from engine.weights.moves.pinned import PinnedMemory

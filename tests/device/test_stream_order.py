@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from stream_order import Order, watched
 from torch import nn
 
-from engine.placement import Placement
+from engine.devices.placement import Placement
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Store
 from engine.weights.home import Home

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from engine import Config, EncoderConfig, Engine, Hardware, NoRoom, State
-from engine.adapters.torch_adapter import TorchAdapter
+from engine.adapters.base.torch_module import TorchAdapter
 
 WIDTH = 256
 GIB = 1 << 30

@@ -15,7 +15,7 @@ from block_models import Stacked
 from fake_device import Card
 from torch import nn
 
-from engine.adapters.sources.references import locate
+from engine.adapters.sources.locate import locate
 from engine.errors import OutOfMemory
 from engine.weights.files.survey import Stretch, Survey, survey
 from engine.weights.moves.blocks import Block, Blocks, find_blocks

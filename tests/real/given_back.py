@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from engine import Config, EncoderConfig, Engine, Hardware
-from engine.adapters.sources import references
+from engine.adapters.sources import locate as references
 
 TEXT = "a pilot light"
 BUILTIN = "builtin:all-MiniLM-L6-v2"

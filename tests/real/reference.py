@@ -19,7 +19,7 @@ def main(target: str) -> None:
     """Write texts, vectors and token ids, with and without special tokens, to the file `target`."""
     from sentence_transformers import SentenceTransformer
 
-    from engine.adapters.sources import references
+    from engine.adapters.sources import locate as references
 
     folder = references.locate("builtin:all-MiniLM-L6-v2").source
     model = SentenceTransformer(folder, device="cpu", local_files_only=True)

@@ -14,11 +14,11 @@ from expected import Reference
 from running import Home, Running
 from small_models import bert
 
-from engine.adapters import torch_adapter
+from engine.adapters.base import torch_module as torch_adapter
 from engine.adapters.kinds.dense import DenseAdapter
-from engine.config import EncoderConfig
+from engine.devices.placement import CPU, Placement
 from engine.errors import EncoderError, LoadFailed, Unavailable
-from engine.placement import CPU, Placement
+from engine.settings.config import EncoderConfig
 
 SETTINGS = """\
 [hardware]
@@ -209,7 +209,7 @@ def test_a_pooler_that_nothing_reads_may_be_missing(load: Callable[..., DenseAda
 def test_a_head_that_the_files_lack_is_never_made_up(wanted: str, tmp_path: Path) -> None:
     import transformers
 
-    from engine.adapters.construction import carefully
+    from engine.adapters.base.construction import carefully
 
     folder = bert(tmp_path / "model")
     config = EncoderConfig("judge", "classify", str(folder))
@@ -221,7 +221,7 @@ def test_a_head_that_the_files_lack_is_never_made_up(wanted: str, tmp_path: Path
 
 
 def test_the_key_that_trusts_a_model_belongs_to_the_entry_and_not_to_a_part_of_it(tmp_path: Path) -> None:
-    from engine.adapters.construction import carefully
+    from engine.adapters.base.construction import carefully
 
     encoder = EncoderConfig("p", "image_text", str(tmp_path))
     for config in (encoder, *encoder.components):

@@ -12,7 +12,7 @@ import pytest
 from pair_models import DAMAGES, NLI, cross_encoder, deberta, headless, roberta
 
 from engine import Engine, InvalidInput, LoadFailed, State, Unavailable, parse
-from engine.adapters import torch_adapter
+from engine.adapters.base import torch_module as torch_adapter
 
 TEXTS = ["A flame that stays lit.", "", "Gas", "Nothing of the kind. " * 40, "nul\0and ünïcödé 🔥", "A flame!"]
 PAIRS = list(zip(TEXTS, reversed(TEXTS), strict=True))

@@ -17,7 +17,7 @@ import pytest
 from expected import Reference
 from running import ROOT, SETTINGS, Home, Running, wait_until
 
-from tray.command_line import access, control, status
+from tray.cli import access, control, status
 
 UNKNOWN = ("load_seconds", "reload_seconds", "offload_seconds", "stepped_down_because", "keep_alive_seconds")
 UNKNOWN += ("steps_down_in_seconds", "error", "note", "bytes_total", "device")
@@ -261,7 +261,9 @@ def test_every_question_is_answered_by_the_encoder_of_its_kind(tmp_path: Path, s
 def test_listing_and_adding_encoders_loads_no_model_library(home: Home) -> None:
     heavy = ["torch", "transformers", "sentence_transformers", "spacy", "open_clip", "numpy", "fastapi"]
     for command in (["encoders"], ["encoders", "--known"], ["add", "x", "tag", "en_core_web_sm"]):
-        code = f"import sys; from tray import cli; cli.main({command!r})\nprint({{*{heavy!r}}} & {{*sys.modules}})"
+        code = (
+            f"import sys; from tray.cli.main import main; main({command!r})\nprint({{*{heavy!r}}} & {{*sys.modules}})"
+        )
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, env=home.environment, capture_output=True, text=True, check=True
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.weights import devices
-from engine.weights.devices import Choice, DeviceMemory, allocator, choose
-from engine.weights.devices import choice as choice_module
+from engine import devices
+from engine.devices import Choice, DeviceMemory, allocator, choose
+from engine.devices import choice as choice_module
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available() or torch.mps.is_available(), reason="a computer with a device has other answers"

@@ -20,7 +20,7 @@ import asyncio, json, sys
 import httpx
 from pathlib import Path
 from engine import Engine
-from engine.configfile import SettingsFile
+from engine.settings.file import SettingsFile
 from engine.http.app import create_app
 
 file = SettingsFile(Path(sys.argv[1]))

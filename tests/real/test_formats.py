@@ -24,12 +24,12 @@ from expected import importing_root
 from safetensors.torch import load_file, save_file
 from small_models import bert
 
-from engine.adapters import torch_adapter
+from engine.adapters.base import torch_module as torch_adapter
 from engine.adapters.kinds.dense import DenseAdapter
 from engine.adapters.sources.linked_folder import LinkedFolder
-from engine.config import EncoderConfig
+from engine.devices.placement import CPU, Placement
 from engine.errors import LoadFailed
-from engine.placement import CPU, Placement
+from engine.settings.config import EncoderConfig
 from engine.weights.files import unpickling
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Store

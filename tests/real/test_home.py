@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from engine.devices.placement import CPU, Placement
 from engine.errors import CannotRest, LoadFailed
-from engine.placement import CPU, Placement
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Entry, Store
 from engine.weights.home import Home

@@ -196,9 +196,9 @@ LOAD = """
 import json, os, sys, threading, urllib.request
 
 from engine.adapters.kinds.dense import DenseAdapter
-from engine.config import EncoderConfig
-from engine.placement import Placement
-from engine.surroundings import Surroundings
+from engine.settings.config import EncoderConfig
+from engine.devices.placement import Placement
+from engine.adapters.context import Surroundings
 from engine.weights.gate import CONSTRUCTION
 
 told, loaded = [], []
@@ -223,7 +223,7 @@ QUIT = """
 import json, os, sys, urllib.request
 
 from engine import Engine
-from engine.parsing import parse
+from engine.settings.parsing import parse
 
 engine = Engine(parse({"encoders": {"big": {"kind": "dense", "model": sys.argv[1]}}}))
 engine.start()

@@ -19,7 +19,7 @@ from picture_files import picture, written
 
 from engine import Engine, InvalidInput, LoadFailed, State, Unavailable, UnknownEncoder, parse
 from engine.errors import OutOfMemory, PilotlightError
-from engine.images import decoded
+from engine.operations.images import decoded
 
 TEXTS = ["a cat", "A photo of the CAT, sitting", "", "dog " * 100, "naïve ☕"]
 PICTURES = [picture(48, 40), picture(40, 64, seed=1), picture(1, 1, seed=2), picture(33, 31, seed=3)]
@@ -361,7 +361,7 @@ def test_a_tokenizer_that_needs_another_package_says_which(tmp_path: Path) -> No
 
 
 def test_the_short_names_stand_for_hub_ids() -> None:
-    from engine.adapters.sources.short_names import Spec, parsed
+    from engine.settings.short_names import Spec, parsed
 
     assert parsed("openai-clip:ViT-L/14@336px") == Spec("openai/clip-vit-large-patch14-336")
     assert parsed("openai-clip:ViT-B/32") == Spec("openai/clip-vit-base-patch32")

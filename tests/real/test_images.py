@@ -13,7 +13,7 @@ from picture_files import picture, written
 from PIL import Image
 
 from engine.errors import InvalidInput
-from engine.images import check_images, decoded
+from engine.operations.images import check_images, decoded
 
 
 def pixels(data: bytes) -> np.ndarray:

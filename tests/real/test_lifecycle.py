@@ -166,7 +166,7 @@ def test_a_broken_settings_file_at_start_gives_the_defaults_and_says_why(start: 
 
 def test_importing_the_engine_and_the_program_imports_no_model_library() -> None:
     code = (
-        "import sys, engine, engine.service, engine.http.app, tray.app, tray.cli\n"
+        "import sys, engine, engine.service.service, engine.http.app, tray.app, tray.cli.main\n"
         "engine.Engine().dense().loaded\n"
         "heavy = {'torch', 'transformers', 'sentence_transformers', 'spacy', 'tensorflow'}\n"
         "print(sorted(heavy & set(sys.modules)))"

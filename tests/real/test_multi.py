@@ -17,7 +17,7 @@ from multi_models import TOKEN_DIMENSION, m3, write_head
 from small_models import DIMENSION
 
 from engine import Engine, InvalidInput, LoadFailed, MultiEncoding, MultiProxy, State, Unavailable, parse
-from engine.adapters import torch_adapter
+from engine.adapters.base import torch_module as torch_adapter
 from engine.adapters.kinds.m3_folder import read_head
 from engine.adapters.kinds.multi import MultiAdapter
 from engine.operations.dense import Embed

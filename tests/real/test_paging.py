@@ -15,7 +15,7 @@ from block_models import Stacked
 from safetensors.torch import save_file
 from torch import nn
 
-from engine.adapters.sources.references import locate
+from engine.adapters.sources.locate import locate
 from engine.weights.files.mapping import Mapping
 from engine.weights.files.survey import Stretch, survey
 from engine.weights.moves.blocks import find_blocks

@@ -23,8 +23,8 @@ import gc, json, sys, threading, time, weakref
 from pathlib import Path
 
 from engine.adapters.kinds.dense import DenseAdapter
-from engine.config import EncoderConfig
-from engine.placement import Placement
+from engine.settings.config import EncoderConfig
+from engine.devices.placement import Placement
 
 folder = sys.argv[1]
 adapter = DenseAdapter(EncoderConfig("small", "dense", folder), "cpu")

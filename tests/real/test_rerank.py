@@ -12,7 +12,7 @@ import pytest
 from pair_models import DAMAGES, NLI, cross_encoder, deberta, headless, roberta
 
 from engine import Engine, LoadFailed, State, Unavailable, parse
-from engine.adapters import torch_adapter
+from engine.adapters.base import torch_module as torch_adapter
 
 QUERY = "What is a pilot light?"
 DOCUMENTS = [

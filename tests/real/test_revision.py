@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from small_models import Dtype, bert
 
-from engine.adapters import torch_adapter
+from engine.adapters.base import torch_module as torch_adapter
 from engine.adapters.kinds.dense import DenseAdapter
-from engine.adapters.sources import references
+from engine.adapters.sources import locate as references
 from engine.adapters.sources.content import Digests, content_id
-from engine.config import EncoderConfig
-from engine.placement import CPU, Placement
+from engine.devices.placement import CPU, Placement
+from engine.settings.config import EncoderConfig
 
 Load = Callable[..., DenseAdapter]
 

@@ -18,14 +18,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from engine.adapters import torch_adapter
-from engine.adapters.torch_adapter import TorchAdapter
-from engine.config import EncoderConfig
+from engine.adapters.base import torch_module as torch_adapter
+from engine.adapters.base.torch_module import TorchAdapter
 from engine.errors import LoadFailed
 from engine.events import Event, StateChanged
-from engine.slot import Slot
+from engine.settings.config import EncoderConfig
+from engine.settings.effective import Terms
+from engine.slot.slot import Slot
 from engine.state import State
-from engine.terms import Terms
 from engine.weights.files import adoption
 from engine.weights.home import Home
 

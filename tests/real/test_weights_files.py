@@ -20,7 +20,7 @@ from running import ROOT
 from small_models import DIMENSION, Dtype, as_in_a_hub_cache, bert, xlm_roberta
 
 from engine import Config, EncoderConfig, Engine, LoadFailed, Outcome, State
-from engine.adapters import torch_adapter
+from engine.adapters.base import torch_module as torch_adapter
 
 TEXTS = ["A pilot light is the small flame that stays lit.", "short", "two words"]
 

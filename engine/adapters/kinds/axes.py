@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.adapters.context import ALONE, Surroundings
 from engine.adapters.kinds.universal_axes import UNIVERSAL_AXES
 from engine.adapters.protocol import Loaded
-from engine.config import EncoderConfig
+from engine.devices.footprint import NOTHING, Footprint
+from engine.devices.placement import CPU, Needs, Placement
 from engine.errors import Closed, EncoderError, LoadFailed, QueueFull, Unavailable, UnknownEncoder
 from engine.operations.axes import BaseVectors, EmbedInBase, Projection
-from engine.placement import CPU, Needs, Placement
+from engine.settings.config import EncoderConfig
 from engine.state import Download
-from engine.surroundings import ALONE, Surroundings
-from engine.weights.footprint import NOTHING, Footprint
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.adapters.lengths import in_order_of_length, reading_limit
-from engine.adapters.texts import shortened
-from engine.adapters.torch_adapter import TorchAdapter
+from engine.adapters.base.torch_module import TorchAdapter
+from engine.adapters.text.lengths import in_order_of_length, reading_limit
+from engine.adapters.text.texts import shortened
 from engine.operations.classify import Classification, Inputs
 from engine.operations.probability import sigmoid, softmax
 

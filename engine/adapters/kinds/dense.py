@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.adapters.base.dimensions import check_dimensions, truncated
 from engine.adapters.kinds.sentence import Features, SentenceAdapter
-from engine.adapters.matryoshka import check_dimensions, truncated
 from engine.operations.dense import Encoding
 
 if TYPE_CHECKING:

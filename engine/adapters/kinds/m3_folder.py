@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from engine.config import EncoderConfig
 from engine.errors import LoadFailed, Unavailable
+from engine.settings.config import EncoderConfig
 
 HEADS: Final = ("sparse_linear", "colbert_linear")
 """The files of the two heads, without their ending."""

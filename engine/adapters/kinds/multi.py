@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.ids import bare_ids, checked_ids, framed_ids
+from engine.adapters.base.dimensions import check_dimensions, truncated
+from engine.adapters.base.torch_module import TorchAdapter
 from engine.adapters.kinds.m3_folder import read_head, require_heads, sentence_limit
 from engine.adapters.kinds.m3_forms import heaviest, split, unit
-from engine.adapters.lengths import reading_limit
-from engine.adapters.matryoshka import check_dimensions, truncated
-from engine.adapters.texts import key_of, shortened
-from engine.adapters.torch_adapter import TorchAdapter
+from engine.adapters.text.ids import bare_ids, checked_ids, framed_ids
+from engine.adapters.text.lengths import reading_limit
+from engine.adapters.text.texts import key_of, shortened
 from engine.operations.dense import Encoding
 from engine.operations.multi import MultiEncoding
 from engine.operations.sparse import SparseEncoding

@@ -13,12 +13,12 @@ from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any, Final
 
-from engine.adapters.held import HeldAdapter
+from engine.adapters.base.python_object import HeldAdapter
+from engine.adapters.context import ALONE, Surroundings
 from engine.adapters.packages import command, missing, packaged
-from engine.config import EncoderConfig
+from engine.devices.placement import CPU
 from engine.errors import EncoderError, InvalidInput, LoadFailed, PilotlightError, Unavailable, clear_frames, first_line
-from engine.placement import CPU
-from engine.surroundings import ALONE, Surroundings
+from engine.settings.config import EncoderConfig
 
 _log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.lengths import in_order_of_length, reading_limit
-from engine.adapters.texts import shortened
-from engine.adapters.torch_adapter import TorchAdapter
+from engine.adapters.base.torch_module import TorchAdapter
+from engine.adapters.text.lengths import in_order_of_length, reading_limit
+from engine.adapters.text.texts import shortened
 from engine.errors import Unavailable
 from engine.operations.probability import sigmoid
 from engine.operations.rerank import Scores

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
-from engine.adapters.ids import bare_ids, checked_ids, frame_of, framed_ids, own_ids
-from engine.adapters.lengths import in_order_of_length, told
-from engine.adapters.texts import key_of, shortened
-from engine.adapters.torch_adapter import TorchAdapter
+from engine.adapters.base.torch_module import TorchAdapter
+from engine.adapters.text.ids import bare_ids, checked_ids, frame_of, framed_ids, own_ids
+from engine.adapters.text.lengths import in_order_of_length, told
+from engine.adapters.text.texts import key_of, shortened
 from engine.errors import InvalidInput
 from engine.operations.inputs import ITEMS
 

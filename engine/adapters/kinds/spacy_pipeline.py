@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.adapters.packages import command, packaged
-from engine.adapters.sources import references
+from engine.adapters.sources import locate as references
 from engine.errors import Unavailable
 
 

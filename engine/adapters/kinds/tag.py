@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import paths
-from engine.adapters.held import HeldAdapter
+from engine.adapters.base.python_object import HeldAdapter
 from engine.adapters.kinds import spacy_pipeline
 from engine.adapters.kinds.spacy_pipeline import Pipeline
 from engine.adapters.sources.content import Digests

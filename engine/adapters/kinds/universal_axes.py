@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.config import Axis
+from engine.settings.config import Axis
 
 UNIVERSAL_AXES: Final = (
     Axis("people", "This is about people, their families and friends, and how they get along with each other."),

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine import paths
+from engine.adapters.context import Surroundings
 from engine.adapters.sources import hub, model_folder
 from engine.adapters.sources.content import Digests, content_id
 from engine.adapters.sources.download import Progress
 from engine.adapters.sources.linked_folder import LinkedFolder
-from engine.adapters.sources.references import Reference
+from engine.adapters.sources.locate import Reference
 from engine.errors import LoadFailed
 from engine.state import Download
-from engine.surroundings import Surroundings
 from engine.weights.files.store import Store
 
 

@@ -13,16 +13,16 @@ from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field, PlainValidator, StrictInt, StrictStr
 from starlette.responses import Response
 
-from engine.config import EncoderConfig
 from engine.engine import Engine
 from engine.errors import InvalidInput, PilotlightError, UnknownEncoder
-from engine.http import running
-from engine.http.answers import answer, answered, retry_after
+from engine.http import dispatch as running
 from engine.http.keep_alive import KeepAlive
+from engine.http.responses import answer, answered, retry_after
 from engine.http.statuses import status_of
-from engine.naming import settings_key
 from engine.operations.dense import Embed, Encoding
 from engine.operations.operation import Answer
+from engine.settings.config import EncoderConfig
+from engine.settings.naming import settings_key
 
 if TYPE_CHECKING:
     import numpy as np

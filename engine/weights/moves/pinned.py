@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.devices.backends import made_current, module_for
 from engine.errors import first_line
-from engine.weights.devices.backends import made_current, module_for
 
 if TYPE_CHECKING:
     import torch

@@ -14,8 +14,8 @@ from io import FileIO
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from engine.devices.backends import made_current
 from engine.errors import FilesChanged
-from engine.weights.devices.backends import made_current
 from engine.weights.files.identity import Identity
 from engine.weights.files.survey import Stretch
 from engine.weights.moves.pinned import PinnedMemory

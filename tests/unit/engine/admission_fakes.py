@@ -8,14 +8,14 @@ from typing import Any
 
 from engine_fakes import FakeAdapter, FakeClock, SlotBench, config
 
+from engine.devices.placement import CPU, Needs, Placement
 from engine.engine import Engine
 from engine.errors import NoRoom
 from engine.events import StateChanged
-from engine.placement import CPU, Needs, Placement
-from engine.serving import serve
-from engine.slot import Slot
+from engine.serving.execution import serve
+from engine.settings.effective import Terms
+from engine.slot.slot import Slot
 from engine.state import EncoderView, State
-from engine.terms import Terms
 
 GPU = "gpu"
 WHOLE, STREAMED = Placement(GPU), Placement(GPU, 50)

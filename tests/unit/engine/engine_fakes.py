@@ -7,16 +7,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from engine.adapters.context import ALONE, Surroundings
 from engine.adapters.protocol import Loaded
-from engine.config import Config, EncoderConfig, Hardware
+from engine.devices.footprint import Footprint
+from engine.devices.placement import Needs, Placement
+from engine.devices.readings import Reading
 from engine.events import Event, StateChanged, TimerSet
-from engine.memory import Reading
-from engine.placement import Needs, Placement
-from engine.slot import Slot
+from engine.settings.config import Config, EncoderConfig, Hardware
+from engine.settings.effective import Terms
+from engine.slot.slot import Slot
 from engine.state import Download, EncoderView, State
-from engine.surroundings import ALONE, Surroundings
-from engine.terms import Terms
-from engine.weights.footprint import Footprint
 
 LIMIT = 5.0
 """Seconds after which a wait that should have ended counts as a hang."""

@@ -6,9 +6,9 @@ import pytest
 from admission_fakes import ELSEWHERE, GPU, STREAMED, WHOLE, Bench
 from engine_fakes import failure, started
 
+from engine.devices.placement import CPU, Needs
 from engine.errors import DeviceLost, InvalidInput, LoadFailed, NoRoom, OutOfMemory
 from engine.events import StateChanged
-from engine.placement import CPU, Needs
 from engine.state import State
 
 FULL = OutOfMemory("gpu is full.")

@@ -13,14 +13,14 @@ from engine_fakes import LIMIT, FakeAdapter, FakeReader, failure, started
 from numpy.typing import NDArray
 
 from engine import Closed, Engine, LoadFailed, State, Unavailable, UnknownEncoder, parse
+from engine.adapters.context import Surroundings
 from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.kinds.universal_axes import UNIVERSAL_AXES
 from engine.adapters.protocol import Adapter, Loaded
-from engine.config import EncoderConfig
 from engine.errors import DeviceLost
 from engine.operations.axes import BaseVectors
 from engine.operations.dense import Encoding
-from engine.surroundings import Surroundings
+from engine.settings.config import EncoderConfig
 
 AXES = [{"name": "fire", "anchor": "aa"}, {"name": "water", "anchor": "ab"}]
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from engine.budget import CHOICES, GIB, Budget
+from engine.settings.budget import CHOICES, GIB, Budget
 
 JUNK = [
     "",

@@ -10,14 +10,14 @@ import pytest
 from engine_fakes import LIMIT, FakeAdapter, FakeReader, failure, started
 
 from engine import Closed, Engine, InvalidInput, LoadFailed, UnknownEncoder, parse
+from engine.adapters.context import Surroundings
 from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter, Loaded
-from engine.config import EncoderConfig
 from engine.operations.bundle import EncodeBundle
 from engine.operations.dense import Encoding
 from engine.operations.multi import MultiEncoding
 from engine.operations.sparse import SparseEncoding, SparseVector
-from engine.surroundings import Surroundings
+from engine.settings.config import EncoderConfig
 
 DENSE = {"kind": "dense", "model": "org/words"}
 SPARSE = {"kind": "sparse", "model": "org/words"}

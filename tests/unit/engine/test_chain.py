@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.chain import Chain, settle
+from engine.encoders.chain import Chain, settle
 
 
 class FakeQueue:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from engine.config import BUILTIN, Config, EncoderConfig, Hardware, Server
 from engine.errors import SettingsError
-from engine.parsing import parse
+from engine.settings.config import BUILTIN, Config, EncoderConfig, Hardware, Server
+from engine.settings.parsing import parse
 
 MODEL = {"kind": "dense", "model": "org/name"}
 BEYOND = (float("nan"), float("inf"), float("-inf"), 10**400, -(10**400), 1e300, 5e-324)

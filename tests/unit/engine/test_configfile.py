@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 from engine_fakes import LIMIT
 
-from engine import configfile, configtext, paths
-from engine.adapters.table import PARTS
-from engine.config import Config, EncoderConfig
-from engine.configfile import SettingsFile
+from engine import paths
+from engine.adapters.registry import PARTS
 from engine.errors import SettingsError
 from engine.events import Event, SettingsRefused
+from engine.settings import file as configfile
+from engine.settings import toml as configtext
+from engine.settings.config import Config, EncoderConfig
+from engine.settings.file import SettingsFile
 
 COMMENTED = """\
 # mine, above all
@@ -450,7 +452,7 @@ def test_encoders_that_several_processes_add_at_once_are_all_there(bench: Bench,
 import sys
 from pathlib import Path
 from engine import paths
-from engine.configfile import SettingsFile
+from engine.settings.file import SettingsFile
 paths.state_folder = lambda: Path(sys.argv[2])
 settings = SettingsFile(Path(sys.argv[1]))
 settings.open()

@@ -7,11 +7,11 @@ import logging
 import pytest
 from engine_fakes import SIZE, FakeAdapter
 
-from engine.descent import Descent, descend, drop
+from engine.devices.footprint import UNKNOWN, Footprint
+from engine.devices.placement import Placement
 from engine.errors import CannotRest, MoveFailed
-from engine.placement import Placement
+from engine.slot.descent import Descent, descend, drop
 from engine.state import State
-from engine.weights.footprint import UNKNOWN, Footprint
 
 IN_RAM, UNLOADED = State.IN_RAM, State.UNLOADED
 DEVICES = ["gpu", "cpu"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.config import EncoderConfig, Hardware
-from engine.eagerness import Eagerness
+from engine.settings.config import EncoderConfig, Hardware
+from engine.settings.eagerness import Eagerness
 
 
 @pytest.mark.parametrize(

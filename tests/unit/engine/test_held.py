@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from engine.adapters.held import HeldAdapter
-from engine.config import EncoderConfig
+from engine.adapters.base.python_object import HeldAdapter
+from engine.devices.footprint import NOTHING, Footprint
+from engine.devices.placement import Needs, Placement
 from engine.errors import CannotRest, Unavailable
-from engine.placement import Needs, Placement
-from engine.weights.footprint import NOTHING, Footprint
+from engine.settings.config import EncoderConfig
 
 
 class Thing:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine.config import EncoderConfig, Hardware
-from engine.ignored import ignored_options
+from engine.encoders.ignored import ignored_options
+from engine.settings.config import EncoderConfig, Hardware
 
 PLAIN = EncoderConfig("a", "dense", "org/name")
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from engine.adapters import adapter_class
-from engine.adapters.table import ADAPTERS, KINDS
-from engine.config import Axis
+from engine.adapters.registry import ADAPTERS, KINDS, adapter_class
 from engine.errors import SettingsError
-from engine.parsing import parse
+from engine.settings.config import Axis
+from engine.settings.parsing import parse
 
 DENSE = {"kind": "dense", "model": "org/name"}
 

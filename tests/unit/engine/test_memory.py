@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from engine_fakes import FakeClock
 
-from engine.memory import DeviceReading, SystemReader
-from engine.weights.devices import Allocated, DeviceMemory
+from engine.devices import Allocated, DeviceMemory
+from engine.devices.readings import DeviceReading, SystemReader
 
 US = os.getpid()
 OTHER = 1
@@ -121,7 +121,7 @@ def test_a_detailed_reading_adds_the_private_bytes(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_reading_imports_no_torch() -> None:
-    code = "import sys; from engine.memory import SystemReader; SystemReader().read(); print('torch' in sys.modules)"
+    code = "import sys; from engine.devices.readings import SystemReader as R; R().read(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
 

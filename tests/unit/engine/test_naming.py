@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import UnknownEncoder
-from engine.naming import named, resolved, settings_key
-from engine.parsing import parse
+from engine.settings.naming import named, resolved, settings_key
+from engine.settings.parsing import parse
 
 MODEL = {"model": "org/name"}
 CONFIG = parse(

@@ -10,8 +10,8 @@ import pytest
 from engine_fakes import LIMIT, FakeClock, Gate
 from test_state import view
 
-from engine.offloader import Offloader
-from engine.policy import Decision, Step
+from engine.residency.offloader import Offloader
+from engine.residency.policy import Decision, Step
 from engine.state import EncoderView, Shortage, State
 
 

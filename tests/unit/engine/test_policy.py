@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from test_state import view
 
-from engine import policy
-from engine.policy import Decision, Step, relieve
+from engine.residency import policy
+from engine.residency.policy import Decision, Step, relieve
 from engine.state import EncoderView, Shortage, State
 
 ON_DEVICE, IN_RAM = State.ON_DEVICE, State.IN_RAM

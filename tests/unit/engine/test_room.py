@@ -10,13 +10,13 @@ import pytest
 from engine_fakes import FakeClock
 from test_state import view as a_view
 
-from engine.config import Hardware
+from engine.devices.memory import DeviceMemory
+from engine.devices.placement import CPU, Needs, Placement
 from engine.errors import NoRoom
-from engine.placement import CPU, Needs, Placement
-from engine.policy import Decision
-from engine.room import Room
+from engine.residency.placer import Room
+from engine.residency.policy import Decision
+from engine.settings.config import Hardware
 from engine.state import EncoderView, State
-from engine.weights.devices.device_memory import DeviceMemory
 
 GIB = 1 << 30
 MIB = 1 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import EncoderError, LoadFailed, Unavailable
-from engine.setback import Setback
+from engine.slot.backoff import Setback
 from engine.state import ErrorView, State
 
 FAILED, UNAVAILABLE = State.FAILED, State.UNAVAILABLE

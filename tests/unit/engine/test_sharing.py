@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from engine_fakes import LIMIT, FakeAdapter, FakeClock, FakeReader, Shelf, config, encoder
 
-from engine.config import Config, EncoderConfig
+from engine.adapters.context import Surroundings
+from engine.encoders.sharing import longest
 from engine.engine import Engine
 from engine.events import Downloading, SettingsApplied, StateChanged
-from engine.sharing import longest
+from engine.settings.config import Config, EncoderConfig
+from engine.settings.effective import Terms
 from engine.state import Download, State
-from engine.surroundings import Surroundings
-from engine.terms import Terms
 
 
 def twin(name: str, **settings: Any) -> EncoderConfig:

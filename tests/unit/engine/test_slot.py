@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 from engine_fakes import LIMIT, SIZE, Gate, SlotBench, failure, started
 
-from engine import policy
+from engine.devices.footprint import Footprint
 from engine.errors import CannotRest, Closed, LoadFailed, MoveFailed, Unavailable
 from engine.events import Event, StateChanged, TimerSet
+from engine.residency import policy
+from engine.settings.effective import Terms
 from engine.state import State
-from engine.terms import Terms
-from engine.weights.footprint import Footprint
 
 ON_DEVICE, IN_RAM, UNLOADED = State.ON_DEVICE, State.IN_RAM, State.UNLOADED
 

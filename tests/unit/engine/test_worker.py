@@ -10,7 +10,7 @@ import pytest
 from engine_fakes import LIMIT, Gate
 
 from engine.errors import Closed, QueueFull
-from engine.worker import Worker
+from engine.serving.worker import Worker
 
 
 @pytest.fixture

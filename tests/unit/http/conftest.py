@@ -9,10 +9,10 @@ import pytest
 from http_fakes import Caller, FakeDense
 
 from engine import paths
-from engine.configfile import SettingsFile
 from engine.engine import Engine
 from engine.http.app import create_app
-from engine.parsing import parse
+from engine.settings.file import SettingsFile
+from engine.settings.parsing import parse
 
 TOKEN = "the-token"
 

@@ -10,14 +10,14 @@ import httpx
 import numpy as np
 from starlette.types import ASGIApp
 
+from engine.adapters.context import ALONE, Surroundings
 from engine.adapters.protocol import Loaded
-from engine.config import EncoderConfig
+from engine.devices.footprint import Footprint
+from engine.devices.placement import Needs, Placement
 from engine.errors import LoadFailed, Unavailable
 from engine.operations.dense import Encoding
-from engine.placement import Needs, Placement
+from engine.settings.config import EncoderConfig
 from engine.state import Download
-from engine.surroundings import ALONE, Surroundings
-from engine.weights.footprint import Footprint
 
 
 class FakeDense:

@@ -9,9 +9,9 @@ import pytest
 from http_fakes import Caller, FakeDense
 
 from engine import paths
-from engine.configfile import SettingsFile
 from engine.engine import Engine
 from engine.http.app import create_app
+from engine.settings.file import SettingsFile
 from engine.state import Outcome, State, together
 
 SETTINGS = """\

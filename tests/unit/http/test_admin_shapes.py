@@ -11,11 +11,11 @@ import pytest
 from fastapi import FastAPI
 from http_fakes import Caller
 
-from engine.config import Config
-from engine.configfile import SettingsFile
+from engine.devices.readings import DeviceReading, Reading
 from engine.engine import Engine
 from engine.http import admin
-from engine.memory import DeviceReading, Reading
+from engine.settings.config import Config
+from engine.settings.file import SettingsFile
 from engine.state import EncoderView, State
 
 COMPONENT = {

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 
-from engine.http.answers import _pieces, answer, answered
+from engine.http.responses import _pieces, answer, answered
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3) / 4
 

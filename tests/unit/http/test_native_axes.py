@@ -9,11 +9,11 @@ import pytest
 from http_fakes import Caller, FakeDense
 
 from engine import Engine, parse
+from engine.adapters.context import Surroundings
 from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter
-from engine.config import EncoderConfig
 from engine.http.app import create_app
-from engine.surroundings import Surroundings
+from engine.settings.config import EncoderConfig
 
 ANCHORS = [{"name": "short", "anchor": "a"}, {"name": "long", "anchor": "aaaaaaaa"}]
 

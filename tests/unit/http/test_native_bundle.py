@@ -10,12 +10,12 @@ import pytest
 from http_fakes import Caller, FakeDense
 
 from engine import Engine, parse
+from engine.adapters.context import Surroundings
 from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter
-from engine.config import EncoderConfig
 from engine.http.app import create_app
 from engine.operations.sparse import SparseEncoding, SparseVector
-from engine.surroundings import Surroundings
+from engine.settings.config import EncoderConfig
 
 TABLES = {
     "fake": {"kind": "dense", "model": "./fake", "aliases": ["other-name"]},

@@ -11,11 +11,11 @@ import pytest
 from http_fakes import Caller, FakeDense
 
 from engine import Engine, parse
-from engine.config import EncoderConfig
+from engine.adapters.context import ALONE, Surroundings
 from engine.http.app import create_app
 from engine.operations.classify import Classification, Inputs
 from engine.operations.probability import softmax
-from engine.surroundings import ALONE, Surroundings
+from engine.settings.config import EncoderConfig
 
 
 class FakeClassifier(FakeDense):

@@ -11,10 +11,10 @@ import pytest
 from http_fakes import Caller, FakeDense
 
 from engine import Engine, State, parse
-from engine.config import EncoderConfig
+from engine.adapters.context import ALONE, Surroundings
 from engine.http.app import create_app
 from engine.operations.dense import Encoding
-from engine.surroundings import ALONE, Surroundings
+from engine.settings.config import EncoderConfig
 
 
 class FakePrompted(FakeDense):

@@ -16,7 +16,7 @@ from engine.engine import Engine
 from engine.http.app import create_app
 from engine.http.images import image_bytes
 from engine.operations.dense import Encoding
-from engine.parsing import parse
+from engine.settings.parsing import parse
 
 TOKEN = "the-token"
 SETTINGS = {

@@ -12,7 +12,7 @@ from http_fakes import Caller, FakeDense
 from engine.engine import Engine
 from engine.errors import EncoderError, InvalidInput
 from engine.http.app import create_app
-from engine.parsing import parse
+from engine.settings.parsing import parse
 
 RESULTS: dict[str, Any] = {
     "nothing": None,

@@ -11,10 +11,10 @@ import pytest
 from http_fakes import Caller, FakeDense
 
 from engine import Engine, SparseVector, State, parse
-from engine.config import EncoderConfig
+from engine.adapters.context import ALONE, Surroundings
 from engine.http.app import create_app
 from engine.operations.sparse import SparseEncoding
-from engine.surroundings import ALONE, Surroundings
+from engine.settings.config import EncoderConfig
 
 
 class FakeSparse(FakeDense):

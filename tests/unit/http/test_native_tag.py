@@ -11,7 +11,7 @@ from engine.engine import Engine
 from engine.errors import InvalidInput
 from engine.http.app import create_app
 from engine.operations.tag import Entity, Tagged, Token
-from engine.parsing import parse
+from engine.settings.parsing import parse
 
 
 class FakeTagger(FakeDense):

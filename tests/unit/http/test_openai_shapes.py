@@ -10,8 +10,8 @@ import pytest
 from http_fakes import Caller, FakeDense
 
 from engine.engine import Engine
+from engine.serving.worker import QUEUE_LIMIT
 from engine.state import State
-from engine.worker import QUEUE_LIMIT
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings"])

@@ -11,9 +11,9 @@ import pytest
 
 from engine import paths
 from engine.adapters import packages
-from engine.configfile import SettingsFile
-from tray import cli
-from tray.command_line import access
+from engine.settings.file import SettingsFile
+from tray.cli import access
+from tray.cli import main as cli
 
 Add = Callable[..., int]
 

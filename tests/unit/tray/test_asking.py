@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from engine import engine as engine_module
-from engine.config import Config
 from engine.events import Events
 from engine.operations.axes import EncodeAxes, Projection
 from engine.operations.sparse import SparseVector
-from tray import cli
-from tray.command_line import access, asking, embed
+from engine.settings.config import Config
+from tray.cli import access, asking, embed
+from tray.cli import main as cli
 
 PROBABILITIES = np.array([[0.25, 0.75]], dtype=np.float32)
 

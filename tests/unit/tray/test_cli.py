@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tray import cli
+from tray.cli import main as cli
 
 
 @pytest.mark.parametrize("frozen", [True, False])

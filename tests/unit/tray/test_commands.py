@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from tray_fakes import FakeDesktop, FakeEngine, FakeSettings, an_outcome
 
-from engine.config import Config, EncoderConfig
 from engine.errors import Closed, LoadFailed, PilotlightError, QueueFull, SettingsError, Unavailable
+from engine.settings.config import Config, EncoderConfig
 from engine.state import Outcome, State
 from tray.commands import Commands
-from tray.item import (
+from tray.menu.item import (
     CopyEndpoint,
     LoadEncoder,
     OffloadAll,

@@ -8,8 +8,8 @@ import pytest
 from tray_fakes import GIB, MIB, a_view
 
 from engine.state import Download, EncoderView, ErrorView, State
-from tray.encoder_row import encoder_row
-from tray.item import SEPARATOR, Item, LoadEncoder, OffloadEncoder, PinEncoder, UnloadEncoder, shape
+from tray.menu.encoder_row import encoder_row
+from tray.menu.item import SEPARATOR, Item, LoadEncoder, OffloadEncoder, PinEncoder, UnloadEncoder, shape
 
 NOW = 1000.0
 AWAKE = a_view(state=State.ON_DEVICE, device="cpu", bytes_on_device=61 * MIB, bytes_total=87 * MIB, last_used=NOW - 18)

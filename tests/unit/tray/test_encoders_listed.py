@@ -6,9 +6,9 @@ from typing import Any
 
 from tray_fakes import MIB
 
-from engine.config import Config
-from engine.parsing import parse
-from tray.command_line.encoders import entries_in, entries_of, lines
+from engine.settings.config import Config
+from engine.settings.parsing import parse
+from tray.cli.encoders import entries_in, entries_of, lines
 
 PHOTO = {"kind": "image_text", "model": "org/clip", "aliases": ["clip"]}
 TEXT = {"encoder": "photo", "part": "text", "bytes_total": 250 * MIB, "device": "cuda:0"}

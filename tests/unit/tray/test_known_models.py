@@ -8,10 +8,10 @@ import tomllib
 
 import pytest
 
-from engine.config import Config
-from engine.configfile import shipped
-from engine.parsing import parse
-from tray.command_line import known
+from engine.paths import shipped
+from engine.settings.config import Config
+from engine.settings.parsing import parse
+from tray.cli import known
 
 TEXT = shipped(known.FILE).read_text(encoding="utf-8")
 KINDS = {"dense", "sparse", "multi", "rerank", "classify", "image_text", "tag", "axes", "plugin"}

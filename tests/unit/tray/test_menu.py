@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tray_fakes import GIB, MIB, a_gpu, a_reading, a_view
 
-from engine.config import DEFAULT_ENCODER, Config, Hardware
-from engine.memory import DeviceReading
+from engine.devices.readings import DeviceReading
+from engine.settings.config import DEFAULT_ENCODER, Config, Hardware
 from engine.state import Download, ErrorView, State
-from tray.item import (
+from tray.menu.item import (
     SEPARATOR,
     CopyEndpoint,
     Item,
@@ -27,7 +27,7 @@ from tray.item import (
     UnloadAll,
     shape,
 )
-from tray.menu import ON_A_CPU, ON_A_GPU, ON_A_SHARING_GPU, Snapshot, build, headline
+from tray.menu.menu import ON_A_CPU, ON_A_GPU, ON_A_SHARING_GPU, Snapshot, build, headline
 
 NOW = 1000.0
 URL = "http://127.0.0.1:7458"

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, ImageStat
 from tray_fakes import a_view
 
 from engine.state import State
-from tray.picture import EMBER, MARK_RED, PILOT_BLUE, SIZE, Colour, Flame, draw
+from tray.icon.picture import EMBER, MARK_RED, PILOT_BLUE, SIZE, Colour, Flame, draw
 
 DARK: Colour = (30, 32, 36)
 LIGHT: Colour = (246, 246, 246)

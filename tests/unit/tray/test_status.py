@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tray_fakes import GIB, MIB, a_gpu
 
-from engine.memory import DeviceReading
-from tray.command_line import status
+from engine.devices.readings import DeviceReading
+from tray.cli import status
 
 
 def lines(*devices: DeviceReading, problem: str | None = None) -> list[str]:

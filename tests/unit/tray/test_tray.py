@@ -13,9 +13,9 @@ from engine.errors import LoadFailed
 from engine.events import Downloading, SettingsApplied, StateChanged, TimerSet
 from engine.state import Download, State
 from tray import tray as module
-from tray.item import Command, Item, OffloadAll
+from tray.icon.picture import Flame
+from tray.menu.item import Command, Item, OffloadAll
 from tray.notices import Notice
-from tray.picture import Flame
 from tray.tray import Tray
 
 FAILURE = StateChanged("minilm", State.LOADING, State.FAILED, error=LoadFailed("Cut short."))

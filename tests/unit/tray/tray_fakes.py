@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine.config import Config
+from engine.devices.readings import DeviceReading, Reading
 from engine.errors import PilotlightError, SettingsError
 from engine.events import Events
-from engine.memory import DeviceReading, Reading
+from engine.settings.config import Config
 from engine.state import EncoderView, Outcome, State
 
 MIB = 2**20

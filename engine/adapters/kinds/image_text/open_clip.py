@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.adapters.kinds.image_text.open_clip_folder import configuration
 from engine.adapters.kinds.image_text.scales import scales
 from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
-from engine.adapters.sources.short_names import Spec
-from engine.adapters.texts import shortened
+from engine.adapters.text.texts import shortened
 from engine.errors import LoadFailed, Unavailable
+from engine.settings.short_names import Spec
 
 if TYPE_CHECKING:
-    from engine.images import Image
+    from engine.operations.images import Image
 
 _IMAGE: Final = "visual."
 _TEXT: Final = "text."

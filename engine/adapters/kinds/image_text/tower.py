@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from engine.images import Image
+    from engine.operations.images import Image
 
 Features = Mapping[str, "torch.Tensor"]
 """What a tower is called with, on the CPU."""

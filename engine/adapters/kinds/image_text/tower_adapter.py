@@ -8,15 +8,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.adapters.base.torch_module import TorchAdapter
 from engine.adapters.kinds.image_text import open_clip_folder
 from engine.adapters.packages import require
-from engine.adapters.sources import references, short_names
-from engine.adapters.sources.references import Reference
-from engine.adapters.torch_adapter import TorchAdapter
-from engine.calibration import score_floor
+from engine.adapters.sources import locate as references
+from engine.adapters.sources.locate import Reference
 from engine.errors import InvalidInput
-from engine.images import decoded
+from engine.operations.calibration import score_floor
 from engine.operations.dense import Encoding
+from engine.operations.images import decoded
+from engine.settings import short_names
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.adapters.kinds.image_text.scales import scales
 from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
 from engine.adapters.packages import missing, require
-from engine.adapters.texts import shortened
+from engine.adapters.text.texts import shortened
 from engine.errors import LoadFailed, Unavailable
 
 if TYPE_CHECKING:
-    from engine.images import Image
+    from engine.operations.images import Image
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from pydantic import StrictInt, StrictStr
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http.answers import answer
 from engine.http.keep_alive import KeepAlive
+from engine.http.responses import answer
 from engine.operations.bundle import EncodeBundle
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from engine.errors import PilotlightError
-from engine.http.answers import answer, retry_after
+from engine.http.responses import answer, retry_after
 from engine.http.statuses import status_of
 
 

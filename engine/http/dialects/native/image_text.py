@@ -15,10 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import running
-from engine.http.answers import answered
+from engine.http import dispatch as running
 from engine.http.dialects.native.fields import Body, Texts, shown
 from engine.http.images import Images, form_fields
+from engine.http.responses import answered
 from engine.operations.dense import Encoding
 from engine.operations.image_text import EmbedForImages, EncodeImages
 from engine.operations.operation import Answer, Operation

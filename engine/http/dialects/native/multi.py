@@ -10,9 +10,9 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import running
-from engine.http.answers import answered
+from engine.http import dispatch as running
 from engine.http.dialects.native.fields import Body, Texts, shown
+from engine.http.responses import answered
 from engine.operations.multi import FORMS, EncodeMulti, Form, MultiEncoding
 
 

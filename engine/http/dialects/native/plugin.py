@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.errors import EncoderError
-from engine.http import running
-from engine.http.answers import answered
+from engine.http import dispatch as running
 from engine.http.dialects.native.fields import Body, shown
+from engine.http.responses import answered
 from engine.operations.plugin import Call
 
 

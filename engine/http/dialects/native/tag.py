@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import running
-from engine.http.answers import answered
+from engine.http import dispatch as running
 from engine.http.dialects.native.fields import Body, Texts, shown
+from engine.http.responses import answered
 from engine.operations.tag import Tag, Tagged, Token
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.calibration import CLIP_FLOOR, calibrated, score_floor
 from engine.errors import InvalidInput, Unavailable
+from engine.operations.calibration import CLIP_FLOOR, calibrated, score_floor
 from engine.operations.dense import Encoding
 from engine.operations.image_text import EncodeImages
 from engine.proxies.image_text import ImageTextProxy

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from engine.weights.devices import Allocated, DeviceMemory, allocated, context, limit, memory
-from engine.weights.devices.driver import free_without_context
+from engine.devices import Allocated, DeviceMemory, allocated, context, limit, memory
+from engine.devices.driver import free_without_context
 
 
 @dataclass
@@ -285,7 +285,7 @@ def test_a_torch_that_is_still_being_imported_has_used_nothing(monkeypatch: pyte
 def test_looking_and_a_cpu_import_no_torch() -> None:
     code = """
 import sys
-from engine.weights.devices import allocated, limit, memory, out_of_memory_on
+from engine.devices import allocated, limit, memory, out_of_memory_on
 limit("cpu", 1), limit("cuda:0", None)
 with out_of_memory_on("cpu"), out_of_memory_on("cuda:0"):
     print(memory("cpu"), memory("cuda:0").ours, allocated(), "torch" in sys.modules)

@@ -1,0 +1,1 @@
+"""What adapters share, by the sort of object that they load."""

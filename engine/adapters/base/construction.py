@@ -1,0 +1,141 @@
+"""How libraries are kept from making up weights, from asking on the terminal, and from speaking in riddles."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from engine.adapters.sources import model_folder
+from engine.errors import EncoderError, LoadFailed, PilotlightError, Unavailable, first_line
+from engine.settings.config import EncoderConfig
+
+_log = logging.getLogger(__name__)
+
+_UNUSED: Final = re.compile(r"(^|\.)pooler\.")
+"""Weights that a model without a head has, and that no result depends on: all take the vectors of the tokens."""
+_OTHER_SHAPE: Final = re.compile(r"ignore_mismatched_sizes|size mismatch")
+_NO_CONFIGURATION: Final = re.compile(r"Unrecognized model in|a file named config\.json")
+_AGAIN: Final = "Download or copy the model again."
+
+
+@contextmanager
+def carefully(config: EncoderConfig, folder: Path) -> Iterator[None]:
+    """Construct the model in `folder` within; raises at its end where transformers had to make up weights.
+
+    That is Unavailable where they are the head of another kind of model, LoadFailed where the files lack some. Other
+    errors of the libraries come out as one of these where it is known what to do about them. Only while CONSTRUCTION
+    is held: it changes what transformers does in this thread.
+    """
+    made_up: list[EncoderError] = []
+    with ExitStack() as stack:
+        if "transformers" in sys.modules:
+            stack.enter_context(_watched(config, made_up))
+            stack.enter_context(_never_asking())
+        try:
+            yield
+        except PilotlightError:
+            raise
+        except Exception as error:
+            clearer = _clearer(config, folder, error)
+            if clearer is None:
+                raise
+            raise clearer from error
+    if made_up:
+        raise made_up[0]
+
+
+@contextmanager
+def _watched(config: EncoderConfig, made_up: list[EncoderError]) -> Iterator[None]:
+    """Note what `from_pretrained` says was missing, except where the caller asks for that itself."""
+    from transformers import PreTrainedModel
+
+    original = PreTrainedModel.__dict__["from_pretrained"]
+    thread = threading.get_ident()
+
+    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        call = original.__get__(None, cls)
+        if threading.get_ident() != thread or kwargs.get("output_loading_info"):
+            return call(*args, **kwargs)
+        model, info = call(*args, **{**kwargs, "output_loading_info": True})
+        problem = missing(config, model, info)
+        if problem is not None:
+            made_up.append(problem)
+        return model
+
+    PreTrainedModel.from_pretrained = classmethod(from_pretrained)
+    try:
+        yield
+    finally:
+        PreTrainedModel.from_pretrained = original
+
+
+@contextmanager
+def _never_asking() -> Iterator[None]:
+    """Let transformers raise where it would ask a person on the terminal whether to run a model's own code."""
+    from transformers import dynamic_module_utils
+
+    patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
+
+
+def missing(config: EncoderConfig, model: Any, info: Mapping[str, Any]) -> EncoderError | None:
+    """Return what is wrong with a model of transformers that came with this loading info; None for nothing."""
+    base = model.base_model is model
+    keys = sorted(key for key in info["missing_keys"] if not (base and _UNUSED.search(key)))
+    if not keys:
+        return None
+    prefix = model.base_model_prefix
+    what = f"{keys[0]}{f' and {len(keys) - 1} more' if len(keys) > 1 else ''}"
+    if not base and prefix and not any(key.startswith(f"{prefix}.") for key in keys):
+        # No later try can help: it is the folder of another kind of model.
+        return Unavailable(
+            f"{config.model} has no weights for the head of a {type(model).__name__} ({what}).",
+            next_step=f'Set `model` to one that was made for kind = "{config.kind}", or mend `kind` in the settings.',
+        )
+    return LoadFailed(f"The weights of {config.model} lack {what}.", next_step=_AGAIN)
+
+
+def _clearer(config: EncoderConfig, folder: Path, error: Exception) -> PilotlightError | None:
+    """What a person should read instead of a library's error; None where nobody knows better."""
+    text = str(error)
+    if "trust_remote_code" in text and not config.trust_remote_code:
+        # A part has no such key of its own.
+        entry = config.name.removesuffix(f".{config.part}") if config.part else config.name
+        entry = f'"{entry}"' if "." in entry else entry
+        return Unavailable(
+            f"{config.model} needs Python code of its own, which is not run unless you say so.",
+            next_step=f"If you trust it, set trust_remote_code = true under [encoders.{entry}] in the settings file.",
+        )
+    if _OTHER_SHAPE.search(text):
+        lines = [line.strip() for line in text.splitlines() if "size mismatch" in line]
+        detail = f": {lines[0].rstrip('.')}" if lines else ""
+        return LoadFailed(
+            f"{config.name} could not be loaded: weights have another shape than the configuration says{detail}.",
+            next_step=f"Its files belong to different models. {_AGAIN}",
+        )
+    if "Missing key(s)" in text:
+        return LoadFailed(f"{config.name} could not be loaded: {_flat(text)}.", next_step=_AGAIN)
+    if type(error).__name__ == "SafetensorError":
+        return LoadFailed(
+            f"{config.name} could not be loaded: a weights file is damaged ({first_line(error)}).", next_step=_AGAIN
+        )
+    if _NO_CONFIGURATION.search(text) or not model_folder.has_configuration(folder):
+        return LoadFailed(
+            f"{config.name} could not be loaded: {folder} has no config.json that names a model.",
+            next_step="Put all of the model's files there, or mend `model` in the settings.",
+        )
+    return None
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")[:300]

@@ -1,0 +1,207 @@
+"""What adapters of plain Python objects share: loaded whole, held in RAM, dropped whole."""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+from engine.adapters.context import ALONE, Surroundings
+from engine.adapters.packages import require
+from engine.adapters.protocol import Loaded
+from engine.devices.footprint import Footprint
+from engine.devices.placement import CPU, Needs, Placement
+from engine.errors import CannotRest, clear_frames
+from engine.settings.config import EncoderConfig
+from engine.state import Download
+from engine.weights.files.identity import Identity
+from engine.weights.release import release, settle
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """An object that was dropped, and what it took (bytes, None = unknown)."""
+
+    held: weakref.ref[Any]
+    nbytes: int | None
+
+
+class HeldAdapter(ABC):
+    """One Python object that computes in RAM and knows no rest: a kind gives `_load` and what it computes."""
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """What must be installed, by the names that are imported."""
+    cannot_rest: str | None = "It computes in RAM, so there is nowhere to step down to: it is unloaded."
+    """What a person is told instead of "in RAM"."""
+
+    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
+        """Keep the configuration; import and read nothing."""
+        self._config = config
+        self._surroundings = surroundings
+        self._held: Any = None
+        self._device = CPU
+        self._nbytes_held: int | None = 0
+        self._revision: str | None = None
+        self._sources: tuple[Identity, ...] = ()
+        self._waits = True
+        """Whether the object was loaded ahead of its use."""
+        self._left: list[_Left] = []
+
+    # For a kind to say
+
+    @abstractmethod
+    def _load(self) -> Any:
+        """Return the object, ready to compute; raises LoadFailed or Unavailable."""
+
+    def _find(self) -> None:  # noqa: B027 - not every kind has to
+        """Raise Unavailable when something that `_load` needs is missing; imports nothing."""
+
+    def _import_library(self) -> None:  # noqa: B027 - not every kind has to
+        """Import what `_load` needs."""
+
+    def _files(self) -> Iterable[Path]:
+        """Return the files that the object is read from."""
+        return ()
+
+    def _nbytes(self, held: Any) -> int | None:
+        """Return what the object takes, in bytes; None = unknown."""
+        return None
+
+    def _revision_of(self, held: Any) -> str | None:
+        """Return what tells its answers from those of another; None = unknown."""
+        return None
+
+    def _metadata(self, held: Any) -> dict[str, Any]:
+        """Return what there is to know of it, as plain data for JSON."""
+        return {}
+
+    def _device_of(self, held: Any) -> str:
+        """Return the device that it computes on, by torch's name."""
+        return CPU
+
+    def _close(self, held: Any) -> None:  # noqa: B027 - not every kind has to
+        """Tell the object that it is about to be dropped."""
+
+    def _dies(self, held: Any) -> bool:
+        """Whether nobody else refers to the object, so that dropping it is its end."""
+        return True
+
+    # For the slot
+
+    @property
+    @final
+    def download(self) -> Download | None:
+        """None: nothing is fetched."""
+        return None
+
+    @property
+    @final
+    def revision(self) -> str | None:
+        """What tells the answers of what is held from those of another."""
+        return self._revision
+
+    @final
+    def probe(self) -> None:
+        """Raise Unavailable when a package or a file is missing; imports nothing."""
+        require(*self.packages)
+        self._find()
+
+    @final
+    def load(self, on: str | None = None) -> Loaded:
+        """Make the object; where it computes is its own affair."""
+        began = time.monotonic()
+        self._import_library()
+        # Before the object is there: what is permanent is not collected.
+        settle()
+        imported = time.monotonic()
+        self._sources = tuple(Identity.of(file) for file in self._files())
+        self._waits = True
+        self._held = held = self._load()
+        self._device = self._device_of(held)
+        self._nbytes_held = self._nbytes(held)
+        self._revision = self._revision_of(held)
+        return Loaded(
+            device=self._device,
+            revision=self._revision,
+            import_seconds=imported - began,
+            load_seconds=time.monotonic() - imported,
+            metadata=self._metadata(held),
+        )
+
+    @final
+    def needs(self) -> Needs:
+        """Return what it still needs on its device: nothing on a GPU, where it is already."""
+        return Needs(self._device, (self._nbytes_held or 0) if self._device == CPU else 0)
+
+    @final  # noqa: B027 - there is nothing to do
+    def fault_in(self) -> None:
+        """Do nothing: all of it is in RAM."""
+
+    @final
+    def resume(self, placement: Placement) -> str | None:
+        """Do nothing: it can compute."""
+        self._waits = False
+        return None
+
+    @final
+    def stale(self) -> str | None:
+        """Say what happened to its files since it was loaded, None for nothing."""
+        return next(filter(None, (source.changed() for source in self._sources)), None)
+
+    @final
+    def offload(self) -> Footprint:
+        """Raise CannotRest."""
+        raise CannotRest(self.cannot_rest or "")
+
+    @final
+    def unload(self) -> bool:
+        """Drop the object, give the memory back, and return whether it is gone."""
+        held, self._held = self._held, None
+        self._sources = ()
+        try:
+            if held is not None:
+                self._close(held)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the adapter edge: it goes all the same
+            _log.exception("%s did not end cleanly", self._config.name)
+            clear_frames(error)  # they hold the object, and a log may keep them
+        if held is not None and self._dies(held) and (reference := _weak(held)) is not None:
+            self._left.append(_Left(reference, self._nbytes_held))
+        del held
+        release()
+        if not self._gone():
+            release(thoroughly=True)
+        return self._gone()
+
+    @final
+    def footprint(self) -> Footprint:
+        """Return what it takes, as far as it says, what was not given back included."""
+        left = [one.nbytes for one in self._left if one.held() is not None]
+        own = 0 if self._held is None else self._nbytes_held
+        size = _sum([own, *left])
+        if size is None:
+            return Footprint(None, None, own)
+        waits = self._held is not None and self._waits and self._device == CPU
+        return Footprint(0 if waits else size, size if waits else 0, own)
+
+    def _gone(self) -> bool:
+        self._left = [one for one in self._left if one.held() is not None]
+        return not self._left
+
+
+def _weak(held: Any) -> weakref.ref[Any] | None:
+    try:
+        return weakref.ref(held)
+    except TypeError:  # a list, or a class with slots
+        return None
+
+
+def _sum(sizes: list[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None

@@ -1,0 +1,1 @@
+"""What adapters of texts share: token ids, texts, and lengths."""

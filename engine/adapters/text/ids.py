@@ -1,0 +1,63 @@
+"""Token ids in place of texts: how a tokenizer makes them, and how they go into a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.adapters.text.texts import shortened
+from engine.errors import InvalidInput
+from engine.operations.inputs import ITEMS
+
+
+def own_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
+    """Return the ids of `text` without special tokens; `tokenizer` and `limit` as in `shortened`."""
+    part = shortened(text, tokenizer, limit)
+    ids: list[int] = tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def bare_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
+    """Return `own_ids`, or none of them where a special token begins or ends the text itself.
+
+    Sent as ids it would be taken for one of those that the model reads around every text.
+    """
+    ids = own_ids(text, tokenizer, limit)
+    special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    return [] if ids and special & {ids[0], ids[-1]} else ids
+
+
+def frame_of(whole: Sequence[int], inner: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the special tokens before and behind a text's own ids, `inner`, in what the model reads of it, `whole`."""
+    for at in range(len(whole) - len(inner) + 1):
+        if list(whole[at : at + len(inner)]) == list(inner):
+            return list(whole[:at]), list(whole[at + len(inner) :])
+    return [], []
+
+
+def checked_ids(ids: object, index: int, size: int) -> list[int]:
+    """Return `ids`, of which there must be one or more from 0 to `size` - 1; `index` says which input they are.
+
+    Raises InvalidInput.
+    """
+    if not isinstance(ids, Sequence) or not ids or not all(type(i) is int and 0 <= i < size for i in ids):
+        raise InvalidInput(
+            f"{ITEMS}[{index}] holds token ids outside 0 to {size - 1}, or none: these ids are of another tokenizer.",
+            param=ITEMS,
+            next_step="Send text. A client that tokenizes for OpenAI must be told not to "
+            "(langchain: check_embedding_ctx_length=False).",
+        )
+    return list(ids)
+
+
+def framed_ids(ids: list[int], begin: list[int], end: list[int], limit: int | None, *, at_the_left: bool) -> list[int]:
+    """Return `ids` between a model's begin and end tokens, with which they may have come, cut to `limit` in all.
+
+    `at_the_left` cuts the first ones and not the last.
+    """
+    if begin and ids[: len(begin)] == begin:
+        ids = ids[len(begin) :]
+    if end and ids[-len(end) :] == end:
+        ids = ids[: -len(end)]
+    room = len(ids) if limit is None else max(0, limit - len(begin) - len(end))
+    return [*begin, *(ids[max(0, len(ids) - room) :] if at_the_left else ids[:room]), *end]

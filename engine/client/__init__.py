@@ -1,0 +1,1 @@
+"""A client of a running Pilotlight, from the standard library alone."""

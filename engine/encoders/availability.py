@@ -1,0 +1,24 @@
+"""What an encoder lacks on this computer, asked before anybody uses it."""
+
+from __future__ import annotations
+
+from engine.adapters.context import ALONE
+from engine.adapters.registry import adapter_class
+from engine.devices.placement import CPU
+from engine.errors import Unavailable
+from engine.settings.config import EncoderConfig
+
+
+def lack(encoder: EncoderConfig) -> Unavailable | None:
+    """Return the first that is missing: a package, a folder, an installed plug-in; None where all is there.
+
+    Imports no model library and asks no network, so a hub's model counts as there, and so does the base of axes.
+    """
+    for component in encoder.components:
+        if component.kind == "axes":
+            continue
+        try:
+            adapter_class(component.kind, component.part)(component, CPU, ALONE).probe()
+        except Unavailable as error:
+            return error
+    return None

@@ -1,0 +1,214 @@
+"""One text through a dense encoder, a sparse one and axes in one call, with nothing done twice.
+
+The text is tokenized once for encoders whose tokenizers are equal, axes take the dense vector where its encoder is
+their base, and a `multi` encoder asked for both gives both in one pass. Encoders on different devices compute at the
+same time; on one device one waits for the other, because together they would only be slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+from engine.encoders.chain import Chain, settle
+from engine.errors import UnknownEncoder
+from engine.operations.axes import BaseVectors, EmbedInBase
+from engine.operations.bundle import PARTS, Bundle, EncodeBundle
+from engine.operations.dense import Embed
+from engine.operations.multi import EncodeMulti
+from engine.operations.sparse import EncodeSparse
+from engine.settings.config import Config
+from engine.state import EncoderView
+
+T = TypeVar("T")
+
+
+class Encoders(Protocol):
+    """What a bundle needs of the engine."""
+
+    @property
+    def config(self) -> Config:
+        """The settings in force."""
+
+    def resolve(self, name: str | None, *kinds: str, part: str | None = None) -> str:
+        """Return the name of the encoder that `name` means; raises UnknownEncoder."""
+
+    def view(self, name: str) -> EncoderView:
+        """Return a snapshot of one encoder."""
+
+    def submit(
+        self, name: str, operation: Callable[[Any], T], used_by: str | None = None, keep_alive: float | None = None
+    ) -> Future[T]:
+        """Queue `operation` for an encoder."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """What a tokenizer makes of the text, without special tokens."""
+
+    key: str
+    ids: list[int]
+    whole: bool
+    """Whether these are all of them; of a very long text there may be fewer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """Parts that one encoder made, and the revision of its weights."""
+
+    parts: Mapping[str, Any]
+    revision: str | None
+    axis_names: tuple[str, ...] = ()
+
+
+def submit_bundle(
+    engine: Encoders, asked: EncodeBundle, used_by: str | None = None, keep_alive: float | None = None
+) -> Future[Bundle]:
+    """Queue all of it and return the future of the whole, which holds no thread.
+
+    Raises UnknownEncoder when an encoder that was named is not there, or none is configured at all; the future raises
+    what its parts raise.
+    """
+    encoders = _encoders(engine, asked)
+    chain: Chain[Bundle] = Chain(lambda name, operation: engine.submit(name, operation, used_by, keep_alive))
+    made: dict[str, Future[_Made]] = {}
+    tokens: Future[_Tokens | None] = Future()
+    dense, sparse, axes = (encoders.get(part) for part in PARTS)
+    # Once each, because a look takes longer than to queue all of it.
+    look = cache(engine.view)
+    if dense is not None and dense == sparse:
+        made["dense"] = made["sparse"] = chain.run(dense, _both(asked))
+    elif dense is not None:
+        made["dense"] = chain.run(dense, _dense(asked, tokens if sparse else None))
+        # Also where it failed before it had any.
+        made["dense"].add_done_callback(lambda done: settle(tokens, lambda: _none_after(done)))
+    if sparse is not None and sparse != dense:
+        after: list[Future[Any]] = []
+        if dense is not None and _on_one_device(look(dense), look(sparse)):
+            after = [made["dense"]]
+        elif dense is not None and look(dense).awake:
+            # They are there long before its vector is; but nobody waits until it has loaded.
+            after = [tokens]
+        made["sparse"] = chain.run(sparse, _sparse(asked, tokens), after)
+    if axes is not None:
+        base = _base_of(engine, axes)
+        known = made["dense"] if base == dense else None
+        # With a vector too: the first use sends the anchors through the base.
+        after = [made[part] for part in made if _on_one_device(look(encoders[part]), look(base))]
+        made["axes"] = chain.run(axes, _axes(asked, known), after if known is None else [known, *after])
+    return chain.finish(list(made.values()), lambda: _bundle(encoders, made))
+
+
+def _encoders(engine: Encoders, asked: EncodeBundle) -> dict[str, str]:
+    """Part -> the name of the encoder that makes it, in the order of the parts."""
+    found = {}
+    for part, operation in PARTS.items():
+        name = asked.models.get(part)
+        try:
+            found[part] = engine.resolve(name, *operation.kinds, part=operation.part)
+        except UnknownEncoder:
+            if name is not None:
+                raise
+    if not found:
+        raise UnknownEncoder(
+            "No encoder is configured that a bundle could be made with.",
+            next_step="Add one: pilotlight add NAME dense MODEL",
+        )
+    return found
+
+
+def _base_of(engine: Encoders, axes: str) -> str:
+    base = next((encoder.base for encoder in engine.config.encoders if encoder.name == axes), None)
+    if base is None:
+        raise UnknownEncoder(f"There is no encoder {axes!r} any more.")
+    return engine.resolve(base, *EmbedInBase.kinds)
+
+
+def _on_one_device(one: EncoderView, other: EncoderView) -> bool:
+    """Whether they may have to share a device; one that never loaded could come up on any."""
+    devices = [view.device or view.chosen_device for view in (one, other)]
+    return None in devices or devices[0] == devices[1]
+
+
+def _none_after(made: Future[_Made]) -> None:
+    """Raise what it raised."""
+    made.result()
+
+
+def _both(asked: EncodeBundle) -> Callable[[Any], _Made]:
+    operation = EncodeMulti([asked.text], want=("dense", "sparse"), top_k=asked.top_k)
+
+    def run(adapter: Any) -> _Made:
+        found = operation(adapter)
+        assert found.dense is not None and found.sparse is not None  # noqa: S101, PT018 - both were wanted
+        return _Made({"dense": found.dense, "sparse": found.sparse[0]}, adapter.revision)
+
+    return run
+
+
+def _dense(asked: EncodeBundle, tokens: Future[_Tokens | None] | None) -> Callable[[Any], _Made]:
+    def run(adapter: Any) -> _Made:
+        own = _tokenized(adapter, asked) if tokens is not None else None
+        if tokens is not None:
+            settle(tokens, lambda: own)
+        inputs = [own.ids] if own else [asked.text]
+        return _Made({"dense": Embed(inputs, task=asked.task)(adapter).vectors}, adapter.revision)
+
+    return run
+
+
+def _sparse(asked: EncodeBundle, tokens: Future[_Tokens | None]) -> Callable[[Any], _Made]:
+    def run(adapter: Any) -> _Made:
+        theirs = tokens.result() if tokens.done() and not tokens.exception() else None
+        shared = theirs is not None and theirs.whole and theirs.key == _key(adapter, asked.task)
+        operation = EncodeSparse([theirs.ids] if theirs and shared else [asked.text], asked.task, asked.top_k)
+        return _Made({"sparse": operation(adapter).vectors[0]}, adapter.revision)
+
+    return run
+
+
+def _axes(asked: EncodeBundle, dense: Future[_Made] | None) -> Callable[[Any], _Made]:
+    def run(adapter: Any) -> _Made:
+        made = None if dense is None else dense.result()
+        known = made and BaseVectors(made.parts["dense"], made.revision, 0)
+        projection = adapter.encode_axes([asked.text], task=asked.task, known=known)
+        return _Made({"axes": projection.vectors[0]}, adapter.revision, projection.axes)
+
+    return run
+
+
+def _tokenized(adapter: Any, asked: EncodeBundle) -> _Tokens | None:
+    """The text's ids by this encoder's tokenizer; None where they are not all that it reads."""
+    key = _key(adapter, asked.task)
+    ids = adapter.tokenize(asked.text, asked.task) if key is not None else []
+    return _Tokens(key, ids, whole=len(ids) <= (adapter.max_tokens or len(ids))) if key is not None and ids else None
+
+
+def _key(adapter: Any, task: str | None) -> str | None:
+    """What is equal for two encoders that read the text as equal ids; None for one that puts a prompt before it.
+
+    Behind another prompt the first token may be another, and some models leave theirs out of the pooling.
+    """
+    key: str | None = getattr(adapter, "tokenizer_key", None)
+    return key if key is not None and not getattr(adapter, "prompt", _no_prompt)(task) else None
+
+
+def _no_prompt(task: str | None) -> str:
+    return ""
+
+
+def _bundle(encoders: Mapping[str, str], made: Mapping[str, Future[_Made]]) -> Bundle:
+    found = {part: future.result() for part, future in made.items()}
+    parts = {part: one.parts[part] for part, one in found.items()}
+    dense = parts.get("dense")
+    return Bundle(
+        dense=None if dense is None else dense[0],
+        sparse=parts.get("sparse"),
+        axes=parts.get("axes"),
+        axis_names=found["axes"].axis_names if "axes" in found else (),
+        encoders=dict(encoders),
+        revisions={part: one.revision for part, one in found.items()},
+    )

@@ -1,0 +1,165 @@
+"""Which options that somebody set for an encoder have no effect where and how it runs, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from engine.devices.placement import CPU
+from engine.settings.budget import Budget
+from engine.settings.config import EncoderConfig, Hardware
+
+_DEFAULTS: Final = Hardware()
+
+
+_HELD: Final = {
+    "tag": "spaCy computes on the CPU, in its own way",
+    "axes": "axes are a small matrix; their base has the weights",
+    "plugin": "a plug-in decides that itself",
+}
+"""Kinds whose encoders are no torch weights of ours, and why what concerns those changes nothing for them."""
+_OF_WEIGHTS: Final = ("device", "dtype", "home", "stream_layers")
+_OF_SHARED_WEIGHTS: Final = ("home", "stream_layers")
+
+
+def ignored_options(
+    encoder: EncoderConfig,
+    hardware: Hardware,
+    *,
+    device: str | None,
+    streamable: bool | None,
+    leader: EncoderConfig | None = None,
+) -> tuple[str, ...]:
+    """Return a text `OPTION: WHY` for each option that differs from its default and changes nothing.
+
+    `device` is the one that was chosen for the encoder (torch's name), wherever lack of room may have sent it since;
+    `streamable` whether its model can run block by block. None means that this is not known before a load: then only
+    what is certain without it is told. `leader` is the encoder whose weights serve this one too.
+    """
+    if encoder.kind in _HELD:
+        return _spelled(_held(encoder, hardware))
+    if (encoder.device or hardware.device) == CPU:
+        device = CPU
+    why = {
+        "eager_load": _eager_load(encoder, hardware),
+        "max_vram": _max_vram(encoder, hardware, streamable) if device == CPU else None,
+        "stream_layers": _stream_layers(encoder, hardware, device, streamable),
+        **(_for_gpus(hardware) if device == CPU else {}),
+        "home": _home(encoder, device),
+        "idle_timeout_seconds": _idle_timeout(encoder, hardware),
+        "unload_timeout_seconds": _unload_timeout(encoder, hardware, device),
+        **(_of_the_leader(encoder, leader) if leader is not None else {}),
+    }
+    return _spelled(why)
+
+
+def _spelled(why: Mapping[str, str | None]) -> tuple[str, ...]:
+    return tuple(f"{option}: {text}" for option, text in why.items() if text)
+
+
+def _held(encoder: EncoderConfig, hardware: Hardware) -> dict[str, str | None]:
+    default = EncoderConfig("", "", "", stream_layers=False)
+    in_force = replace(encoder, stream_layers=_value("stream_layers", encoder, hardware))
+    said = [option for option in _OF_WEIGHTS if getattr(in_force, option) != getattr(default, option)]
+    why: dict[str, str | None] = {
+        option: _HELD[encoder.kind] for option in said if (option, encoder.device) != ("device", CPU)
+    }
+    if encoder.kind == "axes" and _value("eager_load", encoder, hardware):
+        why["eager_load"] = "reading the anchors would bring their base all the way up"
+    if encoder.trust_remote_code:
+        why["trust_remote_code"] = "no code comes with it"
+    why["idle_timeout_seconds"] = _idle_timeout(encoder, hardware)
+    if encoder.unload_timeout_seconds is not None:
+        why["unload_timeout_seconds"] = "it has no rest in RAM: it is unloaded when its idle timeout has passed"
+    return why
+
+
+def _of_the_leader(encoder: EncoderConfig, leader: EncoderConfig) -> dict[str, str]:
+    differs = (option for option in _OF_SHARED_WEIGHTS if getattr(encoder, option) != getattr(leader, option))
+    return {option: f"it shares the weights of {leader.name}, whose {option} counts" for option in differs}
+
+
+def _eager_load(encoder: EncoderConfig, hardware: Hardware) -> str | None:
+    if not _value("eager_load", encoder, hardware):
+        return None
+    if not _value("lazy_encoders", encoder, hardware):
+        return "lazy_encoders is false, which brings the weights all the way to the device at start"
+    return "its home is the disk, so nothing of it waits in RAM" if encoder.home == "disk" else None
+
+
+def _max_vram(encoder: EncoderConfig, hardware: Hardware, streamable: bool | None) -> str | None:
+    """What holds for an encoder that computes on the CPU."""
+    budget = Budget.parse(hardware.max_vram)
+    if budget == Budget():
+        return None
+    if budget.allowance(CPU, 0, 0) is None:
+        return 'it computes on the CPU, where only "cpu=N" limits anything'
+    if _value("stream_layers", encoder, hardware) and streamable is not False:
+        return None
+    return "on the CPU it bounds streaming only, and this encoder is not streamed"
+
+
+def _stream_layers(
+    encoder: EncoderConfig, hardware: Hardware, device: str | None, streamable: bool | None
+) -> str | None:
+    if not _value("stream_layers", encoder, hardware):
+        return None
+    if streamable is False:
+        return "this model cannot be run block by block"
+    if device not in (None, CPU) and hardware.on_no_room != "stream":
+        return f'on_no_room is "{hardware.on_no_room}", so nothing is streamed on a GPU'
+    return None
+
+
+def _for_gpus(hardware: Hardware) -> dict[str, str]:
+    """What is without effect for an encoder that computes on the CPU, as far as somebody set it; 0 asks for nothing."""
+    why = {
+        "on_no_room": "a CPU is never without room",
+        "keep_free_vram": "it computes on the CPU and holds no VRAM",
+        "minimum_residency_seconds": "it computes on the CPU, where nobody has to make room",
+    }
+    return {option: text for option, text in why.items() if getattr(hardware, option) not in (0, _default(option))}
+
+
+def _home(encoder: EncoderConfig, device: str | None) -> str | None:
+    if encoder.home == "disk" and encoder.pin:
+        return "it is pinned and never steps down"
+    if encoder.home == "pinned" and device == CPU:
+        return "it computes on the CPU, where weights always wait in their file"
+    return None
+
+
+def _idle_timeout(encoder: EncoderConfig, hardware: Hardware) -> str | None:
+    if encoder.pin and _asks("idle_timeout_seconds", encoder, hardware):
+        return "it is pinned and never steps down"
+    return None
+
+
+def _unload_timeout(encoder: EncoderConfig, hardware: Hardware, device: str | None) -> str | None:
+    if not _asks("unload_timeout_seconds", encoder, hardware):
+        return None
+    if encoder.pin:
+        return "it is pinned and never steps down"
+    if encoder.home == "disk":
+        return 'home is "disk", so nothing of it waits in RAM'
+    # On a GPU it may still step down to make room for another, and then this timeout counts.
+    if device == CPU and _value("idle_timeout_seconds", encoder, hardware) == 0:
+        return "it counts from stepping down, which never comes with idle_timeout_seconds = 0"
+    return None
+
+
+def _asks(timeout: str, encoder: EncoderConfig, hardware: Hardware) -> bool:
+    """Whether somebody set a timeout that shall pass one day; 0 asks for never."""
+    said = getattr(encoder, timeout) is not None or getattr(hardware, timeout) != _default(timeout)
+    return bool(said and _value(timeout, encoder, hardware) > 0)
+
+
+def _default(option: str) -> Any:
+    return getattr(_DEFAULTS, option)
+
+
+def _value(option: str, encoder: EncoderConfig, hardware: Hardware) -> Any:
+    """What is in force: the encoder's own, else the one of `[hardware]`."""
+    own = getattr(encoder, option)
+    return getattr(hardware, option) if own is None else own

@@ -1,0 +1,1 @@
+"""The program: opened in order, closed in reverse."""

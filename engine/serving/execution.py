@@ -1,0 +1,72 @@
+"""One request on its encoder, also where a batch finds its device without memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
+
+from engine.errors import DeviceLost, NoRoom, OutOfMemory
+from engine.slot.slot import Slot
+
+_log = logging.getLogger(__name__)
+
+_MOST_LOST: Final = 1
+"""Devices that one request may lose; the next one has computed something right before."""
+_ASK_FOR_LESS: Final = "Send fewer or shorter inputs at once, or close what else uses the GPU."
+_UNPIN: Final = "Unpin it, so that it may come up in another way, or raise max_vram."
+
+T = TypeVar("T")
+
+
+class Relief(Protocol):
+    """Who can find memory for a batch."""
+
+    def clear(self, device: str, *, spare: str) -> None:
+        """Make everybody on `device` but `spare` step down who may, at once."""
+
+    def tighten(self, name: str) -> bool:
+        """Let the next climb of an encoder begin one way further down; False when there is none."""
+
+
+def serve(
+    slot: Slot, relief: Relief, operation: Callable[[Any], T], used_by: str | None, keep_alive: float | None
+) -> T:
+    """Return what `operation` makes of the encoder's adapter, under a lease.
+
+    Where its device has no memory for it, others step down and it runs once more; then the encoder comes up anew, in
+    another way that leaves more. Where the device is lost it is read anew, for one that computes. Raises NoRoom when no
+    way is left, and whatever the lease or the operation raises.
+    """
+    lost = 0
+    while True:
+        with slot.lease(used_by, keep_alive) as adapter:
+            device = adapter.needs().device
+            try:
+                return _with_others_down(slot.name, relief, operation, adapter, device)
+            except DeviceLost as error:
+                lost += 1
+                slot.condemn(error.message)
+                if lost > _MOST_LOST:
+                    raise
+                continue
+            except OutOfMemory as error:
+                # The error itself may hold what it was about, and that must leave the device now.
+                lack = error.message
+        outcome = slot.offload(reason=f"no memory for its batches on {device}")
+        if outcome.result != "done" or not relief.tighten(slot.name):
+            raise NoRoom(
+                f"{device} has no memory left for a request to {slot.name}: {lack}",
+                next_step=_UNPIN if outcome.result == "refused" else _ASK_FOR_LESS,
+                retry_in_seconds=1.0,
+            )
+
+
+def _with_others_down(name: str, relief: Relief, operation: Callable[[Any], T], adapter: Any, device: str) -> T:
+    """Run `operation`; once more after others have stepped down, where memory ran out."""
+    try:
+        return operation(adapter)
+    except OutOfMemory as error:
+        _log.warning("%s: %s", name, error.message)
+    relief.clear(device, spare=name)
+    return operation(adapter)

@@ -1,0 +1,55 @@
+"""Whom a command asks: the Pilotlight that runs, or the settings file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import PilotlightError
+
+if TYPE_CHECKING:
+    from engine.client.client import Client
+    from engine.settings.file import SettingsFile
+
+Commands = Any
+"""What `ArgumentParser.add_subparsers` returns; argparse has no public name for it."""
+
+
+def running() -> Client | None:
+    """Return a client of the Pilotlight that runs, None where none does."""
+    from engine import discovery
+    from engine.client.client import Client
+
+    found = discovery.find()
+    return None if found is None else Client(found)
+
+
+def required() -> Client:
+    """Return a client of the Pilotlight that runs; raises PilotlightError where none does."""
+    client = running()
+    if client is None:
+        raise PilotlightError("Pilotlight is not running.", next_step="Start it with: pilotlight")
+    return client
+
+
+def settings(path: Path | None) -> SettingsFile:
+    """Return the settings file at `path`, None for the usual one."""
+    from engine import paths
+    from engine.settings.file import SettingsFile
+
+    return SettingsFile(path or paths.settings_file())
+
+
+def not_in_force(problem: str | None) -> Iterator[str]:
+    """Return the line that says so where the settings file has a mistake."""
+    if problem is not None:
+        mistake, _, others = problem.partition("\n")
+        more = f" (and {len(others.splitlines())} more)" if others else ""
+        yield f"The settings file is not in force: {mistake}{more}"
+
+
+def add_config(parser: argparse.ArgumentParser, meaning: str = "settings file, when nothing runs") -> None:
+    """Give a command the option `--config FILE`."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help=meaning)

@@ -1,1 +1,0 @@
-"""The commands of `pilotlight`: one file per noun, each adds its own to the parser in `tray/cli.py`."""

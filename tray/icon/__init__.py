@@ -1,0 +1,1 @@
+"""The icon: the only importer of pystray."""
