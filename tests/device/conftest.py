@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fake_device import BACKEND, CARDS, Card, register
-
-sys.path.append(str(Path(__file__).parent.parent / "real"))  # small_models.py
 
 
 @pytest.fixture

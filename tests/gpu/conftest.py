@@ -6,6 +6,5 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2] / "build" / "bench"))  # card.py, models.py
-sys.path.append(str(Path(__file__).parents[1] / "real"))  # torch_kinds.py and the makers of its models
 
 collect_ignore = ["cases"]

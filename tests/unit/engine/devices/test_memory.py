@@ -121,7 +121,9 @@ def test_a_detailed_reading_adds_the_private_bytes(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_reading_imports_no_torch() -> None:
-    code = "import sys; from engine.devices.readings import SystemReader as R; R().read(); print('torch' in sys.modules)"
+    code = (
+        "import sys; from engine.devices import readings; readings.SystemReader().read(); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
 
