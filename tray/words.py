@@ -8,10 +8,7 @@ from typing import Final
 
 from engine.settings.budget import Budget
 from engine.state import Download
-
-KIB: Final = 2**10
-MIB: Final = 2**20
-GIB: Final = 2**30
+from engine.units import GIB, KIB, MIB
 
 UNKNOWN: Final = "unknown"
 """What nobody says; it must never read as 0."""

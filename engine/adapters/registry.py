@@ -22,12 +22,6 @@ ADAPTERS: Final = {
 }
 """Kind, or kind and part -> `module:class`, imported when the first encoder of that kind is built."""
 
-PARTS: Final = {"image_text": ("text", "image")}
-"""Kinds whose encoders have parts, each with weights, a rung and a name of its own: `NAME.text`, `NAME.image`."""
-
-KINDS: Final = tuple(dict.fromkeys(name.partition(".")[0] for name in ADAPTERS))
-"""Every kind of encoder that can be configured."""
-
 
 def adapter_class(kind: str, part: str | None = None) -> type[Adapter]:
     """Return the adapter class of a kind in `KINDS`, and of one of its parts where it has them."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from engine.kinds import BASE_KINDS
 from engine.operations.dense import Embed
 from engine.operations.inputs import check_count, check_task, check_texts
 from engine.operations.operation import Operation
@@ -57,7 +58,7 @@ class EmbedInBase(Operation[BaseVectors]):
     task: str | None = None
     field: str = "texts"
 
-    kinds: ClassVar[tuple[str, ...]] = ("dense", "multi")
+    kinds: ClassVar[tuple[str, ...]] = BASE_KINDS
 
     @property
     def size(self) -> int:

@@ -19,9 +19,8 @@ from engine.residency.policy import Ladder
 from engine.settings.budget import Budget
 from engine.settings.config import Hardware
 from engine.state import EncoderView, Shortage, State
+from engine.units import MIB, in_words
 
-_MIB: Final = 1 << 20
-_GIB: Final = 1 << 30
 _UP: Final = frozenset({State.LOADING, State.ON_DEVICE, State.STEPPING_DOWN})
 _OVER_BUDGET: Final = "over the VRAM budget"
 
@@ -78,7 +77,7 @@ class Room:
         for way, placement in self._ways_up(name, standing, needs, first):
             standing.way = way
             yield placement
-        what = "batches" if first > Way.WHOLE else _size(needs.whole)
+        what = "batches" if first > Way.WHOLE else in_words(needs.whole)
         raise NoRoom(
             f"{needs.device} has no room for the {what} of {name}.",
             next_step="Close what else uses the GPU, raise max_vram, or set on_no_room to stream or cpu.",
@@ -133,7 +132,7 @@ class Room:
     def shortages(self) -> list[Shortage]:
         """Return what is short now on the devices that encoders stand on: over the budget, or too little for others."""
         found = []
-        kept_free = int(self._hardware.keep_free_vram * _MIB)
+        kept_free = int(self._hardware.keep_free_vram * MIB)
         for device in self._in_use():
             if excess := self._headroom.confirmed(self._headroom.enforce_budget, device):
                 found.append(Shortage(device, excess, _OVER_BUDGET))
@@ -172,7 +171,7 @@ class Room:
         if streams:
             yield from self._streamed(device, needs, needs.least or 0, first)
         if choice != "error":
-            because = f"It computes on the CPU, because {device} has no room for its {_size(needs.whole)}."
+            because = f"It computes on the CPU, because {device} has no room for its {in_words(needs.whole)}."
             yield Way.ELSEWHERE, self._on_cpu(name, standing, needs, because)
 
     def _streamed(self, device: str, needs: Needs, least: int, first: Way) -> Iterator[tuple[Way, Placement]]:
@@ -245,8 +244,3 @@ class Room:
 def _with_batches(nbytes: int) -> int:
     """Weights with what a batch may take beside them."""
     return nbytes + nbytes // FOR_BATCHES
-
-
-def _size(nbytes: int) -> str:
-    """Return a number of bytes for a person."""
-    return f"{nbytes / _GIB:.2f} GiB" if nbytes >= _GIB else f"{max(1, round(nbytes / _MIB))} MiB"

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-GIB: Final = 1024**3
+from engine.units import GIB
 
 _MOST: Final = 65536.0
 """GiB; far above any device, so a larger number is a slip of the keyboard."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
-from engine.adapters.registry import PARTS
+from engine.kinds import PARTS
 
 BUILTIN: Final = "builtin:all-MiniLM-L6-v2"
 """The encoder that ships with Pilotlight: all-MiniLM-L6-v2, 384 dimensions, English."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from engine.adapters.registry import PARTS
 from engine.errors import UnknownEncoder
+from engine.kinds import PARTS
 from engine.settings.config import Config, EncoderConfig
 
 _LONGEST_SHOWN: Final = 80

@@ -9,10 +9,9 @@ from datetime import date, time
 from functools import partial
 from typing import Any, Final
 
-from engine.adapters.registry import KINDS, PARTS
 from engine.adapters.sources import locate as references
 from engine.errors import Problem, SettingsError
-from engine.operations.axes import EmbedInBase
+from engine.kinds import BASE_KINDS, KINDS, PARTS
 from engine.settings import schema as checks
 from engine.settings.config import DEFAULT_ENCODER, Config, EncoderConfig, Hardware, Hub, Server
 from engine.settings.schema import Check
@@ -85,7 +84,6 @@ _ENCODER: Final = _OF_EVERY_KIND | {key: check for keys in _OF_ONE_KIND.values()
 
 LADDER_KEYS: Final = tuple(_LADDER)
 """What may be changed of an encoder, or of its part, while it runs."""
-_BASES: Final = EmbedInBase.kinds
 _LONGEST_NAME: Final = 64
 """Characters of an encoder's name; a row of the menu has no room for more."""
 
@@ -195,11 +193,11 @@ def _refuse_two_defaults(encoders: tuple[EncoderConfig, ...], problems: list[Pro
 
 
 def _refuse_missing_bases(encoders: tuple[EncoderConfig, ...], problems: list[Problem]) -> None:
-    dense = {name for encoder in encoders if encoder.kind in _BASES for name in (encoder.name, *encoder.aliases)}
+    dense = {name for encoder in encoders if encoder.kind in BASE_KINDS for name in (encoder.name, *encoder.aliases)}
     for encoder in encoders:
         if encoder.base is not None and encoder.base not in dense:
-            choices = ", ".join(e.name for e in encoders if e.kind in _BASES) or "none is configured"
-            text = f"{_shown(encoder.base)}: must be an encoder of kind {' or '.join(_BASES)} ({choices})"
+            choices = ", ".join(e.name for e in encoders if e.kind in BASE_KINDS) or "none is configured"
+            text = f"{_shown(encoder.base)}: must be an encoder of kind {' or '.join(BASE_KINDS)} ({choices})"
             problems.append(Problem(("encoders", encoder.name, "base"), text))
 
 

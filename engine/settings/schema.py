@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from engine.adapters.registry import KINDS
+from engine.kinds import KINDS
 from engine.settings.budget import CHOICES, Budget
 from engine.settings.config import Axis
 

@@ -11,6 +11,7 @@ from engine.devices.footprint import UNKNOWN, Footprint
 from engine.devices.placement import CPU
 from engine.errors import CannotRest, EncoderError, MoveFailed
 from engine.state import State
+from engine.units import in_words
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def look(name: str, adapter: Adapter) -> Footprint:
 
 def kept(left: Footprint) -> str:
     """Say in words what was not given back."""
-    size = _mib(left.held) if left.held else "Part"
+    size = in_words(left.held) if left.held else "Part"
     return f"{size} of its weights was not given back, because something still refers to them."
 
 
@@ -93,13 +94,9 @@ def _rest(adapter: Adapter, device: str) -> Descent:
     freed = _difference(before.held, after.held) if on_cpu else _difference(before.on_device, after.on_device)
     if freed is None or before.on_device is None or freed >= _ENOUGH * before.on_device:
         return Descent(State.IN_RAM, after, freed)
-    words = f"The system took back only {_mib(freed)} of {_mib(before.on_device)}, so it was unloaded."
+    words = f"The system took back only {in_words(freed)} of {in_words(before.on_device)}, so it was unloaded."
     return Descent(State.IN_RAM, after, freed, words, done=False)
 
 
 def _difference(before: int | None, after: int | None) -> int | None:
     return None if before is None or after is None else before - after
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine.settings.file import shipped
+from engine.paths import shipped
 from tray import words
 
 FILE = "known-models.toml"

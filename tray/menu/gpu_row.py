@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from engine.devices.readings import DeviceReading
+from engine.units import GIB
 from tray import words
 from tray.menu.item import Item, note
 
@@ -32,7 +33,7 @@ def _summary(device: DeviceReading | None) -> str:
 def _used(device: DeviceReading) -> str:
     if device.vram_used is None or device.vram_total is None:
         return words.UNKNOWN
-    return f"{device.vram_used / words.GIB:.1f} / {device.vram_total / words.GIB:.1f} GiB"
+    return f"{device.vram_used / GIB:.1f} / {device.vram_total / GIB:.1f} GiB"
 
 
 def _details(device: DeviceReading | None) -> tuple[Item, ...]:

@@ -14,6 +14,7 @@ from typing import Final
 from engine.adapters.sources.download import Progress, fetch_large
 from engine.adapters.sources.model_folder import PICKLED, ROUTER, in_one_layout, module_folders, pickled_only
 from engine.errors import EncoderError, LoadFailed, Unavailable, first_line
+from engine.units import MIB
 
 _OTHER_FORMATS: Final = (
     "onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf", "*.tar.gz",
@@ -24,7 +25,6 @@ _LARGE: Final = 4 << 20
 """Bytes from which on it pays to go on where a download was cut off."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _TITLE: Final = "Model not downloaded"
-_MIB: Final = 1 << 20
 
 
 def be_quiet() -> None:
@@ -118,8 +118,8 @@ def _require_room(model: str, folder: Path, nbytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < nbytes:
         raise LoadFailed(
-            f"{model} needs {nbytes // _MIB} MiB for its download, and the disk of {folder.parent.parent.parent} has "
-            f"{free // _MIB} MiB free.",
+            f"{model} needs {nbytes // MIB} MiB for its download, and the disk of {folder.parent.parent.parent} has "
+            f"{free // MIB} MiB free.",
             title=_TITLE,
             next_step="Make room there, or set HF_HOME to a folder on another disk.",
         )

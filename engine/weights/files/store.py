@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engine.errors import LoadFailed
+from engine.units import GIB, MIB
 from engine.weights.files import layout
 from engine.weights.files.file_cache import write_soon
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-_GIB: Final = 1 << 30
-_MIB: Final = 1 << 20
 _SUFFIX: Final = ".safetensors"
 _PARTIAL: Final = ".partial"
 _STALE_NS: Final = 3600 * 10**9
@@ -68,8 +67,8 @@ class Store:
         self,
         folder: Path,
         *,
-        limit_bytes: int = 16 * _GIB,
-        reserve_bytes: int = 256 * _MIB,
+        limit_bytes: int = 16 * GIB,
+        reserve_bytes: int = 256 * MIB,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Keep at most `limit_bytes` in `folder`, and leave `reserve_bytes` of its disk free; touches nothing yet."""
@@ -200,10 +199,10 @@ class Store:
 
     def _make_room(self, wanted: int) -> None:
         """Remove files until `wanted` bytes fit; raises _Refusal, and then removes none, when they cannot."""
-        limit = f"{self._limit // _MIB} MiB"
+        limit = f"{self._limit // MIB} MiB"
         if wanted > self._limit:
             raise _Refusal(
-                errno.EFBIG, f"converted weights of {-(-wanted // _MIB)} MiB exceed the cache's limit of {limit}"
+                errno.EFBIG, f"converted weights of {-(-wanted // MIB)} MiB exceed the cache's limit of {limit}"
             )
         kept = _kept(self._folder)
         with self._lock:
@@ -215,8 +214,8 @@ class Store:
         if free < wanted + self._reserve:
             raise _Refusal(
                 errno.ENOSPC,
-                f"the disk of {self._folder} has {free // _MIB} MiB free, and "
-                f"{-(-(wanted + self._reserve) // _MIB)} MiB are needed ({self._reserve // _MIB} of them stay free)",
+                f"the disk of {self._folder} has {free // MIB} MiB free, and "
+                f"{-(-(wanted + self._reserve) // MIB)} MiB are needed ({self._reserve // MIB} of them stay free)",
             )
         for file in victims:
             with self._lock:  # a use counted since then keeps its file

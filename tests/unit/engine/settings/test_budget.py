@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from engine.settings.budget import CHOICES, GIB, Budget
+from engine.settings.budget import CHOICES, Budget
+from engine.units import GIB
 
 JUNK = [
     "",

@@ -17,9 +17,9 @@ import pytest
 from engine_fakes import LIMIT
 
 from engine import paths
-from engine.adapters.registry import PARTS
 from engine.errors import SettingsError
 from engine.events import Event, SettingsRefused
+from engine.kinds import PARTS
 from engine.settings import file as configfile
 from engine.settings import toml as configtext
 from engine.settings.config import Config, EncoderConfig

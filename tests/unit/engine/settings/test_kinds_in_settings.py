@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from engine.adapters.registry import ADAPTERS, KINDS, adapter_class
+from engine.adapters.registry import ADAPTERS, adapter_class
 from engine.errors import SettingsError
+from engine.kinds import KINDS
 from engine.settings.config import Axis
 from engine.settings.parsing import parse
 
