@@ -1,4 +1,4 @@
-"""What happened, for whoever wants to know: publish and subscribe, without a thread of its own."""
+"""Events of the engine: publish and subscribe, synchronous, without a thread of its own."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class SettingsRefused:
     error: PilotlightError
 
 
-Event = StateChanged | TimerSet | Downloading | SettingsApplied | SettingsRefused
+SlotEvent = StateChanged | TimerSet | Downloading
+"""Of one set of weights."""
+Event = SlotEvent | SettingsApplied | SettingsRefused
 Subscriber = Callable[[Event], None]
 
 

@@ -1,9 +1,9 @@
-"""What an encoder's life looks like from outside: the rungs of the ladder and a frozen view of one encoder."""
+"""Values for observers: the rungs of the ladder, frozen views of weights and encoders, outcomes of control verbs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ class State(StrEnum):
 
 
 RESTING: Final = frozenset({State.ON_DEVICE, State.IN_RAM, State.UNLOADED, State.FAILED, State.UNAVAILABLE})
-"""States that last until somebody acts; the others end by themselves."""
+"""States that last until a request or a timer changes them; the others end by themselves."""
 
 _STATUS: Final = {
     State.STEPPING_DOWN: "stepping down",
@@ -41,15 +41,6 @@ _STATUS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Shortage:
-    """Bytes that must come free on a device, and for whom, in words."""
-
-    device: str
-    nbytes: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Download:
     """How far the download of a model's files is, in bytes; `total` None = not known yet."""
 
@@ -59,7 +50,7 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class ErrorView:
-    """A kept error in words for a person; `retry_at` is on the engine's monotonic clock."""
+    """A kept error in words for the user; `retry_at` is on the engine's monotonic clock."""
 
     title: str
     message: str
@@ -67,31 +58,27 @@ class ErrorView:
     retry_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderView:
-    """One encoder at one instant; it may inform a decision, but the slot checks again before it acts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotView:
+    """One set of weights at one instant; it may inform a decision, but the slot checks again before it acts.
 
     Times are seconds on the engine's monotonic clock, durations are seconds, sizes are bytes;
     `None` means unknown or not yet, never zero.
     """
 
     name: str
-    kind: str
-    model: str
-    aliases: tuple[str, ...]
     state: State
     idle_timeout_seconds: float
     """Device to RAM after this long without use; 0 = never."""
     unload_timeout_seconds: float
     """RAM to disk this long after stepping down; 0 = never."""
     keep_alive_seconds: float | None = None
-    """What a request set over the idle timeout until the next step down: 0 = unload when it ends, negative = stay."""
+    """Seconds that a request set over the idle timeout until the next step down: 0 = unload, negative = stay."""
     pinned: bool = False
-    is_default: bool = False
     revision: str | None = None
     device: str | None = None
     chosen_device: str | None = None
-    """The device that the settings mean and that works; `device` is another where that one has no room."""
+    """The working device that the settings mean; `device` is another one where that one has no room."""
     streamable: bool | None = None
     """Whether the model has blocks that can be streamed; None before its first load."""
     bytes_on_device: int | None = 0
@@ -100,13 +87,13 @@ class EncoderView:
     in_flight: int = 0
     queued: int = 0
     last_used: float | None = None
-    """When the last use, or a load that nobody used yet, ended."""
+    """The end of the last use, or of a load that was not used yet."""
     last_used_by: str | None = None
     came_up_at: float | None = None
-    """When the weights last came up, to RAM or to their device, until they step down."""
+    """The instant at which the weights last reached RAM or their device, until they step down."""
     stepped_down_at: float | None = None
     stepped_down_because: str | None = None
-    """Why the weights went down, in words, until they come up again."""
+    """The reason of the last step down, in words, until the weights come up again."""
     import_seconds: float | None = None
     load_seconds: float | None = None
     first_encode_seconds: float | None = None
@@ -115,37 +102,28 @@ class EncoderView:
     loads: int = 0
     error: ErrorView | None = None
     note: str | None = None
-    """What a person should know although nothing failed: how or why it stands where it does, why it cannot rest in
-    RAM, or what was not given back."""
-    ignored_options: tuple[str, ...] = ()
-    part: str | None = None
-    """Which part of an encoder it is; None for a whole one."""
-    in_flight_of_sharers: int = 0
-    """Requests to others that are served by the same weights."""
-    shared_with: tuple[str, ...] = ()
-    """Other encoders that are served by the same weights: bytes, rung and timers are theirs too, and counted once."""
+    """Words for the user although nothing failed: why the weights are on this device, why they cannot wait in RAM, or
+    how much was not given back."""
     download: Download | None = None
-    """What is being fetched from a model hub right now, None for nothing."""
+    """The download from a model hub that runs now; None for none."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """What the last load found out about the model: `dimension`, `max_tokens`, `labels`, ...; plain data for JSON."""
+    """Facts about the model from its last load: `dimension`, `max_tokens`, `labels`, ...; plain data for JSON."""
 
     @property
     def awake(self) -> bool:
-        """Whether the weights stand where they compute."""
+        """Whether the weights are on the device where they compute."""
         return self.state is State.ON_DEVICE
 
     @property
-    def status(self) -> str:
-        """The state in words for a person."""
-        if self.state is State.ON_DEVICE:
-            return "running" if self.in_flight else "idle"
-        return _STATUS[self.state]
+    def busy(self) -> int:
+        """Requests that run on the weights now."""
+        return self.in_flight
 
     def next_deadline(self, now: float) -> float | None:
-        """When this encoder could step down next if nobody used it again, or None for never.
+        """Return the instant of the next step down if there is no further use, or None for never.
 
-        One in use answers `now` plus its timeout: it cannot step down before that, so a sleeper that
-        wakes then misses nothing. One that unloads when its requests end answers None until then.
+        While in use that is `now` plus the timeout: no step down can come before it, so a sleeper that wakes then
+        misses nothing. Weights that unload when their requests end have no deadline until then.
         """
         if self.pinned:
             return None
@@ -156,37 +134,80 @@ class EncoderView:
         return None
 
     def _idle_deadline(self, now: float) -> float | None:
-        busy = self.in_flight + self.in_flight_of_sharers
-        since = now if busy or self.last_used is None else self.last_used
+        since = now if self.busy or self.last_used is None else self.last_used
         if self.keep_alive_seconds is None:
             return since + self.idle_timeout_seconds if self.idle_timeout_seconds > 0 else None
-        if self.keep_alive_seconds < 0 or (self.keep_alive_seconds == 0 and busy):
+        if self.keep_alive_seconds < 0 or (self.keep_alive_seconds == 0 and self.busy):
             return None
         return since + self.keep_alive_seconds
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderView(SlotView):
+    """One encoder at one instant: its set of weights, and what is its own; `in_flight` counts its own requests."""
+
+    kind: str
+    model: str
+    aliases: tuple[str, ...]
+    is_default: bool = False
+    ignored_options: tuple[str, ...] = ()
+    """`OPTION: WHY` for each option that changes nothing for this encoder."""
+    part: str | None = None
+    """The part of an encoder that it is; None for a whole one."""
+    in_flight_of_sharers: int = 0
+    """Requests to other encoders on the same weights."""
+    shared_with: tuple[str, ...] = ()
+    """Other encoders on the same weights: bytes, rung and timers are theirs too, and counted once."""
+
+    @classmethod
+    def of(cls, slot: SlotView, **own: Any) -> EncoderView:
+        """Return the view of an encoder on the weights of `slot`; `own` are the fields that `SlotView` lacks."""
+        return cls(**{field.name: getattr(slot, field.name) for field in fields(slot)}, **own)
+
+    @property
+    def busy(self) -> int:
+        """Requests that run on the weights now, those of other encoders included."""
+        return self.in_flight + self.in_flight_of_sharers
+
+    @property
+    def status(self) -> str:
+        """The state in words for the user."""
+        if self.state is State.ON_DEVICE:
+            return "running" if self.in_flight else "idle"
+        return _STATUS[self.state]
+
+
+class Result(StrEnum):
+    """How a control verb ended, spelled as the HTTP endpoint spells it; the worst first."""
+
+    REFUSED = "refused"
+    """Not done, and it will not be done as things are: pinned, or a failed load."""
+    BUSY = "busy"
+    """Not done, because the weights are in use or on their way."""
+    DONE = "done"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a control verb ended: `done`, `busy` (in use or moving) or `refused`; `reason` says what there is to add."""
+    """The end of a control verb; `reason` says in words what there is to add."""
 
     name: str
-    result: str
+    result: Result
     state: State
     freed_bytes: int | None = 0
     seconds: float = 0.0
     reason: str | None = None
+    pinned_by: tuple[str, ...] = ()
+    """Names whose pins hold the weights where they are."""
 
-
-_WORST_FIRST: Final = ("refused", "busy", "done")
-
-
-def together(name: str, outcomes: Sequence[Outcome]) -> Outcome:
-    """Return how a verb ended for an encoder of several parts: as it did for the part that went worst."""
-    worst = min(outcomes, key=lambda outcome: _WORST_FIRST.index(outcome.result))
-    freed = [outcome.freed_bytes for outcome in outcomes]
-    return replace(
-        worst,
-        name=name,
-        freed_bytes=None if None in freed else sum(filter(None, freed)),
-        seconds=sum(outcome.seconds for outcome in outcomes),
-    )
+    @classmethod
+    def of_parts(cls, name: str, outcomes: Sequence[Outcome]) -> Outcome:
+        """Return the outcome for an encoder of several parts: that of the part that went worst, the bytes of all."""
+        worst = min(outcomes, key=lambda outcome: list(Result).index(outcome.result))
+        freed = [outcome.freed_bytes for outcome in outcomes]
+        return replace(
+            worst,
+            name=name,
+            freed_bytes=None if None in freed else sum(filter(None, freed)),
+            seconds=sum(outcome.seconds for outcome in outcomes),
+        )

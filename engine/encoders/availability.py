@@ -1,4 +1,4 @@
-"""What an encoder lacks on this computer, asked before anybody uses it."""
+"""The packages and files that an encoder lacks on this computer, found out before its first use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.errors import Unavailable
 from engine.settings.config import EncoderConfig
 
 
-def lack(encoder: EncoderConfig) -> Unavailable | None:
+def missing(encoder: EncoderConfig) -> Unavailable | None:
     """Return the first that is missing: a package, a folder, an installed plug-in; None where all is there.
 
     Imports no model library and asks no network, so a hub's model counts as there, and so does the base of axes.

@@ -11,38 +11,18 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from engine.encoders.chain import Chain, settle
+from engine.encoders.chain import Chain, complete
+from engine.encoders.registry import Encoders
 from engine.errors import UnknownEncoder
 from engine.operations.axes import BaseVectors, EmbedInBase
 from engine.operations.bundle import PARTS, Bundle, EncodeBundle
 from engine.operations.dense import Embed
 from engine.operations.multi import EncodeMulti
 from engine.operations.sparse import EncodeSparse
-from engine.settings.config import Config
-from engine.state import EncoderView
-
-T = TypeVar("T")
-
-
-class Encoders(Protocol):
-    """What a bundle needs of the engine."""
-
-    @property
-    def config(self) -> Config:
-        """The settings in force."""
-
-    def resolve(self, name: str | None, *kinds: str, part: str | None = None) -> str:
-        """Return the name of the encoder that `name` means; raises UnknownEncoder."""
-
-    def view(self, name: str) -> EncoderView:
-        """Return a snapshot of one encoder."""
-
-    def submit(
-        self, name: str, operation: Callable[[Any], T], used_by: str | None = None, keep_alive: float | None = None
-    ) -> Future[T]:
-        """Queue `operation` for an encoder."""
+from engine.settings import naming
+from engine.state import SlotView
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,50 +45,50 @@ class _Made:
 
 
 def submit_bundle(
-    engine: Encoders, asked: EncodeBundle, used_by: str | None = None, keep_alive: float | None = None
+    encoders: Encoders, asked: EncodeBundle, used_by: str | None = None, keep_alive: float | None = None
 ) -> Future[Bundle]:
     """Queue all of it and return the future of the whole, which holds no thread.
 
     Raises UnknownEncoder when an encoder that was named is not there, or none is configured at all; the future raises
     what its parts raise.
     """
-    encoders = _encoders(engine, asked)
-    chain: Chain[Bundle] = Chain(lambda name, operation: engine.submit(name, operation, used_by, keep_alive))
+    makers = _makers(encoders, asked)
+    chain: Chain[Bundle] = Chain(lambda name, operation: encoders.submit(name, operation, used_by, keep_alive))
     made: dict[str, Future[_Made]] = {}
     tokens: Future[_Tokens | None] = Future()
-    dense, sparse, axes = (encoders.get(part) for part in PARTS)
+    dense, sparse, axes = (makers.get(part) for part in PARTS)
     # Once each, because a look takes longer than to queue all of it.
-    look = cache(engine.view)
+    look = cache(lambda name: encoders.find(name).slot.view())
     if dense is not None and dense == sparse:
         made["dense"] = made["sparse"] = chain.run(dense, _both(asked))
     elif dense is not None:
         made["dense"] = chain.run(dense, _dense(asked, tokens if sparse else None))
         # Also where it failed before it had any.
-        made["dense"].add_done_callback(lambda done: settle(tokens, lambda: _none_after(done)))
+        made["dense"].add_done_callback(lambda done: complete(tokens, lambda: _none_after(done)))
     if sparse is not None and sparse != dense:
         after: list[Future[Any]] = []
         if dense is not None and _on_one_device(look(dense), look(sparse)):
             after = [made["dense"]]
         elif dense is not None and look(dense).awake:
-            # They are there long before its vector is; but nobody waits until it has loaded.
+            # They are known long before its vector is; but no part waits for a load.
             after = [tokens]
         made["sparse"] = chain.run(sparse, _sparse(asked, tokens), after)
     if axes is not None:
-        base = _base_of(engine, axes)
+        base = _base_of(encoders, axes)
         known = made["dense"] if base == dense else None
-        # With a vector too: the first use sends the anchors through the base.
-        after = [made[part] for part in made if _on_one_device(look(encoders[part]), look(base))]
+        # Also where the vector is known: the first use sends the anchors through the base.
+        after = [made[part] for part in made if _on_one_device(look(makers[part]), look(base))]
         made["axes"] = chain.run(axes, _axes(asked, known), after if known is None else [known, *after])
-    return chain.finish(list(made.values()), lambda: _bundle(encoders, made))
+    return chain.finish(list(made.values()), lambda: _bundle(makers, made))
 
 
-def _encoders(engine: Encoders, asked: EncodeBundle) -> dict[str, str]:
+def _makers(encoders: Encoders, asked: EncodeBundle) -> dict[str, str]:
     """Part -> the name of the encoder that makes it, in the order of the parts."""
     found = {}
     for part, operation in PARTS.items():
         name = asked.models.get(part)
         try:
-            found[part] = engine.resolve(name, *operation.kinds, part=operation.part)
+            found[part] = naming.resolve(encoders.config, name, operation.kinds, operation.part)
         except UnknownEncoder:
             if name is not None:
                 raise
@@ -120,14 +100,14 @@ def _encoders(engine: Encoders, asked: EncodeBundle) -> dict[str, str]:
     return found
 
 
-def _base_of(engine: Encoders, axes: str) -> str:
-    base = next((encoder.base for encoder in engine.config.encoders if encoder.name == axes), None)
+def _base_of(encoders: Encoders, axes: str) -> str:
+    base = next((encoder.base for encoder in encoders.config.encoders if encoder.name == axes), None)
     if base is None:
         raise UnknownEncoder(f"There is no encoder {axes!r} any more.")
-    return engine.resolve(base, *EmbedInBase.kinds)
+    return naming.resolve(encoders.config, base, EmbedInBase.kinds, EmbedInBase.part)
 
 
-def _on_one_device(one: EncoderView, other: EncoderView) -> bool:
+def _on_one_device(one: SlotView, other: SlotView) -> bool:
     """Whether they may have to share a device; one that never loaded could come up on any."""
     devices = [view.device or view.chosen_device for view in (one, other)]
     return None in devices or devices[0] == devices[1]
@@ -153,7 +133,7 @@ def _dense(asked: EncodeBundle, tokens: Future[_Tokens | None] | None) -> Callab
     def run(adapter: Any) -> _Made:
         own = _tokenized(adapter, asked) if tokens is not None else None
         if tokens is not None:
-            settle(tokens, lambda: own)
+            complete(tokens, lambda: own)
         inputs = [own.ids] if own else [asked.text]
         return _Made({"dense": Embed(inputs, task=asked.task)(adapter).vectors}, adapter.revision)
 
@@ -200,7 +180,7 @@ def _no_prompt(task: str | None) -> str:
     return ""
 
 
-def _bundle(encoders: Mapping[str, str], made: Mapping[str, Future[_Made]]) -> Bundle:
+def _bundle(makers: Mapping[str, str], made: Mapping[str, Future[_Made]]) -> Bundle:
     found = {part: future.result() for part, future in made.items()}
     parts = {part: one.parts[part] for part, one in found.items()}
     dense = parts.get("dense")
@@ -209,6 +189,6 @@ def _bundle(encoders: Mapping[str, str], made: Mapping[str, Future[_Made]]) -> B
         sparse=parts.get("sparse"),
         axes=parts.get("axes"),
         axis_names=found["axes"].axis_names if "axes" in found else (),
-        encoders=dict(encoders),
+        encoders=dict(makers),
         revisions={part: one.revision for part, one in found.items()},
     )

@@ -1,4 +1,4 @@
-"""Operations on several encoders that wait for one another, and hold no thread while they do."""
+"""Chains of operations on several encoders that wait for one another without a thread."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Chain(Generic[W]):
                 for one in after:
                     one.result()
                 queued = self._submit(name, operation)
-            except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
+            except BaseException as error:  # noqa: BLE001 - the future carries it to its caller
                 ended.set_exception(error)
             else:
-                queued.add_done_callback(lambda done: settle(ended, done.result))
+                queued.add_done_callback(lambda done: complete(ended, done.result))
 
         _when_all(after, begin)
         return ended
@@ -54,16 +54,16 @@ class Chain(Generic[W]):
                 part.result()
             return build()
 
-        _when_all(parts, lambda: settle(self.whole, result))
+        _when_all(parts, lambda: complete(self.whole, result))
         return self.whole
 
 
-def settle(future: Future[T], result: Callable[[], T]) -> None:
+def complete(future: Future[T], result: Callable[[], T]) -> None:
     """End `future` with what `result` returns or raises, unless it has ended."""
     with contextlib.suppress(InvalidStateError):
         try:
             value = result()
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
+        except BaseException as error:  # noqa: BLE001 - the future carries it to its caller
             future.set_exception(error)
         else:
             future.set_result(value)

@@ -3,103 +3,144 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeVar
 
 from engine.encoders.ignored import ignored_options
-from engine.encoders.sharing import weights_of
-from engine.encoders.usage import Usage
+from engine.encoders.sharing import weights_key
 from engine.errors import Closed, PilotlightError, QueueFull
+from engine.serving.execution import Relief, execute
 from engine.serving.worker import Worker
 from engine.settings.config import EncoderConfig, Hardware
-from engine.settings.eagerness import Eagerness
+from engine.settings.effective import Eagerness, Effective
 from engine.slot.slot import Slot
 from engine.state import EncoderView
+
+T = TypeVar("T")
+
+
+class Usage:
+    """The requests and the pin of one encoder, apart from others on the same weights; any thread may use it."""
+
+    def __init__(self, *, pinned: bool) -> None:
+        self.pinned = pinned
+        """Whether it holds the weights where they are; others may do so too."""
+        self.in_flight = 0
+        self.last_used_by: str | None = None
+        self.keep_alive: float | None = None
+        """Seconds that a request set over its idle timeout; void once the weights stepped down."""
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def counted(self, used_by: str | None) -> Iterator[None]:
+        """Count one request of `used_by` while it runs."""
+        with self._lock:
+            self.in_flight += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.in_flight -= 1
+                self.last_used_by = used_by or self.last_used_by
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """What the engine holds of one encoder; new settings make another one of it, on the same slot where that can be."""
+    """What the engine holds of one encoder; new settings make a new value, on the same slot where that can be."""
 
     config: EncoderConfig
-    device: str
-    """The device that it wishes for, as the settings spell it."""
+    effective: Effective
     slot: Slot
     worker: Worker
+    relief: Relief
     usage: Usage
-
     made_for: tuple[object, ...]
-    """The essence of the settings that its weights were made for; those of another that shares them, perhaps."""
+    """The `slot_key` of the settings that the slot was made for, perhaps those of another encoder on it."""
 
     @property
     def leads(self) -> bool:
-        """Whether its slot is named for it, and not for another that shares it."""
+        """Whether its slot is named for it, and not for another encoder on the same weights."""
         return self.slot.name == self.config.name
 
-    def under(self, config: EncoderConfig, device: str, before: Encoder | None) -> Encoder:
-        """Return the encoder of `config` on these weights; `before` is what had its name until now.
+    def with_settings(self, config: EncoderConfig, effective: Effective, before: Encoder | None) -> Encoder:
+        """Return the encoder of `config` on these weights; `before` had its name until now.
 
-        Where that was of the same weights, a pin that the settings do not change stays as it was set by hand.
+        Where that one had the same weights, a pin that the settings do not change stays as it was set by hand.
         """
-        if before is None or weights_of(before.config, before.device) != weights_of(config, device):
+        key = weights_key(config, effective.device)
+        if before is None or weights_key(before.config, before.effective.device) != key:
             usage = Usage(pinned=config.pin)
         else:
             usage = before.usage
             if before.config.pin != config.pin:
                 usage.pinned = config.pin
-        return replace(self, config=config, device=device, usage=usage)
+        return replace(self, config=config, effective=effective, usage=usage)
+
+    def run(self, operation: Callable[[Any], T], used_by: str | None, keep_alive: float | None) -> T:
+        """Return the result of `operation` on the adapter, under a lease; raises as `execute`."""
+        with self.usage.counted(used_by):
+            return execute(self.slot, self.relief, operation, used_by, keep_alive)
 
     def view(self, hardware: Hardware, sharers: tuple[Encoder, ...] = (), *, measured: bool = False) -> EncoderView:
         """Return a snapshot; `sharers` are the others on the same weights, `measured` is as in `Slot.view`."""
-        config = self.config
-        view = self.slot.view(
+        config, slot = self.config, self.slot.view(measured=measured)
+        leader = next((other.config for other in sharers if other.leads), None)
+        ignored = ignored_options(
+            replace(config, pin=slot.pinned),
+            hardware,
+            device=slot.chosen_device,
+            streamable=slot.streamable,
+            leader=leader,
+        )
+        metadata = slot.metadata
+        if config.score_floor is not None:
+            metadata = {**metadata, "score_floor": config.score_floor}
+        view = EncoderView.of(
+            replace(slot, name=config.name, metadata=metadata, queued=self.worker.queued),
             kind=config.kind,
             model=config.model,
             aliases=config.aliases,
             is_default=config.default,
-            queued=self.worker.queued,
-            measured=measured,
+            part=config.part,
+            ignored_options=ignored,
         )
-        in_force = replace(config, pin=view.pinned)
-        leader = next((other.config for other in sharers if other.leads), None)
-        ignored = ignored_options(
-            in_force, hardware, device=view.chosen_device, streamable=view.streamable, leader=leader
-        )
-        metadata = view.metadata
-        if config.score_floor is not None:
-            metadata = {**metadata, "score_floor": config.score_floor}
-        view = replace(view, name=config.name, part=config.part, ignored_options=ignored, metadata=metadata)
         if not sharers:
             return view
         own = self.usage.in_flight
         return replace(
             view,
             in_flight=own,
-            in_flight_of_sharers=max(0, view.in_flight - own),
+            in_flight_of_sharers=max(0, slot.in_flight - own),
             last_used_by=self.usage.last_used_by,
             shared_with=tuple(other.config.name for other in sharers),
         )
 
-    def bring_up(self, eagerness: Eagerness) -> None:
+    def bring_up(self) -> None:
         """Start to bring it as far up as its settings ask without a use, on its own thread."""
-        if eagerness is Eagerness.TO_DEVICE:
-            self.queue_quietly(Slot.warm)
-        elif eagerness is Eagerness.TO_RAM:
-            self.queue_quietly(Slot.preload)
+        match self.effective.eagerness:
+            case Eagerness.TO_DEVICE:
+                self.queue_climb(Slot.warm)
+            case Eagerness.TO_RAM:
+                self.queue_climb(Slot.preload)
+            case Eagerness.LAZY:
+                pass
 
-    def queue_quietly(self, climb: Callable[[Slot], None]) -> Future[bool] | None:
-        """Queue a climb for nobody in particular: a failure is kept and shown by the slot, and stops nothing else.
+    def queue_climb(self, climb: Callable[[Slot], None]) -> Future[bool] | None:
+        """Queue a climb and return the future of its success; the slot keeps and shows the error of a failure.
 
-        Where the queue is full nothing is queued, because what waits there brings the encoder up anyway.
+        None where the queue is full or closed: the requests in it bring the encoder up anyway.
         """
         with contextlib.suppress(QueueFull, Closed):
             return self.worker.submit(partial(_succeeds, climb, self.slot))
         return None
 
     def retire(self) -> None:
-        """Close it, which the settings no longer name, after the requests that already wait for it."""
+        """Close an encoder that the settings no longer name, after the requests in its queue."""
         self.worker.finish(partial(self.slot.close, timeout=0.0))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from engine.devices.placement import CPU
 from engine.settings.budget import Budget
 from engine.settings.config import EncoderConfig, Hardware
+from engine.settings.effective import Effective
 
 _DEFAULTS: Final = Hardware()
 
@@ -39,7 +40,7 @@ def ignored_options(
     """
     if encoder.kind in _HELD:
         return _spelled(_held(encoder, hardware))
-    if (encoder.device or hardware.device) == CPU:
+    if Effective.of(encoder, hardware).device == CPU:
         device = CPU
     why = {
         "eager_load": _eager_load(encoder, hardware),
@@ -60,12 +61,12 @@ def _spelled(why: Mapping[str, str | None]) -> tuple[str, ...]:
 
 def _held(encoder: EncoderConfig, hardware: Hardware) -> dict[str, str | None]:
     default = EncoderConfig("", "", "", stream_layers=False)
-    in_force = replace(encoder, stream_layers=_value("stream_layers", encoder, hardware))
+    in_force = replace(encoder, stream_layers=Effective.of(encoder, hardware).stream_layers)
     said = [option for option in _OF_WEIGHTS if getattr(in_force, option) != getattr(default, option)]
     why: dict[str, str | None] = {
         option: _HELD[encoder.kind] for option in said if (option, encoder.device) != ("device", CPU)
     }
-    if encoder.kind == "axes" and _value("eager_load", encoder, hardware):
+    if encoder.kind == "axes" and Effective.of(encoder, hardware).eager_load:
         why["eager_load"] = "reading the anchors would bring their base all the way up"
     if encoder.trust_remote_code:
         why["trust_remote_code"] = "no code comes with it"
@@ -81,9 +82,9 @@ def _of_the_leader(encoder: EncoderConfig, leader: EncoderConfig) -> dict[str, s
 
 
 def _eager_load(encoder: EncoderConfig, hardware: Hardware) -> str | None:
-    if not _value("eager_load", encoder, hardware):
+    if not Effective.of(encoder, hardware).eager_load:
         return None
-    if not _value("lazy_encoders", encoder, hardware):
+    if not Effective.of(encoder, hardware).lazy_encoders:
         return "lazy_encoders is false, which brings the weights all the way to the device at start"
     return "its home is the disk, so nothing of it waits in RAM" if encoder.home == "disk" else None
 
@@ -95,7 +96,7 @@ def _max_vram(encoder: EncoderConfig, hardware: Hardware, streamable: bool | Non
         return None
     if budget.allowance(CPU, 0, 0) is None:
         return 'it computes on the CPU, where only "cpu=N" limits anything'
-    if _value("stream_layers", encoder, hardware) and streamable is not False:
+    if Effective.of(encoder, hardware).stream_layers and streamable is not False:
         return None
     return "on the CPU it bounds streaming only, and this encoder is not streamed"
 
@@ -103,7 +104,7 @@ def _max_vram(encoder: EncoderConfig, hardware: Hardware, streamable: bool | Non
 def _stream_layers(
     encoder: EncoderConfig, hardware: Hardware, device: str | None, streamable: bool | None
 ) -> str | None:
-    if not _value("stream_layers", encoder, hardware):
+    if not Effective.of(encoder, hardware).stream_layers:
         return None
     if streamable is False:
         return "this model cannot be run block by block"
@@ -144,7 +145,7 @@ def _unload_timeout(encoder: EncoderConfig, hardware: Hardware, device: str | No
     if encoder.home == "disk":
         return 'home is "disk", so nothing of it waits in RAM'
     # On a GPU it may still step down to make room for another, and then this timeout counts.
-    if device == CPU and _value("idle_timeout_seconds", encoder, hardware) == 0:
+    if device == CPU and Effective.of(encoder, hardware).timeouts.idle_timeout_seconds == 0:
         return "it counts from stepping down, which never comes with idle_timeout_seconds = 0"
     return None
 
@@ -152,14 +153,8 @@ def _unload_timeout(encoder: EncoderConfig, hardware: Hardware, device: str | No
 def _asks(timeout: str, encoder: EncoderConfig, hardware: Hardware) -> bool:
     """Whether somebody set a timeout that shall pass one day; 0 asks for never."""
     said = getattr(encoder, timeout) is not None or getattr(hardware, timeout) != _default(timeout)
-    return bool(said and _value(timeout, encoder, hardware) > 0)
+    return bool(said and getattr(Effective.of(encoder, hardware).timeouts, timeout) > 0)
 
 
 def _default(option: str) -> Any:
     return getattr(_DEFAULTS, option)
-
-
-def _value(option: str, encoder: EncoderConfig, hardware: Hardware) -> Any:
-    """What is in force: the encoder's own, else the one of `[hardware]`."""
-    own = getattr(encoder, option)
-    return getattr(hardware, option) if own is None else own

@@ -1,39 +1,54 @@
-"""The configured encoders by name: which of them share a set of weights, and how new settings take their place."""
+"""The configured encoders by name, and their succession when the settings change."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from engine.encoders.encoder import Encoder
-from engine.encoders.sharing import essence, longest, longest_promise, promised, weights_of
+from engine.encoders.sharing import longest_stay, longest_timeouts, slot_key, stay_seconds, weights_key
 from engine.errors import Closed, QueueFull, UnknownEncoder
+from engine.events import Event, SlotEvent
+from engine.operations.inputs import check_keep_alive
 from engine.residency.policy import Decision, Step
-from engine.settings.config import Config, EncoderConfig, Hardware
-from engine.settings.eagerness import Eagerness
-from engine.settings.effective import terms_of
-from engine.settings.naming import named
-from engine.state import EncoderView
+from engine.settings.config import Config, EncoderConfig
+from engine.settings.effective import Effective
+from engine.settings.naming import components_named
+from engine.slot.slot import Slot
+from engine.state import EncoderView, SlotView
 
 _LONGEST_WAIT_FOR_THE_LAST_SECONDS: Final = 30.0
 
-Build = Callable[[EncoderConfig, str, Hardware], Encoder]
+T = TypeVar("T")
+Build = Callable[[EncoderConfig, Effective], Encoder]
+Configured = tuple[EncoderConfig, Effective]
+
+
+@dataclass(frozen=True, slots=True)
+class Rearranged:
+    """What follows from new settings."""
+
+    forgotten: tuple[str, ...]
+    """Names that mean other weights now, or none."""
+    to_bring_up: tuple[Encoder, ...]
+    """Encoders that come up by their settings without a use, as far as those say."""
 
 
 class Encoders:
-    """Those in force, and those on their way out; the engine alone changes them.
+    """The encoders in force, and those on their way out; the engine alone changes them.
 
-    The first in the settings of those that share weights leads: the slot has its name, and where the others differ in
-    how weights wait (`home`, `stream_layers`) its settings count. To whoever decides what moves, it is the ladder: each
-    set of weights once.
+    Of the encoders that share weights the first in the settings leads: the slot has its name, and where the others
+    differ in how weights wait (`home`, `stream_layers`) its settings count. The policy sees each set of weights once.
     """
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, publish: Callable[[Event], None]) -> None:
         self.config = Config(encoders=())
-        self._build = build
+        """The settings in force."""
+        self._publish = publish
         self._by_name: Mapping[str, Encoder] = {}
         self._retired: list[Encoder] = []
 
@@ -53,7 +68,7 @@ class Encoders:
         for encoder in encoders.values():
             if name in encoder.config.aliases:
                 return encoder
-        parts = " and ".join(component.name for component in named(self.config, name))
+        parts = " and ".join(component.name for component in components_named(self.config, name))
         raise UnknownEncoder(f"{name} has parts, each with weights of its own: {parts}.", next_step="Name one of them.")
 
     def sharers(self, encoder: Encoder) -> tuple[Encoder, ...]:
@@ -61,97 +76,137 @@ class Encoders:
         own = encoder.config.name
         return tuple(other for other in self if other.slot is encoder.slot and other.config.name != own)
 
-    def promise(self, encoder: Encoder, keep_alive: float | None) -> float | None:
-        """Return the `keep_alive` for the weights when a use of `encoder` asks for one: the others' promises hold."""
+    def view(self, encoder: Encoder, *, measured: bool = False) -> EncoderView:
+        """Return a snapshot of an encoder; `measured` is as in `Slot.view`."""
+        return encoder.view(self.config.hardware, self.sharers(encoder), measured=measured)
+
+    # Use
+
+    def submit(
+        self,
+        name: str,
+        operation: Callable[[Any], T],
+        used_by: str | None = None,
+        keep_alive: float | None = None,
+    ) -> Future[T]:
+        """Queue `operation` for an encoder; it gets the adapter, under a lease, on the encoder's own thread.
+
+        Raises UnknownEncoder, InvalidInput, QueueFull or Closed; the future raises as `execute`.
+        """
+        check_keep_alive(keep_alive)
+
+        def run(encoder: Encoder) -> T:
+            return encoder.run(operation, used_by, self.stay_after(encoder, keep_alive))
+
+        return self.queue(name, run)
+
+    def queue(self, name: str, call: Callable[[Encoder], T]) -> Future[T]:
+        """Queue `call` for an encoder; one that the settings replace at this very moment gives way to its heir."""
+        while True:
+            encoder = self.find(name)
+            try:
+                return encoder.worker.submit(partial(call, encoder))
+            except Closed:
+                if self.find(name).worker is encoder.worker:
+                    raise
+
+    def stay_after(self, encoder: Encoder, keep_alive: float | None) -> float | None:
+        """Return the `keep_alive` of the weights after a use that asks for one; those of the other encoders hold."""
         others = self.sharers(encoder)
         if keep_alive is None or not others:
             return keep_alive
         if encoder.slot.keep_alive_seconds is None:
-            # They stepped down since, and with that every promise ended.
+            # The weights stepped down since, which ended every keep_alive.
             for one in (encoder, *others):
                 one.usage.keep_alive = None
         encoder.usage.keep_alive = keep_alive
-        hardware = self.config.hardware
-        return longest_promise(keep_alive, (promised(o.usage.keep_alive, terms_of(o.config, hardware)) for o in others))
+        return longest_stay(keep_alive, (stay_seconds(o.usage.keep_alive, o.effective.timeouts) for o in others))
 
-    def arrange(self, config: Config) -> tuple[list[str], list[tuple[Encoder, Eagerness]]]:
-        """Put settings in force: weights go on where they can, others are made, and those of nobody are retired.
+    # New settings
 
-        Returns the names that now mean other weights or none, and whom to bring up, as far as its settings now ask.
-        """
-        old, before = self.config, self._by_name
-        meant = {encoder.slot.name: encoder.slot for encoder in before.values()}
-        after = _arranged(config, before, self._build)
+    def rearrange(self, config: Config, build: Build) -> Rearranged:
+        """Put settings in force: weights go on where they can, others are built, and those without a name retire."""
+        before, after = self._by_name, _on_slots(config, self._by_name, build)
         self.config, self._by_name = config, after
         gone = _without(before.values(), after.values())
         self._retired = [leaving for leaving in (*self._retired, *gone) if leaving.worker.at_work]
-        for group in _by_slot(gone):
-            group[0].retire()
-            for leaving in group:
-                if leaving.worker.at_work and (heir := after.get(leaving.config.name)):
-                    # Its weights may be all that there is room for.
-                    with contextlib.suppress(QueueFull, Closed):
-                        heir.worker.submit(partial(leaving.worker.wait, _LONGEST_WAIT_FOR_THE_LAST_SECONDS))
-        new = _without(after.values(), before.values())
-        eager = []
-        for name, now in after.items():
-            eagerness, was = Eagerness.of(now.config, config.hardware), before.get(name)
-            if was is None or now in new or eagerness is not Eagerness.of(was.config, old.hardware):
-                eager.append((now, eagerness))
-        mean = {encoder.slot.name: encoder.slot for encoder in after.values()}
-        return [name for name, slot in meant.items() if mean.get(name) is not slot], eager
+        _retire(gone, after)
+        old_slots, new_slots = ({e.slot.name: e.slot for e in encoders.values()} for encoders in (before, after))
+        return Rearranged(
+            forgotten=tuple(name for name, slot in old_slots.items() if new_slots.get(name) is not slot),
+            to_bring_up=tuple(_eager(before, after)),
+        )
 
-    # The ladder
+    # What the policy and the placer see
 
-    def views(self) -> tuple[EncoderView, ...]:
+    def slots(self) -> tuple[SlotView, ...]:
         """Return a snapshot of each set of weights, by its leader's name."""
-        return tuple(encoder.view(self.config.hardware) for encoder in self if encoder.leads)
+        leaders = (encoder for encoder in self if encoder.leads)
+        return tuple(replace(leader.slot.view(), queued=leader.worker.queued) for leader in leaders)
 
     def apply_decision(self, decision: Decision) -> None:
-        """Do what the policy decided, if its evidence still holds."""
+        """Take the step that the policy decided on, if its evidence still holds."""
         encoder = self._by_name.get(decision.name)
         if encoder is None:
             return
         step = encoder.slot.offload if decision.step is Step.OFFLOAD else encoder.slot.unload
         step(if_unused_since=decision.if_unused_since, reason=decision.reason)
 
+    def publish(self, slot: Slot, event: SlotEvent) -> None:
+        """Publish an event of one set of weights, once for each encoder that it serves."""
+        names = [encoder.config.name for encoder in self if encoder.slot is slot]
+        for name in names or [event.name]:
+            self._publish(replace(event, name=name))
 
-def _arranged(config: Config, before: Mapping[str, Encoder], build: Build) -> dict[str, Encoder]:
-    """The encoders of `config` by name, those that share weights beside each other on one slot."""
-    groups: dict[tuple[object, ...], list[tuple[EncoderConfig, str]]] = {}
-    components = list(_in_force(config))
-    for settings, device in components:
-        groups.setdefault(weights_of(settings, device), []).append((settings, device))
+
+def _components(config: Config) -> Iterator[Configured]:
+    """The settings of each component, its `stream_layers` filled in for its adapter, and the values in force."""
+    for encoder in config.encoders:
+        for settings in encoder.components:
+            effective = Effective.of(settings, config.hardware)
+            yield replace(settings, stream_layers=effective.stream_layers), effective
+
+
+def _on_slots(config: Config, before: Mapping[str, Encoder], build: Build) -> dict[str, Encoder]:
+    """The encoders of `config` by name, those that share weights on one slot."""
+    components = list(_components(config))
+    groups: dict[tuple[object, ...], list[Configured]] = {}
+    for settings, effective in components:
+        groups.setdefault(weights_key(settings, effective.device), []).append((settings, effective))
     after: dict[str, Encoder] = {}
     for group in groups.values():
-        leader, device = group[0]
-        wanted = essence(leader, device)
+        leader, led = group[0]
+        wanted = slot_key(leader, led.device)
         olds = (before[settings.name] for settings, _ in group if settings.name in before)
-        kept = next((old for old in olds if old.made_for == wanted), None)
-        if kept is None:
-            kept = build(leader, device, config.hardware)
-        kept.slot.name = leader.name
-        for settings, wish in group:
-            after[settings.name] = kept.under(settings, wish, before.get(settings.name))
-        members = [after[settings.name] for settings, _ in group]
-        terms = longest(terms_of(member.config, config.hardware) for member in members)
-        kept.slot.configure(terms, pinned=any(member.usage.pinned for member in members))
+        kept = next((old for old in olds if old.made_for == wanted), None) or build(leader, led)
+        members = [kept.with_settings(settings, effective, before.get(settings.name)) for settings, effective in group]
+        after |= {member.config.name: member for member in members}
+        timeouts = longest_timeouts(member.effective.timeouts for member in members)
+        kept.slot.configure(timeouts, name=leader.name, pinned=any(member.usage.pinned for member in members))
     return {settings.name: after[settings.name] for settings, _ in components}
 
 
-def _in_force(config: Config) -> Iterator[tuple[EncoderConfig, str]]:
-    """Each component's settings with what its adapter must know of `[hardware]`, and the device that it wishes for."""
-    for encoder in config.encoders:
-        for settings in encoder.components:
-            streams = config.hardware.stream_layers if settings.stream_layers is None else settings.stream_layers
-            yield replace(settings, stream_layers=streams), settings.device or config.hardware.device
+def _retire(gone: list[Encoder], heirs: Mapping[str, Encoder]) -> None:
+    """Close the slots of encoders that are gone; those that have their names now wait for that."""
+    by_slot: dict[Slot, list[Encoder]] = {}
+    for leaving in gone:
+        by_slot.setdefault(leaving.slot, []).append(leaving)
+    for group in by_slot.values():
+        group[0].retire()
+        for leaving in group:
+            if leaving.worker.at_work and (heir := heirs.get(leaving.config.name)):
+                # The new encoder may need the memory that the old one holds.
+                with contextlib.suppress(QueueFull, Closed):
+                    heir.worker.submit(partial(leaving.worker.wait, _LONGEST_WAIT_FOR_THE_LAST_SECONDS))
 
 
-def _by_slot(encoders: Iterable[Encoder]) -> list[list[Encoder]]:
-    found: dict[int, list[Encoder]] = {}
-    for encoder in encoders:
-        found.setdefault(id(encoder.slot), []).append(encoder)
-    return list(found.values())
+def _eager(before: Mapping[str, Encoder], after: Mapping[str, Encoder]) -> Iterator[Encoder]:
+    """The encoders that are new, have new weights, or are to come up another way than before."""
+    new = {encoder.slot for encoder in _without(after.values(), before.values())}
+    for name, encoder in after.items():
+        was = before.get(name)
+        if was is None or encoder.slot in new or encoder.effective.eagerness is not was.effective.eagerness:
+            yield encoder
 
 
 def _without(encoders: Iterable[Encoder], others: Iterable[Encoder]) -> list[Encoder]:

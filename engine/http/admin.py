@@ -8,7 +8,6 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
 from fastapi import APIRouter, Body
@@ -20,7 +19,7 @@ from engine.http.responses import answer, memory_fields
 from engine.settings.file import Key, SettingsFile
 from engine.settings.naming import settings_key
 from engine.settings.parsing import LADDER_KEYS
-from engine.state import EncoderView, Outcome, together
+from engine.state import EncoderView, Outcome
 
 _VERBS: Final = ("load", "offload", "unload", "pin", "unpin", "retry")
 
@@ -69,7 +68,7 @@ def router(engine: Engine, settings: SettingsFile | None, version: str, on_quit:
             outcomes = [await asyncio.wrap_future(load) for load in loads]
         else:
             outcomes = [await asyncio.to_thread(getattr(engine, verb), component) for component in components]
-        return answer(_outcome(outcomes[0] if len(outcomes) == 1 else together(name, outcomes)))
+        return answer(_outcome(outcomes[0] if len(outcomes) == 1 else Outcome.of_parts(name, outcomes)))
 
     @routes.post("/admin/load")
     async def load_all() -> Response:
@@ -163,7 +162,14 @@ def _component(view: EncoderView, now: float) -> dict[str, Any]:
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return {**asdict(outcome), "seconds": round(outcome.seconds, 4)}
+    return {
+        "name": outcome.name,
+        "result": outcome.result,
+        "state": outcome.state,
+        "freed_bytes": outcome.freed_bytes,
+        "seconds": round(outcome.seconds, 4),
+        "reason": outcome.reason,
+    }
 
 
 def _config(engine: Engine, settings: SettingsFile | None) -> dict[str, Any]:

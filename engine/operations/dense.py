@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.operations.inputs import check_count, check_task, check_texts_or_ids, spoken_of_as
+from engine.operations.inputs import check_count, check_task, check_texts_or_ids, naming_field
 from engine.operations.operation import Operation
 
 if TYPE_CHECKING:
@@ -55,6 +55,6 @@ class Embed(Operation[Encoding]):
 
     def __call__(self, adapter: Any) -> Encoding:
         """Return the vectors; raises InvalidInput for ids or dimensions that the model does not have."""
-        with spoken_of_as(self.field):
+        with naming_field(self.field):
             encoding: Encoding = adapter.encode(self.inputs, task=self.task, dimensions=self.dimensions)
         return encoding

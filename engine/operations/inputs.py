@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -17,7 +18,7 @@ ITEMS: Final = "input"
 
 
 @contextmanager
-def spoken_of_as(field: str) -> Iterator[None]:
+def naming_field(field: str) -> Iterator[None]:
     """Let errors about `ITEMS` raised within name `field` instead."""
     try:
         yield
@@ -74,3 +75,18 @@ def check_text(value: object, what: str, *, param: str | None = None) -> None:
             param=param or what,
             next_step="Send text without lone surrogates.",
         ) from error
+
+
+def check_keep_alive(value: object) -> None:
+    """Raise InvalidInput for what is neither None nor a finite number of seconds."""
+    try:
+        if value is None or (isinstance(value, int | float) and math.isfinite(value)):
+            return
+    except OverflowError:  # a whole number that is too long for a float
+        pass
+    shown = "too long a number" if isinstance(value, int) else repr(value)[:40]
+    raise InvalidInput(
+        f"keep_alive is {shown}, which is no number of seconds.",
+        param="keep_alive",
+        next_step="Give seconds, 0 to unload after the use, or a negative number to stay.",
+    )

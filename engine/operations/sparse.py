@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.operations.inputs import check_count, check_task, check_texts_or_ids, spoken_of_as
+from engine.operations.inputs import check_count, check_task, check_texts_or_ids, naming_field
 from engine.operations.operation import Operation
 
 if TYPE_CHECKING:
@@ -81,6 +81,6 @@ class EncodeSparse(Operation[SparseEncoding]):
 
     def __call__(self, adapter: Any) -> SparseEncoding:
         """Return one vector per text, in their order; raises InvalidInput for ids that the model does not have."""
-        with spoken_of_as(self.field):
+        with naming_field(self.field):
             encoding: SparseEncoding = adapter.encode_sparse(self.inputs, task=self.task, top_k=self.top_k)
         return encoding

@@ -20,7 +20,7 @@ class AxesProxy(Proxy):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the axes, in the order of the coordinates; asking loads the encoder, and with it its base."""
-        return self._engine.call(self._name, lambda adapter: tuple(adapter.names))
+        return tuple(self._fact("names"))
 
     def encode(
         self, texts: Sequence[str], *, task: str | None = None, keep_alive: float | None = None

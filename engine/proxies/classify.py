@@ -18,13 +18,13 @@ class ClassifyProxy(Proxy):
     @property
     def labels(self) -> tuple[str, ...]:
         """The model's own labels, in its order; asking loads the encoder."""
-        labels: tuple[str, ...] = self._engine.call(self._name, lambda adapter: adapter.labels)
+        labels: tuple[str, ...] = self._fact("labels")
         return labels
 
     @property
     def max_tokens(self) -> int | None:
         """Tokens read of a text, or of a pair together, the rest is cut off; asking loads the encoder."""
-        limit: int | None = self._engine.call(self._name, lambda adapter: adapter.max_tokens)
+        limit: int | None = self._fact("max_tokens")
         return limit
 
     def classify(self, inputs: Inputs, *, keep_alive: float | None = None) -> Classification:

@@ -19,12 +19,12 @@ class DenseProxy(Proxy):
     @property
     def dimension(self) -> int:
         """Length of the vectors; asking loads the encoder."""
-        return self._engine.call(self._name, lambda adapter: int(adapter.dimension))
+        return int(self._fact("dimension"))
 
     @property
     def max_tokens(self) -> int | None:
         """Tokens read of one text, the rest is cut off; asking loads the encoder."""
-        limit: int | None = self._engine.call(self._name, lambda adapter: adapter.max_tokens)
+        limit: int | None = self._fact("max_tokens")
         return limit
 
     def encode(

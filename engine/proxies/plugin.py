@@ -14,7 +14,7 @@ class PluginProxy(Proxy):
     @property
     def operations(self) -> tuple[str, ...]:
         """The names of what it does; asking loads it."""
-        names: tuple[str, ...] = self._engine.call(self._name, lambda adapter: adapter.operations)
+        names: tuple[str, ...] = self._fact("operations")
         return names
 
     def call(self, operation: str, /, *, keep_alive: float | None = None, **arguments: Any) -> Any:

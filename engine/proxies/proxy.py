@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
+from engine.operations.describe import Describe
 from engine.operations.operation import Answer, Operation
 from engine.state import EncoderView, Outcome
 
@@ -18,18 +18,9 @@ class Caller(Protocol):
     def view(self, name: str) -> EncoderView:
         """Return a snapshot of one encoder."""
 
-    def call(
-        self,
-        name: str,
-        operation: Callable[[Any], T],
-        used_by: str | None = None,
-        keep_alive: float | None = None,
-    ) -> T:
-        """Run `operation` on the encoder's adapter under a lease and return its result."""
-
     def ask(
         self,
-        name: str,
+        model: str | None,
         operation: Operation[T],
         used_by: str | None = None,
         keep_alive: float | None = None,
@@ -63,6 +54,10 @@ class Proxy:
     def warm(self) -> None:
         """Bring the encoder to its device now; raises LoadFailed or Unavailable."""
         self._engine.load(self._name)
+
+    def _fact(self, name: str) -> Any:
+        """Return a fact about the model, which loads the encoder."""
+        return self._run(Describe(name))
 
     def _run(self, operation: Operation[T], keep_alive: float | None = None) -> T:
         """Return the operation's result; one about no items loads nothing."""

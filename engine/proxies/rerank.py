@@ -23,7 +23,7 @@ class RerankProxy(Proxy):
     @property
     def max_tokens(self) -> int | None:
         """Tokens read of query and document together, the rest is cut off; asking loads the encoder."""
-        limit: int | None = self._engine.call(self._name, lambda adapter: adapter.max_tokens)
+        limit: int | None = self._fact("max_tokens")
         return limit
 
     def score(self, query: str, documents: Sequence[str], *, keep_alive: float | None = None) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""How much of a device is left for our weights now: by the device, by the settings, beside other programs."""
+"""The bytes of a device that are left for our weights: by the device, by the settings, beside other programs."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from engine.devices import DeviceMemory
 from engine.settings.budget import Budget
 
 FOR_BATCHES: Final = 8
-"""One part in so many is left to what a batch computes."""
+"""The part of the memory that is left to batches: one in this number."""
 
 
 class Gauge(Protocol):
-    """What has to be known of devices."""
+    """The measurements of devices, as the headroom takes them."""
 
     def memory(self, device: str) -> DeviceMemory | None:
-        """Return what is free on a device, and how much of it is ours."""
+        """Return the free bytes of a device, and those of our allocator."""
 
     def context(self, device: str) -> int | None:
-        """Return what this process uses there beyond its allocator, None where nobody says; slow beside `memory`."""
+        """Return the bytes of this process beyond its allocator, None where unknown; slow beside `memory`."""
 
     def limit(self, device: str, nbytes: int | None) -> bool:
-        """Let our allocator hold at most so many bytes there, None = no limit; returns whether it does."""
+        """Limit our allocator to `nbytes` there, None = no limit; returns whether the limit is in force."""
 
     def empty_cache(self, device: str) -> None:
-        """Give back what our allocator keeps there for later."""
+        """Give back the bytes that our allocator keeps there for later."""
 
 
 class Headroom:
-    """Asks the device anew for every answer, in bytes; what nobody can say limits nothing."""
+    """Measures the device for every answer, in bytes; an unknown figure limits nothing."""
 
     def __init__(self, gauge: Gauge) -> None:
         self.budget = Budget()
         """The settings' limits; may be swapped at any time."""
         self._gauge = gauge
-        self._lock = threading.Lock()  # guards the next two: what torch was told and what is noted of it agree
+        self._lock = threading.Lock()  # guards the next two, so that the limits in torch and those noted here agree
         self._limited: set[str] = set()
         self._closed = False
 
-    def known(self, device: str) -> bool:
-        """Whether anybody says what is free there."""
+    def is_measured(self, device: str) -> bool:
+        """Return whether the free bytes of a device can be measured."""
         memory = self._gauge.memory(device)
         return memory is not None and memory.free is not None
 
     def available(self, device: str) -> int | None:
-        """Return what could be taken now, None where neither the settings nor the device limit it."""
+        """Return the bytes that could be taken now, None where neither the settings nor the device limit them."""
         memory = self._gauge.memory(device)
         limits = [] if memory is None or memory.free is None else [memory.free]
         allowance = self._allowance(device, memory)
@@ -54,47 +54,50 @@ class Headroom:
             limits.append(allowance - _ours(memory))
         return max(0, min(limits)) if limits else None
 
-    def lack(self, device: str, wanted: int) -> int:
-        """Return how much of `wanted` there is no room for, 0 or less where it fits."""
+    def shortfall(self, device: str, wanted: int) -> int:
+        """Return the part of `wanted` bytes that there is no room for, 0 or less where they fit."""
         available = self.available(device)
         return 0 if available is None else wanted - available
 
-    def forbidden(self, device: str, wanted: int) -> bool:
-        """Whether the budget, and not the device alone, stands against taking `wanted` more."""
+    def exceeds_budget(self, device: str, wanted: int) -> bool:
+        """Return whether taking `wanted` more bytes would exceed the budget, and not the device alone."""
         memory = self._gauge.memory(device)
         allowance = self._allowance(device, memory)
         return allowance is not None and _ours(memory) + wanted > allowance
 
-    def enforce_budget(self, device: str) -> int:
-        """Let torch itself refuse more than the budget, batches included; returns what we hold beyond it already."""
+    def excess(self, device: str) -> int:
+        """Return the bytes that we hold beyond the budget, 0 for none."""
         memory = self._gauge.memory(device)
         allowance = self._allowance(device, memory)
-        held = _ours(memory)
-        if allowance is None or held <= allowance:
-            self._hold_to(device, allowance)
-            return 0
-        # What may not leave, because it is pinned or in use, must be able to compute.
-        self._hold_to(device, held + held // FOR_BATCHES)
-        return held - allowance
+        return 0 if allowance is None else max(0, _ours(memory) - allowance)
 
-    def lack_of_others(self, device: str, kept_free: int) -> int:
-        """Return what other programs' use leaves too little of, of the `kept_free` that shall stay free for them.
+    def limit_allocator(self, device: str) -> None:
+        """Hold torch's allocator to the budget, so that batches keep to it too."""
+        memory = self._gauge.memory(device)
+        allowance, held = self._allowance(device, memory), _ours(memory)
+        if allowance is not None and held > allowance:
+            # Weights that may not leave, because they are pinned or in use, must be able to compute.
+            allowance = held + held // FOR_BATCHES
+        self._hold_to(device, allowance)
 
-        It is never more than they use: what we alone fill is nobody else's need.
+    def shortfall_for_others(self, device: str, kept_free: int) -> int:
+        """Return how many bytes are missing from the `kept_free` that must stay free for other programs.
+
+        It is never more than they use: memory that we alone fill is no other program's need.
         """
         memory = self._gauge.memory(device)
         if memory is None or memory.free is None:
             return 0
-        lack, others = kept_free - memory.free, memory.others
-        if lack > 0 and others:
-            # Our own context, hundreds of MiB, is among them. Only now it is worth the time to ask for it.
+        missing, others = kept_free - memory.free, memory.others
+        if missing > 0 and others:
+            # They include our own context, hundreds of MiB; measuring it is slow, and needed only here.
             others -= self._gauge.context(device) or 0
-        return max(0, lack if others is None else min(lack, others))
+        return max(0, missing if others is None else min(missing, others))
 
     def confirmed(self, measure: Callable[[str], int], device: str) -> int:
-        """Measure, and where something is short once more without what torch only keeps for later.
+        """Measure, and where something is short once more without the bytes that torch keeps for later.
 
-        Nobody moves for the sake of one reading.
+        One low reading moves no encoder.
         """
         if measure(device) <= 0:
             return 0
@@ -102,11 +105,11 @@ class Headroom:
         return max(0, measure(device))
 
     def trim(self, device: str) -> None:
-        """Give back what torch only keeps for later."""
+        """Give back the bytes that torch keeps for later."""
         self._gauge.empty_cache(device)
 
     def close(self) -> None:
-        """Lift the limits that torch was given: they are the process's, and another engine may follow."""
+        """Lift the limits of torch's allocator: they are the process's, and another engine may follow."""
         with self._lock:
             self._closed = True  # a request that still ends must set no limit again
         for device in tuple(self._limited):

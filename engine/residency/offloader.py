@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from engine.residency import policy
-from engine.residency.policy import Ladder
-from engine.state import Shortage
+from engine.residency.policy import Shortage, Slots
 
 _log = logging.getLogger(__name__)
 
@@ -23,14 +22,14 @@ _WATCH_SECONDS: Final = 1.0
 
 
 class Devices(Protocol):
-    """What the offloader needs of whoever shares out the devices' memory."""
+    """The owner of the devices' memory, as the offloader sees it."""
 
     @property
     def watching(self) -> bool:
         """Whether something could become short without any encoder being used."""
 
     def shortages(self) -> Iterable[Shortage]:
-        """Return what is short now."""
+        """Return the shortages of this instant."""
 
     def relieve(self, shortage: Shortage) -> None:
         """Make idle encoders step down for it."""
@@ -39,8 +38,8 @@ class Devices(Protocol):
 class Offloader:
     """Owns the thread `engine-offloader`."""
 
-    def __init__(self, ladder: Ladder, devices: Devices, clock: Callable[[], float]) -> None:
-        self._ladder = ladder
+    def __init__(self, slots: Slots, devices: Devices, clock: Callable[[], float]) -> None:
+        self._slots = slots
         self._devices = devices
         self._clock = clock
         self._wake = threading.Event()
@@ -68,13 +67,13 @@ class Offloader:
 
     def tick(self) -> float | None:
         """Step down what is due or in the way; return the seconds until the next look, or None for never."""
-        for decision in policy.decide(self._clock(), self._ladder.views()):
-            self._ladder.apply_decision(decision)
+        for decision in policy.decide(self._clock(), self._slots.slots()):
+            self._slots.apply_decision(decision)
         if self._devices.watching:
             for shortage in self._devices.shortages():
                 self._devices.relieve(shortage)
         now = self._clock()
-        deadline = policy.next_deadline(now, self._ladder.views())
+        deadline = policy.next_deadline(now, self._slots.slots())
         sleep = None if deadline is None else max(_SHORTEST_SLEEP_SECONDS, deadline - now)
         if not self._devices.watching:
             return sleep

@@ -1,4 +1,4 @@
-"""Who may stand on a device: makes idle encoders step down, and chooses how one goes up."""
+"""The owner of the devices' memory: it makes idle encoders step down, and chooses how one goes up."""
 
 from __future__ import annotations
 
@@ -14,36 +14,35 @@ from engine.devices.placement import CPU, Needs, Placement
 from engine.errors import NoRoom
 from engine.residency import policy
 from engine.residency.headroom import FOR_BATCHES, Gauge, Headroom
-from engine.residency.options import Share, Standing, Way
-from engine.residency.policy import Ladder
+from engine.residency.options import CpuShare, LastPlacement, Mode, Search
+from engine.residency.policy import Shortage, Slots
 from engine.settings.budget import Budget
 from engine.settings.config import Hardware
-from engine.state import EncoderView, Shortage, State
+from engine.state import SlotView, State
 from engine.units import MIB, in_words
 
 _UP: Final = frozenset({State.LOADING, State.ON_DEVICE, State.STEPPING_DOWN})
 _OVER_BUDGET: Final = "over the VRAM budget"
 
 
-class Room:
-    """Admits encoders to devices, one at a time, and says what is short there.
+class Placer:
+    """Gives encoders their places, one at a time for each device, and says what is short there.
 
-    No reading is kept from one use to another. The slots ask it on the thread of whoever uses an encoder, the
-    offloader on its own.
+    No reading is kept from one use to another. Slots call it on the thread of a request, the offloader on its own.
     """
 
     def __init__(
         self,
-        ladder: Ladder,
+        slots: Slots,
         hardware: Hardware,
         clock: Callable[[], float],
         gauge: Gauge = devices,
     ) -> None:
-        self._ladder = ladder
+        self._slots = slots
         self._clock = clock
         self._headroom = Headroom(gauge)
-        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._standings: defaultdict[str, Standing] = defaultdict(Standing)
+        self._exclusive: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._placements: defaultdict[str, LastPlacement] = defaultdict(LastPlacement)
         self._sharing = threading.Lock()  # held while a share of the CPU's allowance is worked out and noted
         self.configure(hardware)
 
@@ -53,92 +52,101 @@ class Room:
         self._hardware, self._headroom.budget = hardware, budget
 
     def forget(self, name: str) -> None:
-        """An encoder is gone, or another has taken its name."""
-        self._standings.pop(name, None)
+        """Forget an encoder that is gone, or whose name another one has now."""
+        self._placements.pop(name, None)
 
     def close(self) -> None:
-        """Leave no limit behind."""
+        """Lift the limits of torch's allocator."""
         self._headroom.close()
 
     # Going up
 
-    def turn(self, device: str) -> AbstractContextManager[object]:
-        """Keep others from going up to `device` meanwhile, so that what was planned is still there when it is taken."""
-        return nullcontext() if device == CPU else self._turns[device]
+    def exclusive(self, device: str) -> AbstractContextManager[object]:
+        """Keep other encoders from going up to `device` meanwhile, so that the room that was made is still there."""
+        return nullcontext() if device == CPU else self._exclusive[device]
 
-    def placements(self, name: str, needs: Needs) -> Iterator[Placement]:
-        """Return how an encoder may go up, the best way first; the next one is asked for where memory ran out.
+    def make_room(self, name: str, needs: Needs) -> Iterator[Placement]:
+        """Make other encoders step down, and yield one placement after the other, the best first.
 
-        Asking makes others step down. Raises NoRoom after the last one.
+        The next one is asked for where memory ran out in the one before. Raises NoRoom after the last one.
         """
-        standing = self._standings[name]
-        first, standing.first_way = standing.first_way, Way.WHOLE
-        standing.displaced = standing.share = None
-        for way, placement in self._ways_up(name, standing, needs, first):
-            standing.way = way
-            yield placement
-        what = "batches" if first > Way.WHOLE else in_words(needs.whole)
+        last = self._placements[name]
+        start_at, last.start_at = last.start_at, Mode.WHOLE
+        last.wanted = last.cpu_share = None
+        if needs.device == CPU:
+            last.mode = Mode.WHOLE
+            yield self._on_cpu(name, last, needs, None)
+        else:
+            self._headroom.limit_allocator(needs.device)
+            search = Search(
+                self._headroom,
+                make_room=lambda in_part: self._make_room(name, needs.device, needs.whole, in_part=in_part),
+                free_device=lambda: self.free_device(needs.device, except_for=name),
+                on_cpu=lambda reason: self._on_cpu(name, last, needs, reason),
+            )
+            for mode, placement in search.modes(needs, self._hardware.on_no_room, start_at, last):
+                last.mode = mode
+                yield placement
+        what = "batches" if start_at > Mode.WHOLE else in_words(needs.whole)
         raise NoRoom(
             f"{needs.device} has no room for the {what} of {name}.",
             next_step="Close what else uses the GPU, raise max_vram, or set on_no_room to stream or cpu.",
             retry_in_seconds=1.0,
         )
 
-    def misplaced(self, name: str, device: str) -> str | None:
-        """Say why an encoder that stands on `device` should come up anew before its next use, None for no reason.
+    def reclaim(self, name: str, device: str) -> str | None:
+        """Make other encoders step down where `device` is over its budget, before a use of the one called `name`.
 
-        Over the budget others step down first.
+        Returns the reason why that encoder itself must come up again before the use, None for no reason.
         """
-        standing = self._standings[name]
-        if standing.share is not None and standing.share.allowance != self._allowed_on_cpu():
+        last = self._placements[name]
+        if last.cpu_share is not None and last.cpu_share.allowance != self._allowed_on_cpu():
             return "max_vram for the CPU was changed"
-        wanted = standing.displaced
-        if wanted is None and (device == CPU or not self._headroom.budget):
+        if last.wanted is None and (device == CPU or not self._headroom.budget):
             return None
-        view = next((view for view in self._ladder.views() if view.name == name), None)
+        view = next((view for view in self._slots.slots() if view.name == name), None)
         if view is None or self._just_came_up(view):
             return None
-        if wanted is not None:
-            held = (view.bytes_on_device or 0) if view.device == wanted.device else 0
-            if self._headroom.lack(wanted.device, _with_batches(wanted.whole) - held) <= 0:
-                return f"{wanted.device} has room for it again"
-        if (
-            device == CPU
-            or not (excess := self._headroom.confirmed(self._headroom.enforce_budget, device))
-            or view.pinned
-        ):
+        if last.wanted is not None and self._fits_now(last.wanted, view):
+            return f"{last.wanted.device} has room for it again"
+        if device == CPU:
+            return None
+        excess = self._excess(device)
+        if not excess or view.pinned:
             return None
         self._relieve(Shortage(device, excess, _OVER_BUDGET), spare=name)
-        return _OVER_BUDGET if self._headroom.enforce_budget(device) else None
+        still_over = self._headroom.excess(device)
+        self._headroom.limit_allocator(device)
+        return _OVER_BUDGET if still_over else None
 
     # When memory ran out
 
-    def clear(self, device: str, *, spare: str) -> None:
-        """Make everybody on `device` but `spare` step down who may, at once."""
+    def free_device(self, device: str, *, except_for: str) -> None:
+        """Make every encoder on `device` but `except_for` step down that may, at once."""
         everything = Shortage(device, 1 << 62, "an encoder in use ran out of device memory")
-        self._relieve(everything, spare=spare, patient=False)
+        self._relieve(everything, spare=except_for, patient=False)
         self._headroom.trim(device)
 
-    def tighten(self, name: str) -> bool:
-        """Let the next climb of an encoder begin one way further down, for its batches' sake; False at the end."""
-        standing = self._standings[name]
-        if standing.way is Way.ELSEWHERE:
+    def use_less(self, name: str) -> bool:
+        """Let the next climb of an encoder begin one mode further down, for its batches; False at the end."""
+        last = self._placements[name]
+        if last.mode is Mode.ON_CPU:
             return False
-        standing.first_way = Way(standing.way + 1)
+        last.start_at = Mode(last.mode + 1)
         return True
 
-    # Looking
+    # For the offloader
 
     def shortages(self) -> list[Shortage]:
-        """Return what is short now on the devices that encoders stand on: over the budget, or too little for others."""
+        """Return what is short on the devices in use: over the budget, or too little free for other programs."""
         found = []
         kept_free = int(self._hardware.keep_free_vram * MIB)
         for device in self._in_use():
-            if excess := self._headroom.confirmed(self._headroom.enforce_budget, device):
+            if excess := self._excess(device):
                 found.append(Shortage(device, excess, _OVER_BUDGET))
-            of_others = partial(self._headroom.lack_of_others, kept_free=kept_free)
-            if (lack := self._headroom.confirmed(of_others, device)) > excess:
-                found.append(Shortage(device, lack, "another program needs VRAM"))
+            for_others = partial(self._headroom.shortfall_for_others, kept_free=kept_free)
+            if (missing := self._headroom.confirmed(for_others, device)) > excess:
+                found.append(Shortage(device, missing, "another program needs VRAM"))
         return found
 
     def relieve(self, shortage: Shortage) -> None:
@@ -147,96 +155,77 @@ class Room:
 
     @property
     def watching(self) -> bool:
-        """Whether something could become short, and be seen to, without any encoder being used."""
+        """Whether something could become short, and be measured, without any encoder being used."""
         limited = self._hardware.keep_free_vram or self._headroom.budget
-        return bool(limited) and any(map(self._headroom.known, self._in_use()))
+        return bool(limited) and any(map(self._headroom.is_measured, self._in_use()))
 
     # Within
 
-    def _ways_up(self, name: str, standing: Standing, needs: Needs, first: Way) -> Iterator[tuple[Way, Placement]]:
-        if needs.device == CPU:
-            yield Way.WHOLE, self._on_cpu(name, standing, needs, None)
-            return
-        device, choice = needs.device, self._hardware.on_no_room
-        self._headroom.enforce_budget(device)
-        streams = choice == "stream" and needs.least is not None
-        if first <= Way.WHOLE:
-            if self._make_room(name, device, needs.whole, in_part=streams):
-                yield Way.WHOLE, Placement(device)
-                # Memory ran out although the weights should fit: once more, with the device to itself.
-                self.clear(device, spare=name)
-                yield Way.WHOLE, Placement(device)
-            else:
-                standing.displaced = needs
-        if streams:
-            yield from self._streamed(device, needs, needs.least or 0, first)
-        if choice != "error":
-            because = f"It computes on the CPU, because {device} has no room for its {in_words(needs.whole)}."
-            yield Way.ELSEWHERE, self._on_cpu(name, standing, needs, because)
+    def _excess(self, device: str) -> int:
+        """Return the bytes over the budget, measured twice, and hold torch's allocator to the budget."""
+        excess = self._headroom.confirmed(self._headroom.excess, device)
+        self._headroom.limit_allocator(device)
+        return excess
 
-    def _streamed(self, device: str, needs: Needs, least: int, first: Way) -> Iterator[tuple[Way, Placement]]:
-        available = self._headroom.available(device)
-        share = needs.whole // 2 if available is None else available - available // FOR_BATCHES
-        if first == Way.STREAMED:
-            # The weights fit, but nothing was left for batches.
-            share = min(share, needs.whole // 2)
-        if first <= Way.STREAMED and share > least:
-            yield Way.STREAMED, Placement(device, share)
-        if first <= Way.STREAMED_LEAST and (available is None or available >= least):
-            yield Way.STREAMED_LEAST, Placement(device, least)
+    def _fits_now(self, wanted: Needs, view: SlotView) -> bool:
+        held = (view.bytes_on_device or 0) if view.device == wanted.device else 0
+        return self._headroom.shortfall(wanted.device, _with_batches(wanted.whole) - held) <= 0
 
-    def _on_cpu(self, name: str, standing: Standing, needs: Needs, reason: str | None) -> Placement:
+    def _on_cpu(self, name: str, last: LastPlacement, needs: Needs, reason: str | None) -> Placement:
         if needs.least is None:
             return Placement(CPU, reason=reason)
         with self._sharing:
-            others = (view.name for view in self._ladder.views() if view.state in _UP and view.name != name)
-            shares = [share for other in others if (share := self._standings[other].share) is not None]
+            others = (view.name for view in self._slots.slots() if view.state in _UP and view.name != name)
+            shares = [share for other in others if (share := self._placements[other].cpu_share) is not None]
             allowance = self._allowed_on_cpu()
             nbytes = min(needs.whole, max(0, allowance - sum(share.nbytes for share in shares)))
-            standing.share = Share(nbytes, allowance)
+            last.cpu_share = CpuShare(nbytes, allowance)
         return Placement(CPU, None if nbytes == needs.whole else nbytes, reason)
 
     def _allowed_on_cpu(self) -> int:
-        """Bytes that all streamed encoders may keep resident; without a limit none, since streaming shall save RAM."""
+        """Bytes that all streamed encoders may keep resident; none without a limit, since streaming must save RAM."""
         return self._headroom.budget.allowance(CPU, None, 0) or 0
 
     def _make_room(self, name: str, device: str, wanted: int, *, in_part: bool) -> bool:
-        """Make others step down until `wanted` bytes are free; returns whether they are, or nobody can say.
+        """Make others step down until `wanted` bytes are free; returns whether they are, or cannot be measured.
 
-        Where that many cannot come free nobody moves, unless a part of them helps too.
+        Where that many cannot come free no encoder moves, unless a part of them helps too.
         """
 
-        def lack(device: str) -> int:
-            return self._headroom.lack(device, wanted)
+        def shortfall(device: str) -> int:
+            return self._headroom.shortfall(device, wanted)
 
-        missing = self._headroom.confirmed(lack, device)
+        missing = self._headroom.confirmed(shortfall, device)
         for patient in (True, False):
             if not missing:
                 return True
-            if not patient and self._headroom.forbidden(device, wanted):
-                # Only a full device itself cannot wait until those that just came up have stayed their time.
+            if not patient and self._headroom.exceeds_budget(device, wanted):
+                # Only for a full device itself do those that just came up leave early.
                 return False
             shortage = Shortage(device, missing, f"making room for {name}")
             self._relieve(shortage, spare=name, patient=patient, in_part=in_part)
-            missing = max(0, lack(device))
+            missing = max(0, shortfall(device))
         return not missing
 
     def _relieve(self, shortage: Shortage, *, spare: str | None, patient: bool = True, in_part: bool = True) -> None:
-        """Step down for `shortage`; `patient` leaves those that just came up, without `in_part` it is all or nobody."""
+        """Step encoders down for `shortage`; `patient` leaves those that just came up.
+
+        `in_part=False` steps none down unless the whole shortage can be met.
+        """
         residency = self._hardware.minimum_residency_seconds if patient else 0.0
-        views = list(self._ladder.views())
+        views = list(self._slots.slots())
         decisions = policy.relieve(self._clock(), views, shortage, minimum_residency_seconds=residency, spare=spare)
         leaving = {decision.name for decision in decisions}
         freed = sum(view.bytes_on_device or 0 for view in views if view.name in leaving)
         if not in_part and freed < shortage.nbytes:
             return
         for decision in decisions:
-            self._ladder.apply_decision(decision)
+            self._slots.apply_decision(decision)
 
     def _in_use(self) -> set[str]:
-        return {view.device for view in self._ladder.views() if view.awake and view.device} - {CPU}
+        return {view.device for view in self._slots.slots() if view.awake and view.device} - {CPU}
 
-    def _just_came_up(self, view: EncoderView) -> bool:
+    def _just_came_up(self, view: SlotView) -> bool:
         residency = self._hardware.minimum_residency_seconds
         return view.came_up_at is not None and view.came_up_at + residency > self._clock()
 

@@ -1,4 +1,4 @@
-"""Which encoders should step down now, and why: a pure function of time and views."""
+"""The steps down that are due or in the way, and their reasons: pure functions of time and views."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from engine.state import EncoderView, Shortage, State
+from engine.state import SlotView, State
 
 
 class Step(StrEnum):
@@ -20,7 +20,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One wanted step with the evidence it rests on; the slot refuses it when the evidence has aged."""
+    """One step with the evidence that it rests on; the slot refuses it when the evidence has aged."""
 
     name: str
     step: Step
@@ -28,17 +28,26 @@ class Decision:
     reason: str
 
 
-class Ladder(Protocol):
-    """What whoever decides needs of the engine."""
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """Bytes that must come free on a device, and the reason in words."""
 
-    def views(self) -> Iterable[EncoderView]:
-        """Return a snapshot of every encoder."""
+    device: str
+    nbytes: int
+    reason: str
+
+
+class Slots(Protocol):
+    """All sets of weights, as the placer and the offloader see them."""
+
+    def slots(self) -> Iterable[SlotView]:
+        """Return a snapshot of each set of weights."""
 
     def apply_decision(self, decision: Decision) -> None:
-        """Do what was decided, if its evidence still holds."""
+        """Take the step that was decided on, if its evidence still holds."""
 
 
-def decide(now: float, views: Iterable[EncoderView]) -> list[Decision]:
+def decide(now: float, views: Iterable[SlotView]) -> list[Decision]:
     """Return the steps that are due at `now` (seconds, the views' clock), longest idle first."""
     due = [(deadline, view) for view in views if (deadline := _deadline(now, view)) is not None and deadline <= now]
     return [_decision(view) for _, view in sorted(due, key=lambda pair: pair[0])]
@@ -46,16 +55,16 @@ def decide(now: float, views: Iterable[EncoderView]) -> list[Decision]:
 
 def relieve(
     now: float,
-    views: Iterable[EncoderView],
+    views: Iterable[SlotView],
     shortage: Shortage,
     *,
     minimum_residency_seconds: float = 0.0,
     spare: str | None = None,
 ) -> list[Decision]:
-    """Return the steps that free what is short on a device, longest idle first, and no more of them than that takes.
+    """Return the steps that free what is short on a device, longest idle first, and no more than that takes.
 
     Pinned and busy encoders, the one called `spare` and those that came up less than `minimum_residency_seconds` ago
-    stay. What is left short is not for this function to say.
+    stay. The steps may free less than is short.
     """
     settled = now - minimum_residency_seconds
     idle = [
@@ -76,16 +85,16 @@ def relieve(
     return decisions
 
 
-def next_deadline(now: float, views: Iterable[EncoderView]) -> float | None:
+def next_deadline(now: float, views: Iterable[SlotView]) -> float | None:
     """Return the earliest instant at which `decide` could want something, or None when nothing can expire."""
     return min((at for view in views if (at := view.next_deadline(now)) is not None), default=None)
 
 
-def _deadline(now: float, view: EncoderView) -> float | None:
+def _deadline(now: float, view: SlotView) -> float | None:
     return None if view.in_flight or view.queued else view.next_deadline(now)
 
 
-def _decision(view: EncoderView) -> Decision:
+def _decision(view: SlotView) -> Decision:
     if view.state is State.IN_RAM:
         reason = f"in RAM for {view.unload_timeout_seconds:g} s without use"
         return Decision(view.name, Step.UNLOAD, view.last_used, reason)

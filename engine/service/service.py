@@ -112,7 +112,7 @@ def _serve(options: Options, attend: Attend) -> bool:
         steps.callback(settings.close, _CLOSE_SETTINGS_SECONDS)
         server.start()
         steps.callback(server.stop, _CLOSE_SERVER_SECONDS)
-        steps.callback(engine.refuse, _REFUSE_SECONDS)
+        steps.callback(engine.stop_accepting, _REFUSE_SECONDS)
         try:
             discovery.publish(Endpoint(server.url, os.getpid(), version(), str(token_path)))
         except OSError as error:

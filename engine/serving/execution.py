@@ -1,4 +1,4 @@
-"""One request on its encoder, also where a batch finds its device without memory."""
+"""The run of one request on its slot, also where its device has no memory for a batch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from engine.errors import DeviceLost, NoRoom, OutOfMemory
 from engine.slot.slot import Slot
+from engine.state import Result
 
 _log = logging.getLogger(__name__)
 
@@ -20,16 +21,16 @@ T = TypeVar("T")
 
 
 class Relief(Protocol):
-    """Who can find memory for a batch."""
+    """The owner of the devices' memory, as a request sees it."""
 
-    def clear(self, device: str, *, spare: str) -> None:
-        """Make everybody on `device` but `spare` step down who may, at once."""
+    def free_device(self, device: str, *, except_for: str) -> None:
+        """Make every encoder on `device` but `except_for` step down that may, at once."""
 
-    def tighten(self, name: str) -> bool:
-        """Let the next climb of an encoder begin one way further down; False when there is none."""
+    def use_less(self, name: str) -> bool:
+        """Let the next climb of an encoder begin one mode further down; returns False when there is none."""
 
 
-def serve(
+def execute(
     slot: Slot, relief: Relief, operation: Callable[[Any], T], used_by: str | None, keep_alive: float | None
 ) -> T:
     """Return what `operation` makes of the encoder's adapter, under a lease.
@@ -54,10 +55,10 @@ def serve(
                 # The error itself may hold what it was about, and that must leave the device now.
                 lack = error.message
         outcome = slot.offload(reason=f"no memory for its batches on {device}")
-        if outcome.result != "done" or not relief.tighten(slot.name):
+        if outcome.result is not Result.DONE or not relief.use_less(slot.name):
             raise NoRoom(
                 f"{device} has no memory left for a request to {slot.name}: {lack}",
-                next_step=_UNPIN if outcome.result == "refused" else _ASK_FOR_LESS,
+                next_step=_UNPIN if outcome.result is Result.REFUSED else _ASK_FOR_LESS,
                 retry_in_seconds=1.0,
             )
 
@@ -68,5 +69,5 @@ def _with_others_down(name: str, relief: Relief, operation: Callable[[Any], T], 
         return operation(adapter)
     except OutOfMemory as error:
         _log.warning("%s: %s", name, error.message)
-    relief.clear(device, spare=name)
+    relief.free_device(device, except_for=name)
     return operation(adapter)

@@ -71,7 +71,7 @@ class Worker:
                 return
         last()
 
-    def refuse(self) -> None:
+    def stop_accepting(self) -> None:
         """Refuse new calls and those that wait; the running one goes on."""
         with self._changed:
             self._closing = True
@@ -90,7 +90,7 @@ class Worker:
 
     def close(self, timeout: float) -> bool:
         """Refuse what waits, let the running call end, and join for up to `timeout` seconds."""
-        self.refuse()
+        self.stop_accepting()
         if self._thread is None:
             return True
         self._thread.join(timeout)
@@ -117,7 +117,7 @@ class Worker:
                 future, call = self._waiting.popleft()
                 if not future.set_running_or_notify_cancel():
                     continue
-                # Under the lock, so that `refuse` and `abandon` together miss no call between waiting and running.
+                # Under the lock, so that `stop_accepting` and `abandon` miss no call between waiting and running.
                 self._running = future
             _serve(future, call)
             self._running = None
@@ -129,11 +129,11 @@ def _serve(future: Future[Any], call: Callable[[], Any]) -> None:
     try:
         result = call()
     except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
-        _settle(future.set_exception, error)
+        _complete(future.set_exception, error)
     else:
-        _settle(future.set_result, result)
+        _complete(future.set_result, result)
 
 
-def _settle(settle: Callable[[Any], None], value: object) -> None:
+def _complete(settle: Callable[[Any], None], value: object) -> None:
     with contextlib.suppress(InvalidStateError):  # abandoned meanwhile
         settle(value)

@@ -1,4 +1,4 @@
-"""Which encoder a name means: by its own name, an alias, or as the default of a kind; and which of its parts."""
+"""Encoders by name: their own, an alias, a part's, or none for the default of a kind."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _LONGEST_SHOWN: Final = 80
 """Characters of an unknown name that an error repeats; a longer one is not a name."""
 
 
-def resolved(config: Config, name: str | None, kinds: Sequence[str], part: str | None) -> str:
+def resolve(config: Config, name: str | None, kinds: Sequence[str], part: str | None) -> str:
     """Return the name of the component (an encoder, or its `part`) that can do what `kinds` can.
 
     None means the default one of the first of `kinds` that is configured. Raises UnknownEncoder.
     """
     if name is None:
         return _default(config, kinds, part).name
-    found = [one for one in named(config, name) if one.part in (None, part)]
+    found = [one for one in components_named(config, name) if one.part in (None, part)]
     if not found or found[0].kind not in kinds:
-        other = (found or named(config, name))[0]
+        other = (found or components_named(config, name))[0]
         what = f"the {other.part} part of an encoder" if other.part and not found else "an encoder"
         raise UnknownEncoder(f"{other.name} is {what} of kind {other.kind}, not {' or '.join(_wanted(kinds, part))}.")
     return found[0].name
 
 
-def named(config: Config, name: str) -> tuple[EncoderConfig, ...]:
-    """Return the component that is called `name`, or all those of an encoder of that name. Raises UnknownEncoder."""
+def components_named(config: Config, name: str) -> tuple[EncoderConfig, ...]:
+    """Return the component called `name`, or all components of an encoder of that name; raises UnknownEncoder."""
     if not isinstance(name, str):
         raise UnknownEncoder("The name of an encoder is a text.")
     for encoder in config.encoders:
@@ -44,17 +44,17 @@ def named(config: Config, name: str) -> tuple[EncoderConfig, ...]:
 
 
 def settings_key(config: Config, name: str) -> tuple[str, ...]:
-    """Return where the settings of what is called `name` stand: `encoders.NAME`, or `encoders.NAME.PART`.
+    """Return the key of the settings table of `name`: `encoders.NAME`, or `encoders.NAME.PART`.
 
     Raises UnknownEncoder.
     """
-    found = named(config, name)
+    found = components_named(config, name)
     entry, part = entry_of(found[0]), found[0].part
     return ("encoders", entry) if part is None or len(found) > 1 else ("encoders", entry, part)
 
 
 def entry_of(component: EncoderConfig) -> str:
-    """Return the name that the settings know a component by: that of its table."""
+    """Return the name of a component's table in the settings."""
     return component.name.removesuffix(f".{component.part}") if component.part else component.name
 
 

@@ -1,4 +1,4 @@
-"""What a slot asks before its encoder goes up to a device, and while it stands there."""
+"""The protocol through which a slot asks for room on a device, and its null implementation."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from engine.devices.placement import Needs, Placement
 
 
 class Admission(Protocol):
-    """Whoever shares a device's memory out among the encoders."""
+    """The owner of the devices' memory, as a slot sees it."""
 
-    def turn(self, device: str) -> AbstractContextManager[object]:
-        """Keep others from going up to `device` meanwhile, so that what was planned is still there when it is taken."""
+    def exclusive(self, device: str) -> AbstractContextManager[object]:
+        """Keep other encoders from going up to `device` meanwhile, so that the room that was made is still there."""
         ...
 
-    def placements(self, name: str, needs: Needs) -> Iterator[Placement]:
-        """Return how an encoder may go up, the best way first; the next one is asked for where memory ran out.
+    def make_room(self, name: str, needs: Needs) -> Iterator[Placement]:
+        """Make other encoders step down, and yield one placement after the other, the best first.
 
-        Asking makes others step down. Raises NoRoom after the last one.
+        The next one is asked for where memory ran out in the one before. Raises NoRoom after the last one.
         """
         ...
 
-    def misplaced(self, name: str, device: str) -> str | None:
-        """Say why an encoder that stands on `device` should come up anew before its next use, None for no reason.
+    def reclaim(self, name: str, device: str) -> str | None:
+        """Make other encoders step down where `device` is over its budget, before a use of the one called `name`.
 
-        Asking may make others step down.
+        Returns the reason why that encoder itself must come up again before the use, None for no reason.
         """
         ...
 
 
 class Unbounded:
-    """Room for everybody, whole."""
+    """Room for every encoder, whole."""
 
-    def turn(self, device: str) -> AbstractContextManager[object]:
-        """Keep nobody from anything."""
+    def exclusive(self, device: str) -> AbstractContextManager[object]:
+        """Return a context that keeps no encoder away."""
         return nullcontext()
 
-    def placements(self, name: str, needs: Needs) -> Iterator[Placement]:
-        """Return the device that it wishes for, as often as it is asked for."""
+    def make_room(self, name: str, needs: Needs) -> Iterator[Placement]:
+        """Yield the device of the settings, as often as it is asked for."""
         while True:
             yield Placement(needs.device)
 
-    def misplaced(self, name: str, device: str) -> str | None:
+    def reclaim(self, name: str, device: str) -> str | None:
         """Return None."""
         return None

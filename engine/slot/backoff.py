@@ -1,4 +1,4 @@
-"""What stands between a failed encoder and its next try: the error, the delay, and whom it was told."""
+"""The delay before a failed load may be retried, and the error that waiters get meanwhile."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _FIRST_RETRY_SECONDS: Final = 5.0
 _LONGEST_RETRY_SECONDS: Final = 300.0
 
 
-class Setback:
-    """The last failed climb of one slot; the slot's lock guards it."""
+class Backoff:
+    """The last failed climb of one slot; guarded by its lock."""
 
     def __init__(self) -> None:
         self.error: ErrorView | None = None
-        """What went wrong, for as long as it is the latest that is known."""
+        """The error of the last climb; None after one that went well."""
         self._failures = 0
-        self._postponed: tuple[float, NoRoom] | None = None
+        self._held_off: tuple[float, NoRoom] | None = None
 
-    def overcome(self) -> None:
-        """A climb went well."""
+    def reset(self) -> None:
+        """Forget all errors after a climb that went well."""
         self.error = None
-        self._postponed = None
+        self._held_off = None
         self._failures = 0
 
     def forget(self) -> None:
-        """Keep no error, after an end that was nobody's fault."""
+        """Keep no error, after an end that was no error of the encoder's."""
         self.error = None
 
     def record(self, error: EncoderError, now: float) -> None:
@@ -41,14 +41,14 @@ class Setback:
                 error.retry_in_seconds = wait
         self.error = ErrorView(error.title, error.message, error.next_step, retry_at)
 
-    def postpone(self, refusal: NoRoom, now: float) -> None:
-        """Spare everybody a load that ends in `refusal`, for the seconds that it names."""
-        self._postponed = (now + (refusal.retry_in_seconds or 0.0), refusal)
+    def hold_off(self, refusal: NoRoom, now: float) -> None:
+        """Raise `refusal` in place of another load for the seconds that it names."""
+        self._held_off = (now + (refusal.retry_in_seconds or 0.0), refusal)
 
-    def refuse(self, state: State, now: float, *, waited: bool) -> None:
-        """Raise the kept error while its delay lasts, and to those who `waited` for the climb that failed."""
-        if self._postponed is not None and now < self._postponed[0]:
-            refusal = self._postponed[1]
+    def raise_if_waiting(self, state: State, now: float, *, waited: bool) -> None:
+        """Raise the kept error while its delay lasts, and for a caller that `waited` for the climb that failed."""
+        if self._held_off is not None and now < self._held_off[0]:
+            refusal = self._held_off[1]
             raise NoRoom(refusal.message, next_step=refusal.next_step, retry_in_seconds=refusal.retry_in_seconds)
         if self.error is None:
             return

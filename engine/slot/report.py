@@ -1,22 +1,21 @@
-"""What is known of one encoder's weights: how they came up, where they are, what they take, what there is to say."""
+"""The figures and notes of one slot's weights."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 from engine.adapters.protocol import Loaded
-from engine.devices.footprint import NOTHING, Footprint
-from engine.slot.descent import Descent
-from engine.slot.transitions import Ascent, Refusal
-from engine.state import EncoderView
+from engine.devices.footprint import NOTHING
+from engine.slot.transitions import BroughtUp, NoPlace, SteppedDown
+from engine.state import SlotView
 
 
-class Record:
-    """Kept by one slot, under its lock."""
+class Report:
+    """The latest figures of every move; guarded by its slot's lock."""
 
     def __init__(self) -> None:
         self.device: str | None = None
-        """What the weights were read for, and compute on."""
+        """The device that the weights were read for, and compute on."""
         self._chosen_device: str | None = None
         self._loaded: Loaded | None = None
         self._loads = 0
@@ -25,51 +24,50 @@ class Record:
         self._reload_seconds: float | None = None
         self._offload_seconds: float | None = None
         self._why_down: str | None = None
-        self._standing: str | None = None
-        self._resting: str | None = None
+        self._placement_note: str | None = None
+        self._resting_note: str | None = None
         self._told: str | None = None
 
     def read(self, loaded: Loaded, cannot_rest: str | None) -> None:
-        """The weights were read from disk."""
+        """Note that the weights were read from disk."""
         self._loaded = loaded
         self._loads += 1
-        self._resting = cannot_rest
+        self._resting_note = cannot_rest
         self.device = loaded.device
 
-    def came_up(self, ascent: Ascent, seconds: float) -> str | None:
-        """The weights reached RAM or a device; returns what a person has not been told yet."""
-        self._footprint = ascent.footprint
-        self._bytes_total = ascent.footprint.total
-        self._chosen_device = ascent.chosen_device or self._chosen_device
-        self._standing = ascent.note
+    def came_up(self, up: BroughtUp, seconds: float) -> str | None:
+        """Note that the weights reached RAM or a device; returns a reason that the user has not been told yet."""
+        self._footprint = up.footprint
+        self._bytes_total = up.footprint.total
+        self._chosen_device = up.chosen_device or self._chosen_device
+        self._placement_note = up.note
         self._why_down = None
-        if ascent.loaded is None:
+        if up.loaded is None:
             self._reload_seconds = seconds
-        why_here = ascent.placement.reason if ascent.placement else None
+        why_here = up.placement.reason if up.placement else None
         if why_here is None and self._loaded is not None:
             why_here = self._loaded.note
         return self._news(why_here)
 
-    def went_down(self, descent: Descent, seconds: float | None, reason: str | None) -> None:
-        """The weights rest, or are gone; `seconds` is what the step to RAM took, where it was one."""
+    def went_down(self, down: SteppedDown, seconds: float | None, reason: str | None) -> None:
+        """Note that the weights are off their device; `seconds` is the time of a step to RAM, None for another."""
         self._why_down = reason
-        self._footprint = descent.after
-        self._resting = descent.note
-        self._standing = None
+        self._footprint = down.after
+        self._resting_note = down.note
+        self._placement_note = None
         if seconds is not None:
             self._offload_seconds = seconds
 
-    def was_refused(self, refusal: Refusal) -> str | None:
-        """The weights rest because no device had room for them; returns what a person has not been told yet."""
-        self.went_down(refusal.resting, None, "no room on the device")
-        self._standing = refusal.error.message
-        return self._news(refusal.error.message)
+    def found_no_place(self, refused: NoPlace) -> str | None:
+        """Note that no device had room for the weights; returns a reason that the user has not been told yet."""
+        self.went_down(refused.resting, None, "no room on the device")
+        self._placement_note = refused.error.message
+        return self._news(refused.error.message)
 
-    def drawn_into(self, view: EncoderView) -> EncoderView:
-        """Return `view` with what is recorded here."""
+    def view(self, **life: Any) -> SlotView:
+        """Return the view of the slot: these figures, and the fields of its `life`, which are the slot's to know."""
         loaded = self._loaded
-        return replace(
-            view,
+        return SlotView(
             revision=loaded.revision if loaded else None,
             device=self.device,
             chosen_device=self._chosen_device,
@@ -82,9 +80,10 @@ class Record:
             loads=self._loads,
             stepped_down_because=self._why_down,
             bytes_total=self._bytes_total,
-            note=_joined(loaded.note if loaded else None, self._standing, self._resting),
+            note=_joined(loaded.note if loaded else None, self._placement_note, self._resting_note),
             bytes_on_device=self._footprint.on_device,
             bytes_in_ram=self._footprint.in_ram,
+            **life,
         )
 
     def _news(self, words: str | None) -> str | None:
@@ -95,8 +94,3 @@ class Record:
 
 def _joined(*notes: str | None) -> str | None:
     return " ".join(dict.fromkeys(filter(None, notes))) or None
-
-
-def with_bytes(view: EncoderView, footprint: Footprint) -> EncoderView:
-    """Return `view` with where the weights are at this instant."""
-    return replace(view, bytes_on_device=footprint.on_device, bytes_in_ram=footprint.in_ram)

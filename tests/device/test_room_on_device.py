@@ -111,7 +111,7 @@ def test_a_list_limits_each_card_by_itself(cards: tuple[Card, Card], wanted: np.
     with Engine(Config(hardware=hardware, encoders=encoders)) as engine:
         # A settings file can name no fakegpu.
         listed = tuple((f"fakegpu:{index}", nbytes / GIB) for index, nbytes in enumerate(most))
-        engine._room._headroom.budget = Budget(listed=listed)
+        engine._placer._headroom.budget = Budget(listed=listed)
         for name in ("one", "elsewhere", "two", "elsewhere"):
             assert same(vectors(engine, name), wanted)
         one, two, elsewhere = engine.views()

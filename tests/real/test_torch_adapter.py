@@ -23,7 +23,7 @@ from engine.adapters.base.torch_module import TorchAdapter
 from engine.errors import LoadFailed
 from engine.events import Event, StateChanged
 from engine.settings.config import EncoderConfig
-from engine.settings.effective import Terms
+from engine.settings.effective import Timeouts
 from engine.slot.slot import Slot
 from engine.state import State
 from engine.weights.files import adoption
@@ -91,7 +91,7 @@ class SlotBench:
         self.adapter = TinyAdapter(EncoderConfig("tiny", "dense", str(folder), **settings), device)
         self.events: list[StateChanged] = []
         self.seen: Callable[[StateChanged], None] = lambda event: None
-        self.slot = Slot("tiny", self.adapter, Terms(0.0, 0.0), publish=self._on_event)
+        self.slot = Slot("tiny", self.adapter, Timeouts(0.0, 0.0), publish=self._on_event)
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, StateChanged):

@@ -72,7 +72,7 @@ def _absolute(model: str) -> str:
 
 def _next(encoder: EncoderConfig) -> Iterator[str]:
     """What a person has to know, or to do, before the first use."""
-    from engine.encoders.availability import lack
+    from engine.encoders.availability import missing as lack
 
     missing = lack(encoder)
     if missing is not None:

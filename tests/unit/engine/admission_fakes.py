@@ -12,8 +12,8 @@ from engine.devices.placement import CPU, Needs, Placement
 from engine.engine import Engine
 from engine.errors import NoRoom
 from engine.events import StateChanged
-from engine.serving.execution import serve
-from engine.settings.effective import Terms
+from engine.serving.execution import execute
+from engine.settings.effective import Timeouts
 from engine.slot.slot import Slot
 from engine.state import EncoderView, State
 
@@ -34,25 +34,25 @@ class Doorkeeper:
         self.inside = 0
 
     @contextmanager
-    def turn(self, device: str) -> Iterator[None]:
+    def exclusive(self, device: str) -> Iterator[None]:
         self.inside += 1
         try:
             yield
         finally:
             self.inside -= 1
 
-    def placements(self, name: str, needs: Needs) -> Iterator[Placement]:
+    def make_room(self, name: str, needs: Needs) -> Iterator[Placement]:
         self.asked.append(needs)
         yield from self.offers
         raise NoRoom("gpu has no room.", retry_in_seconds=1.0)
 
-    def misplaced(self, name: str, device: str) -> str | None:
+    def reclaim(self, name: str, device: str) -> str | None:
         return self.misplaced_by.pop(0) if self.misplaced_by else None
 
-    def clear(self, device: str, *, spare: str) -> None:
-        self.cleared.append((device, spare))
+    def free_device(self, device: str, *, except_for: str) -> None:
+        self.cleared.append((device, except_for))
 
-    def tighten(self, name: str) -> bool:
+    def use_less(self, name: str) -> bool:
         self.tightenings -= 1
         return self.tightenings >= 0
 
@@ -64,16 +64,16 @@ class Bench(SlotBench):
         self.slot = Slot(
             "minilm",
             self.adapter,
-            Terms(30.0, 900.0),
+            Timeouts(30.0, 900.0),
             pinned=pinned,
-            room=self.door,
+            admission=self.door,
             publish=lambda event: self.events.append(event),
             clock=self.clock,
         )
-        self.slot._changed = self.waiting
+        self.slot._machine._changed = self.waiting
 
     def request(self, operation: Any = lambda adapter: adapter.encode(["a"]).vectors) -> Any:
-        return serve(self.slot, self.door, operation, None, None)
+        return execute(self.slot, self.door, operation, None, None)
 
     @property
     def reasons(self) -> list[str | None]:

@@ -14,9 +14,9 @@ from engine.devices.placement import Needs, Placement
 from engine.devices.readings import Reading
 from engine.events import Event, StateChanged, TimerSet
 from engine.settings.config import Config, EncoderConfig, Hardware
-from engine.settings.effective import Terms
+from engine.settings.effective import Timeouts
 from engine.slot.slot import Slot
-from engine.state import Download, EncoderView, State
+from engine.state import Download, SlotView, State
 
 LIMIT = 5.0
 """Seconds after which a wait that should have ended counts as a hang."""
@@ -244,16 +244,16 @@ class SlotBench:
         self.slot = Slot(
             "minilm",
             self.adapter,
-            Terms(idle, unload),
+            Timeouts(idle, unload),
             pinned=pinned,
             publish=lambda event: self.events.append(event),
             clock=self.clock,
         )
         self.waiting = WatchedCondition()
-        self.slot._changed = self.waiting
+        self.slot._machine._changed = self.waiting
 
-    def view(self, *, measured: bool = False) -> EncoderView:
-        return self.slot.view(kind="dense", model="m", aliases=(), is_default=False, queued=0, measured=measured)
+    def view(self, *, measured: bool = False) -> SlotView:
+        return self.slot.view(measured=measured)
 
     def use(self, keep_alive: float | None = None) -> None:
         with self.slot.lease(keep_alive=keep_alive):

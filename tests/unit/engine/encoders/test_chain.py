@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.encoders.chain import Chain, settle
+from engine.encoders.chain import Chain, complete
 
 
 class FakeQueue:
@@ -27,7 +27,7 @@ class FakeQueue:
 
     def serve(self, name: str) -> None:
         operation, future = self.queued.pop(name)
-        settle(future, lambda: operation(name))
+        complete(future, lambda: operation(name))
 
 
 def test_what_waits_for_nothing_is_queued_at_once() -> None:
@@ -108,7 +108,7 @@ def test_once_the_whole_is_cancelled_nothing_more_is_queued() -> None:
 
 def test_what_has_ended_stays_as_it_ended() -> None:
     future: Future[int] = Future()
-    settle(future, lambda: 1)
-    settle(future, lambda: 2)
-    settle(future, lambda: 1 // 0)
+    complete(future, lambda: 1)
+    complete(future, lambda: 2)
+    complete(future, lambda: 1 // 0)
     assert future.result(0) == 1

@@ -10,11 +10,11 @@ import pytest
 from engine_fakes import LIMIT, FakeAdapter, FakeClock, FakeReader, Shelf, config, encoder
 
 from engine.adapters.context import Surroundings
-from engine.encoders.sharing import longest
+from engine.encoders.sharing import longest_timeouts
 from engine.engine import Engine
 from engine.events import Downloading, SettingsApplied, StateChanged
 from engine.settings.config import Config, EncoderConfig
-from engine.settings.effective import Terms
+from engine.settings.effective import Timeouts
 from engine.state import Download, State
 
 
@@ -53,7 +53,7 @@ def test_two_encoders_on_one_model_are_loaded_once_and_counted_once(bench: Bench
     assert bench.loads == 1
     assert list(bench.shelf.built) == ["one", "other"]
     assert bench.states == {"one": State.ON_DEVICE, "two": State.ON_DEVICE, "other": State.UNLOADED}
-    assert [view.name for view in bench.engine._encoders.views()] == ["one", "other"]
+    assert [view.name for view in bench.engine._encoders.slots()] == ["one", "other"]
 
 
 def test_each_says_with_whom_it_shares(bench: Bench) -> None:
@@ -108,9 +108,9 @@ def test_any_pin_pins_the_weights_and_only_the_last_unpin_frees_them(bench: Benc
 
 
 def test_the_longest_timeout_wins_and_0_is_the_longest_of_all() -> None:
-    short, long = Terms(10.0, 100.0), Terms(60.0, 0.0)
-    assert longest([short, long]) == Terms(60.0, 0.0)
-    assert longest([Terms(0.0, 5.0), short]) == Terms(0.0, 100.0)
+    short, long = Timeouts(10.0, 100.0), Timeouts(60.0, 0.0)
+    assert longest_timeouts([short, long]) == Timeouts(60.0, 0.0)
+    assert longest_timeouts([Timeouts(0.0, 5.0), short]) == Timeouts(0.0, 100.0)
 
 
 def test_the_timeouts_of_the_settings_are_those_of_whoever_asks_for_more() -> None:
@@ -143,7 +143,7 @@ def test_the_second_leads_when_the_first_is_taken_away_and_nothing_moves(bench: 
     assert bench.engine.view("two").pinned
     bench.use("two")
     assert bench.loads == 1
-    assert [view.name for view in bench.engine._encoders.views()] == ["two", "other"]
+    assert [view.name for view in bench.engine._encoders.slots()] == ["two", "other"]
     bench.engine.unpin("two")
     assert bench.engine.offload("two").result == "done"
 
@@ -164,7 +164,7 @@ def test_a_name_that_leaves_the_others_takes_nothing_with_it(bench: Bench) -> No
     assert bench.states == {"one": State.UNLOADED, "two": State.ON_DEVICE, "other": State.UNLOADED}
     bench.use("one")
     assert bench.loads == 2
-    assert [view.name for view in bench.engine._encoders.views()] == ["one", "two", "other"]
+    assert [view.name for view in bench.engine._encoders.slots()] == ["one", "two", "other"]
 
 
 def test_weights_that_wait_otherwise_than_the_new_leader_says_are_made_anew() -> None:

@@ -12,7 +12,7 @@ from engine import paths
 from engine.engine import Engine
 from engine.http.app import create_app
 from engine.settings.file import SettingsFile
-from engine.state import Outcome, State, together
+from engine.state import Outcome, Result, State
 
 SETTINGS = """\
 [encoders.photo]
@@ -124,6 +124,6 @@ def test_of_several_parts_the_one_that_went_worst_is_told() -> None:
         Outcome("a.text", "done", State.IN_RAM, 100, 1.0),
         Outcome("a.image", "busy", State.ON_DEVICE, 0, 2.0),
     ]
-    assert together("a", parts) == Outcome("a", "busy", State.ON_DEVICE, 100, 3.0)
+    assert Outcome.of_parts("a", parts) == Outcome("a", Result.BUSY, State.ON_DEVICE, 100, 3.0)
     unknown = [parts[0], Outcome("a.image", "done", State.UNLOADED, None, 0.0)]
-    assert together("a", unknown).freed_bytes is None
+    assert Outcome.of_parts("a", unknown).freed_bytes is None

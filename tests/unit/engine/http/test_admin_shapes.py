@@ -176,7 +176,8 @@ class Seen:
 
 
 def seen(state: State = State.ON_DEVICE, **facts: Any) -> Seen:
-    view = EncoderView("e", "dense", "m", (), state, idle_timeout_seconds=30.0, unload_timeout_seconds=900.0)
+    timeouts = {"idle_timeout_seconds": 30.0, "unload_timeout_seconds": 900.0}
+    view = EncoderView(name="e", kind="dense", model="m", aliases=(), state=state, **timeouts)
     return Seen(replace(view, last_used=90.0, **facts))
 
 

@@ -66,7 +66,16 @@ class FakeCaller:
 
     def view(self, name: str) -> EncoderView:
         known = self.facts if name == "photo.image" or name in self.loaded else {}
-        return EncoderView(name, "image_text", "./photo", (), State.UNLOADED, 0.0, 0.0, metadata=known)
+        return EncoderView(
+            name=name,
+            kind="image_text",
+            model="./photo",
+            aliases=(),
+            state=State.UNLOADED,
+            idle_timeout_seconds=0.0,
+            unload_timeout_seconds=0.0,
+            metadata=known,
+        )
 
     def load(self, name: str) -> Outcome:
         self.loaded.append(name)

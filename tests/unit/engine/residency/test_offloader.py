@@ -11,21 +11,21 @@ from engine_fakes import LIMIT, FakeClock, Gate
 from test_state import view
 
 from engine.residency.offloader import Offloader
-from engine.residency.policy import Decision, Step
-from engine.state import EncoderView, Shortage, State
+from engine.residency.policy import Decision, Shortage, Step
+from engine.state import SlotView, State
 
 
-class FakeLadder:
+class FakeSlots:
     """Shows the views it is given and counts who looks."""
 
-    def __init__(self, *views: EncoderView) -> None:
+    def __init__(self, *views: SlotView) -> None:
         self.shown = views
         self.decisions: list[Decision] = []
         self.looked = threading.Semaphore(0)
         self.applied = threading.Event()
         self.on_apply: Callable[[], None] = lambda: None
 
-    def views(self) -> tuple[EncoderView, ...]:
+    def slots(self) -> tuple[SlotView, ...]:
         self.looked.release()
         return self.shown
 
@@ -51,56 +51,56 @@ class FakeDevices:
 
 
 def test_a_tick_applies_what_is_due_and_says_how_long_nothing_else_is() -> None:
-    ladder = FakeLadder(view(State.ON_DEVICE, name="due", last_used=960.0), view(State.ON_DEVICE, last_used=990.0))
-    ladder.on_apply = lambda: setattr(ladder, "shown", ladder.shown[1:])
-    assert Offloader(ladder, FakeDevices(), FakeClock()).tick() == 20.0
-    assert ladder.decisions == [Decision("due", Step.OFFLOAD, 960.0, "idle for 30 s")]
+    slots = FakeSlots(view(State.ON_DEVICE, name="due", last_used=960.0), view(State.ON_DEVICE, last_used=990.0))
+    slots.on_apply = lambda: setattr(slots, "shown", slots.shown[1:])
+    assert Offloader(slots, FakeDevices(), FakeClock()).tick() == 20.0
+    assert slots.decisions == [Decision("due", Step.OFFLOAD, 960.0, "idle for 30 s")]
 
 
 def test_a_tick_relieves_what_is_short_and_looks_again_a_second_later() -> None:
     shortage = Shortage("cuda:0", 5, "another program needs VRAM")
     devices = FakeDevices(shortage, watching=True)
     awake = view(State.ON_DEVICE, last_used=990.0)
-    assert Offloader(FakeLadder(awake), devices, FakeClock()).tick() == 1.0
+    assert Offloader(FakeSlots(awake), devices, FakeClock()).tick() == 1.0
     assert devices.relieved == [shortage]
 
 
 def test_a_tick_looks_at_no_device_while_nothing_can_become_short_there() -> None:
     devices = FakeDevices(Shortage("cuda:0", 5, "another program needs VRAM"))
-    assert Offloader(FakeLadder(), devices, FakeClock()).tick() is None
+    assert Offloader(FakeSlots(), devices, FakeClock()).tick() is None
     assert devices.relieved == []
 
 
 def test_a_tick_unloads_what_a_request_wanted_unloaded_at_its_end() -> None:
-    ladder = FakeLadder(view(State.ON_DEVICE, last_used=1000.0, keep_alive_seconds=0.0))
-    ladder.on_apply = lambda: setattr(ladder, "shown", ())
-    assert Offloader(ladder, FakeDevices(), FakeClock()).tick() is None
-    assert ladder.decisions == [Decision("minilm", Step.UNLOAD, 1000.0, "a request asked for it (keep_alive 0)")]
+    slots = FakeSlots(view(State.ON_DEVICE, last_used=1000.0, keep_alive_seconds=0.0))
+    slots.on_apply = lambda: setattr(slots, "shown", ())
+    assert Offloader(slots, FakeDevices(), FakeClock()).tick() is None
+    assert slots.decisions == [Decision("minilm", Step.UNLOAD, 1000.0, "a request asked for it (keep_alive 0)")]
 
 
 def test_a_tick_sleeps_as_long_as_a_request_wants_an_encoder_kept() -> None:
-    ladder = FakeLadder(
+    slots = FakeSlots(
         view(State.ON_DEVICE, name="kept", last_used=900.0, keep_alive_seconds=300.0),
         view(State.ON_DEVICE, name="stays", last_used=900.0, keep_alive_seconds=-1.0),
     )
-    assert Offloader(ladder, FakeDevices(), FakeClock()).tick() == 200.0
-    assert ladder.decisions == []
+    assert Offloader(slots, FakeDevices(), FakeClock()).tick() == 200.0
+    assert slots.decisions == []
 
 
 def test_a_tick_with_nothing_that_can_expire_sleeps_until_woken() -> None:
-    ladder = FakeLadder(view(State.UNLOADED), view(State.ON_DEVICE, last_used=1.0, pinned=True))
-    assert Offloader(ladder, FakeDevices(), FakeClock()).tick() is None
-    assert ladder.decisions == []
+    slots = FakeSlots(view(State.UNLOADED), view(State.ON_DEVICE, last_used=1.0, pinned=True))
+    assert Offloader(slots, FakeDevices(), FakeClock()).tick() is None
+    assert slots.decisions == []
 
 
 def test_what_is_due_but_busy_is_not_asked_in_a_tight_loop() -> None:
-    ladder = FakeLadder(view(State.ON_DEVICE, last_used=1.0))
-    assert Offloader(ladder, FakeDevices(), FakeClock()).tick() == pytest.approx(0.05)
+    slots = FakeSlots(view(State.ON_DEVICE, last_used=1.0))
+    assert Offloader(slots, FakeDevices(), FakeClock()).tick() == pytest.approx(0.05)
 
 
 def test_the_thread_starts_on_demand_and_once_and_stops() -> None:
     before = set(threading.enumerate())
-    offloader = Offloader(FakeLadder(), FakeDevices(), FakeClock())
+    offloader = Offloader(FakeSlots(), FakeDevices(), FakeClock())
     assert set(threading.enumerate()) == before
     offloader.start()
     offloader.start()
@@ -110,47 +110,47 @@ def test_the_thread_starts_on_demand_and_once_and_stops() -> None:
 
 
 def test_stopping_without_a_start_does_nothing() -> None:
-    Offloader(FakeLadder(), FakeDevices(), FakeClock()).stop(LIMIT)
+    Offloader(FakeSlots(), FakeDevices(), FakeClock()).stop(LIMIT)
 
 
 def test_waking_makes_it_look_again() -> None:
-    ladder = FakeLadder()
-    offloader = Offloader(ladder, FakeDevices(), FakeClock())
+    slots = FakeSlots()
+    offloader = Offloader(slots, FakeDevices(), FakeClock())
     offloader.start()
     for _ in range(2):
-        assert ladder.looked.acquire(timeout=LIMIT)
-    ladder.shown = (view(State.ON_DEVICE, last_used=960.0),)
-    ladder.on_apply = lambda: setattr(ladder, "shown", ())
+        assert slots.looked.acquire(timeout=LIMIT)
+    slots.shown = (view(State.ON_DEVICE, last_used=960.0),)
+    slots.on_apply = lambda: setattr(slots, "shown", ())
     offloader.wake()
-    assert ladder.applied.wait(LIMIT)
+    assert slots.applied.wait(LIMIT)
     offloader.stop(LIMIT)
 
 
 def test_a_tick_that_fails_is_logged_and_the_thread_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    ladder = FakeLadder(view(State.ON_DEVICE, last_used=1.0))
+    slots = FakeSlots(view(State.ON_DEVICE, last_used=1.0))
     failed = threading.Event()
 
     def fail_once() -> None:
         if not failed.is_set():
             failed.set()
             raise ZeroDivisionError("ours")
-        ladder.shown = ()
+        slots.shown = ()
 
-    ladder.on_apply = fail_once
-    offloader = Offloader(ladder, FakeDevices(), FakeClock())
+    slots.on_apply = fail_once
+    offloader = Offloader(slots, FakeDevices(), FakeClock())
     with caplog.at_level(logging.ERROR):
         offloader.start()
         assert failed.wait(LIMIT)
         offloader.wake()
-        assert ladder.applied.wait(LIMIT)
+        assert slots.applied.wait(LIMIT)
         offloader.stop(LIMIT)
     assert "ZeroDivisionError: ours" in caplog.text
 
 
 def test_a_stop_that_runs_out_of_time_names_the_thread(caplog: pytest.LogCaptureFixture) -> None:
-    ladder, gate = FakeLadder(view(State.ON_DEVICE, last_used=1.0)), Gate()
-    ladder.on_apply = gate.passed
-    offloader = Offloader(ladder, FakeDevices(), FakeClock())
+    slots, gate = FakeSlots(view(State.ON_DEVICE, last_used=1.0)), Gate()
+    slots.on_apply = gate.passed
+    offloader = Offloader(slots, FakeDevices(), FakeClock())
     offloader.start()
     gate.reached()
     with caplog.at_level(logging.WARNING):

@@ -9,8 +9,8 @@ import pytest
 from test_state import view
 
 from engine.residency import policy
-from engine.residency.policy import Decision, Step, relieve
-from engine.state import EncoderView, Shortage, State
+from engine.residency.policy import Decision, Shortage, Step, relieve
+from engine.state import SlotView, State
 
 ON_DEVICE, IN_RAM = State.ON_DEVICE, State.IN_RAM
 NO_TIMEOUT = {"idle_timeout_seconds": 0.0}
@@ -113,12 +113,12 @@ def test_deciding_twice_from_the_same_views_gives_the_same() -> None:
 # Making room on a device
 
 
-def on_gpu(name: str, **fields: Any) -> EncoderView:
+def on_gpu(name: str, **fields: Any) -> SlotView:
     fields = {"last_used": 900.0, "came_up_at": 800.0, "bytes_on_device": 10, **fields}
     return view(State.ON_DEVICE, name=name, device="cuda:0", **fields)
 
 
-def relieved(nbytes: int, *views: EncoderView, **limits: Any) -> list[str]:
+def relieved(nbytes: int, *views: SlotView, **limits: Any) -> list[str]:
     shortage = Shortage("cuda:0", nbytes, "another program needs VRAM")
     return [decision.name for decision in relieve(1000.0, views, shortage, **limits)]
 

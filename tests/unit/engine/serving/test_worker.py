@@ -127,7 +127,7 @@ def test_an_abandoned_call_lets_its_caller_go_and_ends_in_its_own_time(worker: W
     gate = Gate()
     running, waiting = worker.submit(gate.passed), worker.submit(gate.passed)
     gate.reached()
-    worker.refuse()
+    worker.stop_accepting()
     worker.abandon(0.0)
     for future in (running, waiting):
         with pytest.raises(Closed):

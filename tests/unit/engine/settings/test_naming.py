@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import UnknownEncoder
-from engine.settings.naming import named, resolved, settings_key
+from engine.settings.naming import components_named, resolve, settings_key
 from engine.settings.parsing import parse
 
 MODEL = {"model": "org/name"}
@@ -41,7 +41,7 @@ TEXTS = ("dense", "multi", "image_text")
 def test_a_name_means_the_component_that_can_do_it(
     name: str | None, kinds: tuple[str, ...], part: str | None, expected: str
 ) -> None:
-    assert resolved(CONFIG, name, kinds, part) == expected
+    assert resolve(CONFIG, name, kinds, part) == expected
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,15 @@ def test_a_name_that_fits_nothing_says_why(
     name: str | None, kinds: tuple[str, ...], part: str | None, said: str
 ) -> None:
     with pytest.raises(UnknownEncoder, match=said.replace("(", r"\(").replace(")", r"\)")):
-        resolved(CONFIG, name, kinds, part)
+        resolve(CONFIG, name, kinds, part)
 
 
 def test_an_encoder_with_parts_is_all_of_them_and_a_part_has_the_settings_of_its_own_table() -> None:
-    text, image = named(CONFIG, "clip")
+    text, image = components_named(CONFIG, "clip")
     assert (text.name, text.part, text.aliases) == ("photo.text", "text", ("clip.text",))
     assert text.idle_timeout_seconds is None
     assert image.idle_timeout_seconds == 5
-    assert named(CONFIG, "photo.image") == (image,)
+    assert components_named(CONFIG, "photo.image") == (image,)
 
 
 def test_where_the_settings_of_a_name_stand() -> None:

@@ -14,7 +14,7 @@ from engine.devices.footprint import Footprint
 from engine.errors import CannotRest, Closed, LoadFailed, MoveFailed, Unavailable
 from engine.events import Event, StateChanged, TimerSet
 from engine.residency import policy
-from engine.settings.effective import Terms
+from engine.settings.effective import Timeouts
 from engine.state import State
 
 ON_DEVICE, IN_RAM, UNLOADED = State.ON_DEVICE, State.IN_RAM, State.UNLOADED
@@ -540,10 +540,10 @@ def test_pinning_loads_nothing(bench: SlotBench) -> None:
 
 def test_new_terms_come_into_force_at_once_and_leave_the_pin_alone_unless_told(bench: SlotBench) -> None:
     bench.slot.pin(True)
-    bench.slot.configure(Terms(1.0, 2.0))
+    bench.slot.configure(Timeouts(1.0, 2.0))
     view = bench.view()
     assert (view.idle_timeout_seconds, view.unload_timeout_seconds, view.pinned) == (1.0, 2.0, True)
-    bench.slot.configure(Terms(1.0, 2.0), pinned=False)
+    bench.slot.configure(Timeouts(1.0, 2.0), pinned=False)
     assert not bench.view().pinned
 
 
@@ -775,7 +775,7 @@ def late_user(bench: SlotBench) -> tuple[Gate, Future[None]]:
             told.set()
             gate.passed()
 
-    bench.slot._publish = hold_the_first_back
+    bench.slot._machine._publish = hold_the_first_back
     user = started(bench.use)
     gate.reached()
     return gate, user
@@ -1017,7 +1017,7 @@ def test_a_timer_is_told_under_no_lock_when_the_view_shows_it(bench: SlotBench) 
         if isinstance(event, TimerSet):
             seen.append(started(bench.view).result(LIMIT))
 
-    bench.slot._publish = look
+    bench.slot._machine._publish = look
     bench.use(keep_alive=0.0)
     assert [(view.keep_alive_seconds, view.in_flight) for view in seen] == [(0.0, 0)]
 
@@ -1136,7 +1136,7 @@ def test_measuring_runs_under_no_lock(bench: SlotBench) -> None:
 
 def test_events_are_published_under_no_lock_and_in_order(bench: SlotBench) -> None:
     seen = []
-    bench.slot._publish = lambda event: seen.append((event, started(bench.view).result(LIMIT)))
+    bench.slot._machine._publish = lambda event: seen.append((event, started(bench.view).result(LIMIT)))
     bench.use()
     bench.slot.offload(reason="idle for 30 s")
     states = [event.new for event, _ in seen]

@@ -13,10 +13,10 @@ from test_state import view as a_view
 from engine.devices.memory import DeviceMemory
 from engine.devices.placement import CPU, Needs, Placement
 from engine.errors import NoRoom
-from engine.residency.placer import Room
+from engine.residency.placer import Placer
 from engine.residency.policy import Decision
 from engine.settings.config import Hardware
-from engine.state import EncoderView, State
+from engine.state import SlotView, State
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -34,7 +34,7 @@ class Card:
         self.tells_context = True
         self.asked_for_context = 0
         self.cached = 0
-        self.shown: dict[str, EncoderView] = {}
+        self.shown: dict[str, SlotView] = {}
         self.applied: list[Decision] = []
         self.limits: list[int | None] = []
         self.emptied = 0
@@ -52,7 +52,7 @@ class Card:
     def held(self) -> int:
         return sum(view.bytes_on_device or 0 for view in self.shown.values() if view.awake and view.device == GPU)
 
-    def views(self) -> list[EncoderView]:
+    def slots(self) -> list[SlotView]:
         return list(self.shown.values())
 
     def apply_decision(self, decision: Decision) -> None:
@@ -90,19 +90,19 @@ def card() -> Card:
     return Card()
 
 
-def room(card: Card, **hardware: Any) -> Room:
-    return Room(card, Hardware(**hardware), FakeClock(), gauge=card)
+def room(card: Card, **hardware: Any) -> Placer:
+    return Placer(card, Hardware(**hardware), FakeClock(), gauge=card)
 
 
 def needs(gib: float, *, least: float | None = None) -> Needs:
     return Needs(GPU, int(gib * GIB), None if least is None else int(least * GIB))
 
 
-def ways(room: Room, wanted: Needs, name: str = "new") -> list[Placement]:
+def ways(room: Placer, wanted: Needs, name: str = "new") -> list[Placement]:
     """Every way that is offered when memory runs out again and again."""
     found: list[Placement] = []
     try:
-        for placement in room.placements(name, wanted):
+        for placement in room.make_room(name, wanted):
             found.append(placement)
             assert len(found) < 10
     except NoRoom:
@@ -110,8 +110,8 @@ def ways(room: Room, wanted: Needs, name: str = "new") -> list[Placement]:
     return found
 
 
-def first(room: Room, wanted: Needs, name: str = "new") -> Placement:
-    return next(iter(room.placements(name, wanted)))
+def first(room: Placer, wanted: Needs, name: str = "new") -> Placement:
+    return next(iter(room.make_room(name, wanted)))
 
 
 # Whole
@@ -197,7 +197,7 @@ def test_pinned_and_busy_encoders_never_move(card: Card, fields: dict[str, Any])
     busy = room(card, max_vram="7.5", on_no_room="error")
     with pytest.raises(NoRoom):
         first(busy, needs(3))
-    busy.clear(GPU, spare="new")
+    busy.free_device(GPU, except_for="new")
     assert card.applied == []
 
 
@@ -219,7 +219,7 @@ def test_torch_itself_is_held_to_the_budget(card: Card) -> None:
 def test_what_may_not_leave_although_it_is_over_the_budget_can_still_compute(card: Card) -> None:
     card.stand("pinned", 6, pinned=True)
     shared = room(card, max_vram="4")
-    assert shared.misplaced("pinned", GPU) is None
+    assert shared.reclaim("pinned", GPU) is None
     assert card.limits[-1] is not None
     assert card.limits[-1] > 6 * GIB
 
@@ -296,7 +296,7 @@ def test_one_that_is_still_on_its_way_up_has_its_share_of_the_cpu_already(card: 
 def test_an_encoder_that_takes_anothers_name_inherits_nothing(card: Card) -> None:
     shared = room(card)
     first(shared, needs(6, least=1))
-    assert shared.tighten("new")
+    assert shared.use_less("new")
     shared.forget("new")
     assert first(shared, needs(6, least=1)) == Placement(GPU)
 
@@ -304,11 +304,11 @@ def test_an_encoder_that_takes_anothers_name_inherits_nothing(card: Card) -> Non
 def test_a_new_budget_for_the_cpu_is_in_force_at_the_next_use(card: Card) -> None:
     shared = room(card, max_vram="cpu=4")
     first(shared, Needs(CPU, 3 * GIB, 0), "one")
-    assert shared.misplaced("one", CPU) is None
+    assert shared.reclaim("one", CPU) is None
     shared.configure(Hardware(max_vram="cpu=2"))
-    assert shared.misplaced("one", CPU) == "max_vram for the CPU was changed"
+    assert shared.reclaim("one", CPU) == "max_vram for the CPU was changed"
     assert first(shared, Needs(CPU, 3 * GIB, 0), "one") == Placement(CPU, 2 * GIB)
-    assert shared.misplaced("one", CPU) is None
+    assert shared.reclaim("one", CPU) is None
 
 
 # Memory runs out although it should not
@@ -316,7 +316,7 @@ def test_a_new_budget_for_the_cpu_is_in_force_at_the_next_use(card: Card) -> Non
 
 def test_after_memory_ran_out_others_step_down_and_it_is_tried_once_more(card: Card) -> None:
     card.stand("old", 2, came_up_at=999.0)
-    offered: Iterator[Placement] = iter(room(card).placements("new", needs(3)))
+    offered: Iterator[Placement] = iter(room(card).make_room("new", needs(3)))
     assert next(offered) == Placement(GPU)
     assert card.applied == []
     assert next(offered) == Placement(GPU)
@@ -341,7 +341,7 @@ def test_batches_that_do_not_fit_bring_the_encoder_up_one_way_further_down_each_
     tight = room(card)
     wanted = needs(6, least=1)
     seen = [first(tight, wanted)]
-    while tight.tighten("new"):
+    while tight.use_less("new"):
         seen.append(first(tight, wanted))
     assert [(placement.device, placement.streamed_in) for placement in seen] == [
         (GPU, None),
@@ -358,12 +358,12 @@ def test_batches_that_do_not_fit_bring_the_encoder_up_one_way_further_down_each_
 def test_one_that_outgrew_the_budget_comes_up_anew_when_nobody_else_can_leave(card: Card) -> None:
     card.stand("mine", 6, in_flight=1)
     shared = room(card, max_vram="-1")
-    assert shared.misplaced("mine", GPU) is None
+    assert shared.reclaim("mine", GPU) is None
     card.others = 2 * GIB
-    assert shared.misplaced("mine", GPU) == "over the VRAM budget"
+    assert shared.reclaim("mine", GPU) == "over the VRAM budget"
     card.stand("idle", 1)
     card.others = GIB
-    assert shared.misplaced("mine", GPU) is None
+    assert shared.reclaim("mine", GPU) is None
     assert card.left == ["idle"]
 
 
@@ -371,13 +371,13 @@ def test_one_that_outgrew_the_budget_comes_up_anew_when_nobody_else_can_leave(ca
 def test_a_pinned_one_and_one_that_just_came_up_stay_over_the_budget(card: Card, fields: dict[str, Any]) -> None:
     card.stand("mine", 6, in_flight=1, **fields)
     card.others = 2 * GIB
-    assert room(card, max_vram="-1").misplaced("mine", GPU) is None
+    assert room(card, max_vram="-1").reclaim("mine", GPU) is None
 
 
 def test_one_high_reading_moves_nobody(card: Card) -> None:
     card.stand("mine", 4, in_flight=1)
     card.cached = 3 * GIB
-    assert room(card, max_vram="6").misplaced("mine", GPU) is None
+    assert room(card, max_vram="6").reclaim("mine", GPU) is None
     assert card.emptied == 1
 
 
@@ -386,25 +386,25 @@ def test_one_that_had_to_go_elsewhere_comes_back_when_there_is_room_for_it_and_i
     shared = room(card)
     assert first(shared, needs(4)).device == CPU
     card.shown["new"] = a_view(State.ON_DEVICE, name="new", device=CPU, bytes_on_device=4 * GIB, came_up_at=900.0)
-    assert shared.misplaced("new", CPU) is None
+    assert shared.reclaim("new", CPU) is None
     card.others = 4 * GIB
-    assert shared.misplaced("new", CPU) is None, "room for the weights alone would send it back and forth"
+    assert shared.reclaim("new", CPU) is None, "room for the weights alone would send it back and forth"
     card.others = 3 * GIB
-    assert shared.misplaced("new", CPU) == "cuda:0 has room for it again"
+    assert shared.reclaim("new", CPU) == "cuda:0 has room for it again"
     card.shown["new"] = replace(card.shown["new"], came_up_at=999.0)
-    assert shared.misplaced("new", CPU) is None, "it just came up"
+    assert shared.reclaim("new", CPU) is None, "it just came up"
     assert first(shared, needs(4)) == Placement(GPU)
     card.shown["new"] = replace(card.shown["new"], device=GPU, came_up_at=900.0)
-    assert shared.misplaced("new", GPU) is None
+    assert shared.reclaim("new", GPU) is None
 
 
 def test_one_that_had_to_be_streamed_stands_whole_again_when_there_is_room(card: Card) -> None:
     shared = room(card, max_vram="4")
     assert first(shared, needs(6, least=1)).streamed_in is not None
     card.stand("new", 3.5)
-    assert shared.misplaced("new", GPU) is None
+    assert shared.reclaim("new", GPU) is None
     shared.configure(Hardware(max_vram="7"))
-    assert shared.misplaced("new", GPU) == "cuda:0 has room for it again"
+    assert shared.reclaim("new", GPU) == "cuda:0 has room for it again"
 
 
 def test_nobody_moves_for_one_that_would_not_fit_even_then(card: Card) -> None:
@@ -416,7 +416,7 @@ def test_nobody_moves_for_one_that_would_not_fit_even_then(card: Card) -> None:
 
 
 def test_on_the_cpu_nothing_is_misplaced(card: Card) -> None:
-    assert room(card, max_vram="1").misplaced("mine", CPU) is None
+    assert room(card, max_vram="1").reclaim("mine", CPU) is None
 
 
 # Other programs
@@ -515,8 +515,8 @@ def test_a_device_is_watched_while_an_encoder_stands_there_and_something_can_bec
 
 def test_only_one_encoder_goes_up_to_a_device_at_a_time(card: Card) -> None:
     shared = room(card)
-    with shared.turn(GPU):
-        assert shared._turns[GPU].locked()
-        with shared.turn("cuda:1"), shared.turn(CPU):
+    with shared.exclusive(GPU):
+        assert shared._exclusive[GPU].locked()
+        with shared.exclusive("cuda:1"), shared.exclusive(CPU):
             pass  # other devices wait for nobody
-    assert not shared._turns[GPU].locked()
+    assert not shared._exclusive[GPU].locked()

@@ -10,7 +10,7 @@ from engine_fakes import SIZE, FakeAdapter
 from engine.devices.footprint import UNKNOWN, Footprint
 from engine.devices.placement import Placement
 from engine.errors import CannotRest, MoveFailed
-from engine.slot.descent import Descent, descend, drop
+from engine.slot.transitions import SteppedDown, step_down, unload
 from engine.state import State
 
 IN_RAM, UNLOADED = State.IN_RAM, State.UNLOADED
@@ -26,27 +26,27 @@ def up(device: str) -> FakeAdapter:
     return adapter
 
 
-def step_down(adapter: FakeAdapter, target: State = IN_RAM) -> Descent:
-    return descend("minilm", adapter, target, device=adapter.device)
+def down(adapter: FakeAdapter, target: State = IN_RAM) -> SteppedDown:
+    return step_down("minilm", adapter, target, device=adapter.device)
 
 
 # To RAM
 
 
 def test_on_a_gpu_what_leaves_the_device_is_freed_although_it_stays_in_ram() -> None:
-    descent = step_down(up("gpu"))
-    assert descent == Descent(IN_RAM, Footprint(0, SIZE, SIZE), SIZE)
+    descent = down(up("gpu"))
+    assert descent == SteppedDown(IN_RAM, Footprint(0, SIZE, SIZE), SIZE)
     assert (descent.note, descent.error, descent.done) == (None, None, True)
 
 
 def test_on_a_cpu_only_what_leaves_ram_is_freed() -> None:
-    assert step_down(up("cpu")) == Descent(IN_RAM, Footprint(0, 0, SIZE), SIZE)
+    assert down(up("cpu")) == SteppedDown(IN_RAM, Footprint(0, 0, SIZE), SIZE)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_step_to_ram_calls_nothing_but_the_offload_and_a_look_before_and_after(device: str) -> None:
     adapter = up(device)
-    step_down(adapter)
+    down(adapter)
     assert adapter.calls[-2:] == ["offload", "footprint"]
     assert adapter.calls[:-2] in ([], ["footprint"])
 
@@ -55,7 +55,7 @@ def test_a_step_to_ram_calls_nothing_but_the_offload_and_a_look_before_and_after
 def test_a_system_that_keeps_up_to_a_twentieth_has_given_the_memory_back(device: str) -> None:
     adapter = up(device)
     adapter.kept["offload"] = 5
-    descent = step_down(adapter)
+    descent = down(adapter)
     assert (descent.rung, descent.freed, descent.note, descent.done) == (IN_RAM, 95, None, True)
 
 
@@ -63,7 +63,7 @@ def test_a_system_that_keeps_up_to_a_twentieth_has_given_the_memory_back(device:
 def test_a_system_that_gives_back_too_little_makes_it_unload_instead_and_say_so(device: str) -> None:
     adapter = up(device)
     adapter.kept["offload"] = 6
-    descent = step_down(adapter)
+    descent = down(adapter)
     assert adapter.moves == ["offload", "unload"]
     assert (descent.rung, descent.after.held, descent.freed) == (UNLOADED, 0, SIZE)
     assert descent.note == "The system took back only 0.0 MiB of 0.0 MiB, so it was unloaded."
@@ -85,7 +85,7 @@ def between(adapter: FakeAdapter, before: Footprint, after: Footprint) -> FakeAd
 
 def test_what_was_given_back_is_told_in_mib() -> None:
     large, part = Footprint(300 << 20, 0, 300 << 20), Footprint(0, 100 << 20, 300 << 20)
-    descent = step_down(between(up("cpu"), large, part))
+    descent = down(between(up("cpu"), large, part))
     assert descent.note == "The system took back only 200.0 MiB of 300.0 MiB, so it was unloaded."
     assert (descent.rung, descent.freed, descent.done) == (UNLOADED, 300 << 20, True)
 
@@ -94,7 +94,7 @@ def test_what_was_given_back_is_told_in_mib() -> None:
 def test_what_must_come_free_is_what_was_on_the_device_and_not_what_is_in_ram_on_every_rung(device: str) -> None:
     adapter = up(device)
     adapter.beside = 1000
-    descent = step_down(adapter)
+    descent = down(adapter)
     assert (descent.rung, descent.freed, descent.note, descent.done) == (IN_RAM, SIZE, None, True)
 
 
@@ -104,12 +104,12 @@ def test_a_twentieth_is_counted_of_what_was_resident_on_the_device_right_before(
     assert before.held is not None
     freed = before.held - (on_device - 40)
     assert freed == 70
-    assert step_down(between(up("cpu"), before, after)).rung is rung
+    assert down(between(up("cpu"), before, after)).rung is rung
 
 
 def test_nothing_resident_has_nothing_to_give_back_and_rests_all_the_same() -> None:
     adapter = between(up("cpu"), Footprint(0, 0, SIZE), Footprint(0, 0, SIZE))
-    assert step_down(adapter) == Descent(IN_RAM, Footprint(0, 0, SIZE), 0)
+    assert down(adapter) == SteppedDown(IN_RAM, Footprint(0, 0, SIZE), 0)
 
 
 # Where the system does not say what is resident
@@ -121,7 +121,7 @@ def test_a_step_to_ram_of_what_cannot_be_measured_there_rests_and_claims_no_byte
 ) -> None:
     adapter = up(device)
     adapter.blind, adapter.beside = True, 7
-    assert step_down(adapter) == Descent(IN_RAM, Footprint(0, None, SIZE), freed)
+    assert down(adapter) == SteppedDown(IN_RAM, Footprint(0, None, SIZE), freed)
     assert adapter.moves == ["offload"]
 
 
@@ -136,14 +136,14 @@ def test_a_step_to_ram_of_what_cannot_be_measured_there_rests_and_claims_no_byte
     ],
 )
 def test_any_unknown_part_makes_what_came_free_unknown_and_no_failure(before: Footprint, after: Footprint) -> None:
-    descent = step_down(between(up("cpu"), before, after))
-    assert descent == Descent(IN_RAM, after, None)
+    descent = down(between(up("cpu"), before, after))
+    assert descent == SteppedDown(IN_RAM, after, None)
     assert (descent.note, descent.error, descent.done) == (None, None, True)
 
 
 def test_what_is_left_on_a_gpu_is_judged_although_nothing_is_known_of_the_ram() -> None:
     before, after = Footprint(SIZE, None, SIZE), Footprint(SIZE // 2, None, SIZE)
-    descent = step_down(between(up("gpu"), before, after))
+    descent = down(between(up("gpu"), before, after))
     assert (descent.rung, descent.freed, descent.done) == (UNLOADED, None, True)
     assert descent.note == "The system took back only 0.0 MiB of 0.0 MiB, so it was unloaded."
 
@@ -152,14 +152,14 @@ def test_what_is_left_on_a_gpu_is_judged_although_nothing_is_known_of_the_ram() 
 def test_an_unload_of_what_cannot_be_measured_is_done_and_claims_no_bytes(device: str) -> None:
     adapter = up(device)
     adapter.blind = True
-    assert step_down(adapter, UNLOADED) == Descent(UNLOADED, Footprint(0, 0, 0), None)
+    assert down(adapter, UNLOADED) == SteppedDown(UNLOADED, Footprint(0, 0, 0), None)
 
 
 def test_part_is_all_that_is_said_of_what_stays_where_nothing_can_be_measured() -> None:
     adapter = up("cpu")
     adapter.clinging = True
     adapter.footprint = lambda: UNKNOWN  # type: ignore[method-assign]
-    descent = step_down(adapter, UNLOADED)
+    descent = down(adapter, UNLOADED)
     assert (descent.done, descent.freed, descent.after) == (False, None, UNKNOWN)
     assert descent.note == "Part of its weights was not given back, because something still refers to them."
 
@@ -171,8 +171,8 @@ def test_part_is_all_that_is_said_of_what_stays_where_nothing_can_be_measured() 
 def test_weights_that_would_not_survive_in_ram_are_unloaded_which_is_no_failure(device: str) -> None:
     adapter = up(device)
     adapter.fail("offload", CannotRest("It writes into its own weights."))
-    descent = step_down(adapter)
-    assert descent == Descent(UNLOADED, Footprint(0, 0, 0), SIZE, "It writes into its own weights.")
+    descent = down(adapter)
+    assert descent == SteppedDown(UNLOADED, Footprint(0, 0, 0), SIZE, "It writes into its own weights.")
     assert adapter.moves == ["offload", "unload"]
 
 
@@ -180,8 +180,8 @@ def test_weights_that_would_not_survive_in_ram_are_unloaded_which_is_no_failure(
 def test_weights_that_are_known_not_to_survive_in_ram_are_never_moved_there(device: str) -> None:
     adapter = up(device)
     adapter.cannot_rest = "Its weights are in plain memory."
-    descent = step_down(adapter)
-    assert descent == Descent(UNLOADED, Footprint(0, 0, 0), SIZE, "Its weights are in plain memory.")
+    descent = down(adapter)
+    assert descent == SteppedDown(UNLOADED, Footprint(0, 0, 0), SIZE, "Its weights are in plain memory.")
     assert adapter.moves == ["unload"]
 
 
@@ -195,7 +195,7 @@ def test_a_move_to_ram_that_fails_unloads_and_tells_why(call: str, caplog: pytes
 
     adapter.during = break_once_it_moves
     with caplog.at_level(logging.ERROR):
-        descent = step_down(adapter)
+        descent = down(adapter)
     assert (descent.rung, descent.freed, descent.done, adapter.weights) == (UNLOADED, SIZE, True, set())
     assert descent.note == "It could not be moved to RAM, so it was unloaded: out of memory"
     assert isinstance(descent.error, MoveFailed)
@@ -209,7 +209,7 @@ def test_a_move_to_ram_that_fails_unloads_and_tells_why(call: str, caplog: pytes
 @pytest.mark.parametrize("device", DEVICES)
 def test_unloading_frees_what_was_held_and_asks_for_no_rest(device: str) -> None:
     adapter = up(device)
-    assert step_down(adapter, UNLOADED) == Descent(UNLOADED, Footprint(0, 0, 0), SIZE)
+    assert down(adapter, UNLOADED) == SteppedDown(UNLOADED, Footprint(0, 0, 0), SIZE)
     assert adapter.moves == ["unload"]
 
 
@@ -217,13 +217,13 @@ def test_unloading_frees_what_was_held_and_asks_for_no_rest(device: str) -> None
 def test_unloading_from_ram_frees_what_was_resident_there(device: str, freed: int) -> None:
     adapter = up(device)
     adapter.offload()
-    assert step_down(adapter, UNLOADED) == Descent(UNLOADED, Footprint(0, 0, 0), freed)
+    assert down(adapter, UNLOADED) == SteppedDown(UNLOADED, Footprint(0, 0, 0), freed)
 
 
 def test_an_unload_that_was_asked_for_gives_no_reason_for_not_resting() -> None:
     adapter = up("cpu")
     adapter.cannot_rest = "Its weights are in plain memory."
-    assert step_down(adapter, UNLOADED).note is None
+    assert down(adapter, UNLOADED).note is None
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -235,12 +235,12 @@ def test_bytes_that_stay_after_an_unload_are_shown_and_never_called_done(
     adapter.cannot_rest = "Its weights are in plain memory."
     adapter.kept["unload"] = 5
     with caplog.at_level(logging.WARNING):
-        descent = step_down(adapter, target)
+        descent = down(adapter, target)
     assert (descent.rung, descent.after, descent.freed) == (UNLOADED, Footprint(0, 5, 0), SIZE - 5)
     assert_not_gone(descent, caplog)
 
 
-def assert_not_gone(descent: Descent, caplog: pytest.LogCaptureFixture) -> None:
+def assert_not_gone(descent: SteppedDown, caplog: pytest.LogCaptureFixture) -> None:
     """It is called no success anywhere, and the reason is given everywhere."""
     assert descent.done is False
     assert descent.note is not None
@@ -260,7 +260,7 @@ def test_an_unload_after_which_something_refers_to_the_weights_is_not_done_even_
         adapter.offload()
     adapter.clinging = True
     with caplog.at_level(logging.WARNING):
-        descent = step_down(adapter, UNLOADED)
+        descent = down(adapter, UNLOADED)
     assert (descent.rung, descent.after) == (UNLOADED, Footprint(0, 0, 0))
     assert descent.freed == (0 if (device, rung) == ("cpu", IN_RAM) else SIZE)
     assert_not_gone(descent, caplog)
@@ -271,7 +271,7 @@ def test_an_unload_that_raises_is_logged_and_judged_by_what_is_left(caplog: pyte
     adapter = up("gpu")
     adapter.fail("unload", RuntimeError("no"))
     with caplog.at_level(logging.ERROR):
-        descent = step_down(adapter, UNLOADED)
+        descent = down(adapter, UNLOADED)
     assert (descent.rung, descent.freed, descent.done) == (UNLOADED, 0, False)
     assert descent.after.held == SIZE
     assert "minilm did not unload cleanly" in caplog.text
@@ -281,4 +281,4 @@ def test_dropping_lets_an_interruption_through() -> None:
     adapter = up("gpu")
     adapter.fail("unload", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        drop("minilm", adapter)
+        unload("minilm", adapter)
