@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from enum import Enum, auto
 from typing import Any, TypeVar
 
-from engine.adapters.context import Surroundings
 from engine.devices.readings import Reader, Reading, SystemReader
 from engine.encoders import controls
 from engine.encoders.bundle import submit_bundle
@@ -69,8 +68,7 @@ class Engine(EngineInterface):
         self._encoders = Encoders(self.events.publish)
         self._placer = Placer(self._encoders, config.hardware, clock)
         self._offloader = Offloader(self._encoders, self._placer, clock)
-        context = Surroundings(offline=lambda: self.config.hub.offline, look=self.view, ask=self.call)
-        self._factory = Factory(adapter, context, self._placer, self._encoders.publish, clock)
+        self._factory = Factory(self._encoders, self._placer, clock, adapter)
         self._encoders.rearrange(config, self._factory)
         self.events.subscribe(self._on_event)
 

@@ -23,21 +23,69 @@ MODEL_LIBRARIES = {
     "huggingface_hub",
 }
 
+ALLOWED = {
+    # leaves
+    "errors": "",
+    "kinds": "",
+    "paths": "",
+    "power": "",
+    "units": "",
+    "state": "errors",
+    "events": "errors state",
+    "discovery": "paths",
+    # values and measurements
+    "operations": "errors kinds",
+    "devices": "errors units",
+    "settings": "errors events kinds paths units",
+    # the parts of the engine
+    "weights": "devices errors units",
+    "proxies": "errors operations state",
+    "residency": "devices errors settings state units",
+    "adapters": "devices errors kinds operations paths settings state units weights",
+    "slot": "adapters devices errors events settings state units",
+    "serving": "errors slot state",
+    "encoders": "adapters devices errors events kinds operations residency serving settings slot state",
+    # the seam, the engine behind it, and what is built on it
+    "interface": "devices errors events operations proxies settings state",
+    "engine": "devices encoders errors events interface operations residency settings state",
+    "http": "devices errors events interface operations paths settings state",
+    "client": "discovery errors interface operations",
+    "service": "discovery engine errors http interface paths power settings",
+    "__main__": "paths service",
+}
+"""File or folder of engine/ -> the others that it may import; each also itself. `engine/__init__.py` may import any."""
+
+ONLY = {
+    ("slot", "adapters"): {"engine.adapters.protocol"},
+    ("slot", "settings"): {"engine.settings.effective"},
+    ("slot", "devices"): {"engine.devices.placement"},
+    ("http", "devices"): {"engine.devices.readings"},
+    ("interface", "devices"): {"engine.devices.readings"},
+}
+"""Of these folders only the named modules may be imported from there."""
+
 # (where the rule holds, what must not be imported there, where it is allowed all the same)
 FORBIDDEN = [
     ("engine", {"tray", "pystray", "gi"}, ()),
     ("engine", {"PIL"}, ("engine/operations/images.py",)),
-    ("engine/operations", {"engine.adapters", "engine.weights", "engine.slot", "engine.http"}, ()),
-    ("engine/proxies", {"engine.adapters", "engine.weights", "engine.slot", "engine.http"}, ()),
     ("engine", MODEL_LIBRARIES, ("engine/adapters/", "engine/devices/", "engine/weights/")),
     ("tray", MODEL_LIBRARIES, ()),
     ("tray", {"pystray"}, ("tray/icon/",)),
-    ("tray", {"engine.slot", "engine.adapters", "engine.weights"}, ()),
+    (
+        "tray",
+        {
+            f"engine.{inside}"
+            for inside in ("adapters", "encoders", "engine", "http", "residency", "serving", "slot", "weights")
+        },
+        (),
+    ),
     ("tray/menu", {"pystray", "PIL"}, ()),
     ("tray/words.py", {"pystray", "PIL"}, ()),
     ("tray/notices.py", {"pystray", "PIL"}, ()),
-    ("engine/http", {"engine.slot", "engine.adapters", "engine.weights"}, ()),
 ]
+
+LONGEST = {"engine/slot/slot.py": 260}
+"""Lines of a file; 320 for every other one."""
 
 
 def imports(path: Path) -> set[str]:
@@ -71,6 +119,76 @@ def test_no_import_points_the_wrong_way(place: str, targets: set[str], allowed: 
     assert not wrong
 
 
+def place(module: str) -> str:
+    """The file or folder of engine/ that a module belongs to."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def ours(path: Path) -> set[str]:
+    """The modules of engine/ that a file imports, by name or for a name in them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names if name.name.split(".")[0] == "engine"}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "engine":
+            for name in node.names:
+                whole = ROOT.joinpath(*node.module.split("."), name.name)
+                is_module = whole.is_dir() or whole.with_suffix(".py").exists()
+                found.add(f"{node.module}.{name.name}" if is_module else node.module)
+    return found
+
+
+def test_every_import_between_folders_is_in_the_table() -> None:
+    wrong = []
+    for path in sorted((ROOT / "engine").rglob("*.py")):
+        own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        here = place(own)
+        if own == "engine.__init__":
+            continue
+        for module in ours(path):
+            there, only = place(module), ONLY.get((here, place(module)))
+            if there != here and there not in ALLOWED[here].split():
+                wrong.append(f"{own} -> {module}")
+            elif only and not any(reaches(module, {name}) for name in only):
+                wrong.append(f"{own} -> {module}, where only {', '.join(sorted(only))} may be imported")
+    assert not wrong, "\n".join(sorted(set(wrong)))
+
+
+def test_the_table_of_imports_has_no_circle_and_names_what_is_there() -> None:
+    there = {
+        path.stem for path in (ROOT / "engine").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert set(ALLOWED) == there - {"__init__"}
+    floors: dict[str, int] = {}
+
+    def floor(room: str, above: tuple[str, ...] = ()) -> int:
+        assert room not in above, f"a circle: {' -> '.join((*above, room))}"
+        if room not in floors:
+            floors[room] = 1 + max((floor(below, (*above, room)) for below in ALLOWED[room].split()), default=0)
+        return floors[room]
+
+    assert max(map(floor, ALLOWED)) <= 11
+
+
+def test_few_files_are_loose_and_none_is_long() -> None:
+    assert len(list((ROOT / "engine").glob("*.py"))) <= 12
+    sources = [*SOURCES, *(path for path in (ROOT / "build").rglob("*.py") if "bench" not in path.parts)]
+    lines = {path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
+    assert not {name: count for name, count in lines.items() if count > LONGEST.get(name, 320)}
+
+
+def test_the_init_file_of_a_folder_holds_its_docstring_alone() -> None:
+    exporting = {"engine", "engine/devices", "engine/http/dialects/native", "engine/power", "engine/proxies"}
+    exporting |= {"engine/adapters/kinds/image_text", "engine/weights/files/pages", "tray/platform"}
+    full = {
+        path.parent.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        if path.name == "__init__.py" and len(ast.parse(path.read_text(encoding="utf-8")).body) > 1
+    }
+    assert full <= exporting
+
+
 def test_the_policy_knows_nothing_but_state() -> None:
     ours = {
         name for name in imports(ROOT / "engine" / "residency" / "policy.py") if name.startswith(("engine", "tray"))
@@ -99,6 +217,11 @@ def test_the_exported_names_are_there_and_sorted(package: str) -> None:
     module = importlib.import_module(package)
     assert list(module.__all__) == sorted(module.__all__)
     assert all(hasattr(module, name) for name in module.__all__)
+    typed = (node for node in ast.walk(ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))))
+    shown = {name.asname for node in typed if isinstance(node, ast.ImportFrom) for name in node.names if name.asname}
+    assert shown == set(module.__all__), "type checkers see other names than programs"
+    with pytest.raises(AttributeError):
+        module.nothing_of_that_name  # noqa: B018
 
 
 def test_every_public_name_of_a_module_has_a_docstring() -> None:

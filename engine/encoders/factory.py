@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from engine.adapters.context import Surroundings
 from engine.adapters.protocol import Adapter
 from engine.adapters.registry import adapter_class
 from engine.encoders.encoder import Encoder, Usage
+from engine.encoders.registry import Encoders
 from engine.encoders.sharing import slot_key
 from engine.events import Downloading, SlotEvent
 from engine.residency.placer import Placer
@@ -23,32 +23,32 @@ AdapterFactory = Callable[[EncoderConfig, str, Surroundings], Adapter]
 
 
 class Factory:
-    """Makes encoders that the engine then owns; `publish` gets each event with the slot that it is of."""
+    """Makes encoders for a registry, which publishes their events and answers their adapters' questions."""
 
     def __init__(
-        self,
-        adapter: AdapterFactory | None,
-        context: Surroundings,
-        placer: Placer,
-        publish: Callable[[Slot, SlotEvent], None],
-        clock: Callable[[], float],
+        self, encoders: Encoders, placer: Placer, clock: Callable[[], float], adapter: AdapterFactory | None = None
     ) -> None:
-        self._adapter = adapter or _adapter
-        self._context = context
+        self._encoders = encoders
         self._placer = placer
-        self._publish = publish
         self._clock = clock
+        self._adapter = adapter or _adapter
 
     def __call__(self, settings: EncoderConfig, effective: Effective) -> Encoder:
         """Return a new encoder on weights of its own; loads nothing and starts no thread."""
 
         def publish(event: SlotEvent) -> None:
-            self._publish(slot, event)
+            self._encoders.publish(slot, event)
 
         def report_download(download: Download) -> None:
             publish(Downloading(slot.name, download))
 
-        context = replace(self._context, tell=report_download)
+        encoders = self._encoders
+        context = Surroundings(
+            offline=lambda: encoders.config.hub.offline,
+            tell=report_download,
+            look=lambda name: encoders.view(encoders.find(name)),
+            ask=lambda name, operation, used_by: encoders.submit(name, operation, used_by).result(),
+        )
         slot = Slot(
             settings.name,
             self._adapter(settings, effective.device, context),

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from engine import devices
-from engine.devices import Choice, DeviceMemory, allocator, choose
-from engine.devices import choice as choice_module
+from engine.devices import Choice, DeviceMemory, allocator, choice as choice_module, choose
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available() or torch.mps.is_available(), reason="a computer with a device has other answers"

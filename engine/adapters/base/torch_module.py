@@ -17,8 +17,7 @@ from engine.adapters.base.construction import carefully
 from engine.adapters.context import ALONE, Surroundings
 from engine.adapters.packages import require
 from engine.adapters.protocol import Loaded
-from engine.adapters.sources import hub, model_folder
-from engine.adapters.sources import locate as references
+from engine.adapters.sources import hub, locate as references, model_folder
 from engine.adapters.sources.linked_folder import LinkedFolder
 from engine.adapters.sources.model_files import fetched, opened, revision_of
 from engine.devices import Choice, DeviceMemory, choose, empty_cache, lost_device, memory, out_of_memory_on

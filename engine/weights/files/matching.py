@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
-from collections.abc import Mapping as Table
+from collections.abc import Iterable, Mapping as Table
 from mmap import PAGESIZE
 from pathlib import Path
 from typing import TYPE_CHECKING, Final

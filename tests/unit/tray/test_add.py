@@ -12,8 +12,7 @@ import pytest
 from engine import paths
 from engine.adapters import packages
 from engine.settings.file import SettingsFile
-from tray.cli import access
-from tray.cli import main as cli
+from tray.cli import access, main as cli
 
 Add = Callable[..., int]
 

@@ -18,8 +18,7 @@ from engine.events import Events
 from engine.operations.axes import EncodeAxes, Projection
 from engine.operations.sparse import SparseVector
 from engine.settings.config import Config
-from tray.cli import access, asking, embed
-from tray.cli import main as cli
+from tray.cli import access, asking, embed, main as cli
 
 PROBABILITIES = np.array([[0.25, 0.75]], dtype=np.float32)
 

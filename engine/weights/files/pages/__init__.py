@@ -16,14 +16,12 @@ from engine.weights.files.pages.backing import Backing, Backings
 from engine.weights.files.pages.usage import Usage
 
 if sys.platform == "win32":
-    from engine.weights.files.pages.touch import read_through as warm
-    from engine.weights.files.pages.touch import touch as read_in
+    from engine.weights.files.pages.touch import read_through as warm, touch as read_in
     from engine.weights.files.pages.windows import backings, give_back, usage, will_need
 elif sys.platform == "linux":
     from engine.weights.files.pages.linux import backings, give_back, read_in, usage, warm, will_need
 else:
     from engine.weights.files.pages.other import backings, give_back, usage, will_need
-    from engine.weights.files.pages.touch import read_through as warm
-    from engine.weights.files.pages.touch import touch as read_in
+    from engine.weights.files.pages.touch import read_through as warm, touch as read_in
 
 __all__ = ["Backing", "Backings", "Usage", "backings", "give_back", "read_in", "usage", "warm", "will_need"]

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.adapters.packages import command
-from engine.adapters.sources import hub, model_folder
-from engine.adapters.sources import locate as references
+from engine.adapters.sources import hub, locate as references, model_folder
 from engine.adapters.sources.download import Progress
 from engine.errors import LoadFailed, PilotlightError, Unavailable
 from engine.state import Download

@@ -20,8 +20,7 @@ from engine import paths
 from engine.errors import SettingsError
 from engine.events import Event, SettingsRefused
 from engine.kinds import PARTS
-from engine.settings import file as configfile
-from engine.settings import toml as configtext
+from engine.settings import file as configfile, toml as configtext
 from engine.settings.config import Config, EncoderConfig
 from engine.settings.file import SettingsFile
 
