@@ -9,12 +9,12 @@ PilotlightError
     EncoderError
         LoadFailed       a load was tried and failed; it may be tried again later
             FilesChanged     a file changed while it was read
-            NoRoom           its device has no room for it now, and nobody may step down for it
+            NoRoom           its device has no room for it now, and no encoder may step down for it
         Unavailable      trying cannot help until something is installed or put in place
         MoveFailed       weights could not be moved between rungs
             CannotRest       they would not survive in RAM, so they are dropped instead
         OutOfMemory          a device has no memory left; what was asked of it did not happen
-        DeviceLost           a device no longer computes; what stood on it has to be read anew
+        DeviceLost           a device no longer computes; weights on it have to be read again
     QueueFull            too many requests wait for this encoder
     Closed               the engine, or this encoder, is shutting down
 
@@ -67,7 +67,7 @@ def clear_frames(error: BaseException) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One wrong setting: where it stands (`("hardware", "port")`) and what is wrong, with the valid choices."""
+    """One wrong setting: its path (`("hardware", "port")`) and the mistake, with the valid choices."""
 
     path: tuple[str, ...]
     text: str
@@ -172,7 +172,7 @@ class OutOfMemory(EncoderError):
 
 
 class DeviceLost(EncoderError):
-    """A device stopped computing, as after a driver's reset; nothing that stood on it can be used any more."""
+    """A device stopped computing, as after a driver's reset; no weights on it can be used any more."""
 
     title = "Device lost"
 

@@ -12,15 +12,15 @@ class State(StrEnum):
     """One rung of the ladder, spelled as the HTTP endpoint spells it."""
 
     ON_DEVICE = "on_device"
-    """Weights where they compute; the next use pays nothing."""
+    """Weights on the device that computes; the next use pays nothing."""
     STEPPING_DOWN = "stepping_down"
-    """Weights on the way down; new leases wait, then go up again."""
+    """Weights stepping down; new leases wait, then bring them up again."""
     IN_RAM = "in_ram"
     """Weights off the device but reachable at memory speed; tokenizer and skeleton kept."""
     UNLOADED = "unloaded"
     """Nothing but the configuration; the next use pays a load."""
     LOADING = "loading"
-    """On the way up; one caller loads, the others wait."""
+    """Weights coming up; one caller loads, the others wait."""
     FAILED = "failed"
     """The last load failed; a retry is allowed after a delay that grows."""
     UNAVAILABLE = "unavailable"
@@ -42,7 +42,7 @@ _STATUS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """How far the download of a model's files is, in bytes; `total` None = not known yet."""
+    """The progress of a download of a model's files, in bytes; `total` None = not known yet."""
 
     done: int
     total: int | None
@@ -178,7 +178,7 @@ class EncoderView(SlotView):
 
 
 class Result(StrEnum):
-    """How a control verb ended, spelled as the HTTP endpoint spells it; the worst first."""
+    """The end of a control verb, spelled as the HTTP endpoint spells it; the worst first."""
 
     REFUSED = "refused"
     """Not done, and it will not be done as things are: pinned, or a failed load."""

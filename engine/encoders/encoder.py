@@ -51,7 +51,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """What the engine holds of one encoder; new settings make a new value, on the same slot where that can be."""
+    """One encoder in force; new settings make a new value, on the same slot where that is possible."""
 
     config: EncoderConfig
     effective: Effective

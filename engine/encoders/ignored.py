@@ -1,4 +1,4 @@
-"""Which options that somebody set for an encoder have no effect where and how it runs, and why."""
+"""The options of an encoder that have no effect on it, and the reasons."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def ignored_options(
 ) -> tuple[str, ...]:
     """Return a text `OPTION: WHY` for each option that differs from its default and changes nothing.
 
-    `device` is the one that was chosen for the encoder (torch's name), wherever lack of room may have sent it since;
-    `streamable` whether its model can run block by block. None means that this is not known before a load: then only
-    what is certain without it is told. `leader` is the encoder whose weights serve this one too.
+    `device` is the one that was chosen for the encoder (torch's name), even if lack of room sent it to another since;
+    `streamable` whether its model can run block by block. None means that this is not known before a load; then only
+    reasons that need no load are given. `leader` is the encoder whose weights serve this one too.
     """
     if encoder.kind in _HELD:
         return _spelled(_held(encoder, hardware))
@@ -90,7 +90,7 @@ def _eager_load(encoder: EncoderConfig, hardware: Hardware) -> str | None:
 
 
 def _max_vram(encoder: EncoderConfig, hardware: Hardware, streamable: bool | None) -> str | None:
-    """What holds for an encoder that computes on the CPU."""
+    """The reason for an encoder that computes on the CPU."""
     budget = Budget.parse(hardware.max_vram)
     if budget == Budget():
         return None
@@ -114,7 +114,7 @@ def _stream_layers(
 
 
 def _for_gpus(hardware: Hardware) -> dict[str, str]:
-    """What is without effect for an encoder that computes on the CPU, as far as somebody set it; 0 asks for nothing."""
+    """Options without effect on an encoder that computes on the CPU, where they differ from 0 and the default."""
     why = {
         "on_no_room": "a CPU is never without room",
         "keep_free_vram": "it computes on the CPU and holds no VRAM",
@@ -151,7 +151,7 @@ def _unload_timeout(encoder: EncoderConfig, hardware: Hardware, device: str | No
 
 
 def _asks(timeout: str, encoder: EncoderConfig, hardware: Hardware) -> bool:
-    """Whether somebody set a timeout that shall pass one day; 0 asks for never."""
+    """Whether a timeout was set to more than 0, which means never."""
     said = getattr(encoder, timeout) is not None or getattr(hardware, timeout) != _default(timeout)
     return bool(said and getattr(Effective.of(encoder, hardware).timeouts, timeout) > 0)
 

@@ -30,7 +30,7 @@ Configured = tuple[EncoderConfig, Effective]
 
 @dataclass(frozen=True, slots=True)
 class Rearranged:
-    """What follows from new settings."""
+    """The consequences of new settings."""
 
     forgotten: tuple[str, ...]
     """Names that mean other weights now, or none."""

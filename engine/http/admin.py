@@ -18,7 +18,7 @@ from engine.errors import SettingsError, SettingsForbidden
 from engine.http.responses import answer, memory_fields
 from engine.settings.file import Key, SettingsFile
 from engine.settings.naming import settings_key
-from engine.settings.parsing import LADDER_KEYS
+from engine.settings.schema import LADDER_KEYS
 from engine.state import EncoderView, Outcome
 
 _VERBS: Final = ("load", "offload", "unload", "pin", "unpin", "retry")

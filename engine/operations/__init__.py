@@ -1,1 +1,1 @@
-"""The operations: what can be asked of encoders, one file per kind, in no dialect's words."""
+"""The operations of encoders: values that check themselves, one file per kind, in no dialect's words."""

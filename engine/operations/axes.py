@@ -1,4 +1,4 @@
-"""Asked of axes: where a text lies along directions that sentences point in."""
+"""The operations of axes: the coordinates of a text along directions that sentences give."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Signature = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projection:
-    """Where texts lie along axes."""
+    """The coordinates of texts along axes."""
 
     vectors: NDArray[np.float32]
     """(n, k): the cosine of each text with each anchor sentence."""
     axes: tuple[str, ...]
     """Names of the k axes, in the order of the coordinates."""
     tokens: int
-    """How many tokens the base encoder read."""
+    """Tokens that the base encoder read."""
 
     def signatures(self, top_k: int = 5) -> tuple[Signature, ...]:
         """Return the `top_k` strongest axes of each text, of two that are equal the first."""
@@ -43,7 +43,7 @@ class Projection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseVectors:
-    """Vectors (n, d) of the encoder that axes stand on, which weights made them, and of how many tokens."""
+    """Vectors (n, d) of the base of axes, the revision that made them, and the number of tokens."""
 
     vectors: NDArray[np.float32]
     revision: str | None
@@ -52,7 +52,7 @@ class BaseVectors:
 
 @dataclass(frozen=True, slots=True)
 class EmbedInBase(Operation[BaseVectors]):
-    """What axes ask of their base: vectors, and the revision of the very weights that made them."""
+    """The question of axes to their base: vectors, and the revision of the weights that made them."""
 
     texts: Sequence[str]
     task: str | None = None
@@ -62,7 +62,7 @@ class EmbedInBase(Operation[BaseVectors]):
 
     @property
     def size(self) -> int:
-        """How many texts."""
+        """The number of texts."""
         return len(self.texts)
 
     def nothing(self) -> BaseVectors:
@@ -83,7 +83,7 @@ class EncodeAxes(Operation[Projection]):
     task: str | None = None
     """As in `Embed`, for the texts; anchors are read in the model's default task."""
     top_k: int | None = None
-    """How many axes its caller wants of each text's signature, None for no signatures."""
+    """Number of axes in each text's signature, None for no signatures."""
     field: str = "texts"
 
     kinds: ClassVar[tuple[str, ...]] = ("axes",)
@@ -96,7 +96,7 @@ class EncodeAxes(Operation[Projection]):
 
     @property
     def size(self) -> int:
-        """How many texts."""
+        """The number of texts."""
         return len(self.texts)
 
     def nothing(self) -> Projection:

@@ -1,4 +1,4 @@
-"""Asked of several encoders at once: one text in every form."""
+"""The operation of several encoders at once: one text in every form."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PARTS: Final[Mapping[str, type[Operation[Any]]]] = {"dense": Embed, "sparse": EncodeSparse, "axes": EncodeAxes}
-"""What a bundle may hold, and the operation whose encoders make it."""
+"""The parts of a bundle, and for each the operation whose encoders make it."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeBundle:
-    """A text, and where it matters by which encoders; checked when it is made."""
+    """A text, and the encoders of its parts; checked when it is made."""
 
     text: str
     task: str | None = "query"

@@ -1,4 +1,4 @@
-"""What a cosine between an image and a text is worth: the maths that a model of both learned beside its towers."""
+"""Calibration of the cosines between images and texts, with the scale that a model learned beside its towers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 CLIP_FLOOR: Final = 0.2
-"""Cosine under which CLIP sees no match; its unrelated pairs lie around 0.1 to 0.2, matches around 0.25 to 0.35."""
+"""Cosine under which CLIP sees no match; its unrelated pairs are around 0.1 to 0.2, matches around 0.25 to 0.35."""
 _FLOOR_PROBABILITY: Final = 0.01
 """Where a sigmoid was learned, the floor is the cosine of this probability."""
 

@@ -1,4 +1,4 @@
-"""Asked of classifiers: which of the model's own labels fit a text or a pair of texts, or which of any labels."""
+"""The operations of classifiers: the labels of texts or of pairs of texts, the model's own or any others."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Inputs = Sequence[str] | Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """How probable each label is for each input, in the order of the inputs."""
+    """The probability of each label for each input, in the order of the inputs."""
 
     labels: tuple[str, ...]
     """The columns: the model's own labels in its order, or those that were asked for."""
     probabilities: NDArray[np.float32]
     """(n, labels), 0 to 1; each row adds up to 1 where the labels exclude each other."""
     logits: NDArray[np.float32]
-    """(n, labels), what the probabilities were made of."""
+    """(n, labels), the source of the probabilities."""
     tokens: int
-    """How many tokens the model read."""
+    """Tokens that the model read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Classify(Operation[Classification]):
 
     @property
     def size(self) -> int:
-        """How many texts or pairs."""
+        """The number of texts or pairs."""
         return len(self.inputs)
 
     def nothing(self) -> Classification:
@@ -106,7 +106,7 @@ class ZeroShot(Operation[Classification]):
 
     @property
     def size(self) -> int:
-        """How many pairs the model reads: each text with each label."""
+        """The number of pairs that the model reads: each text with each label."""
         return len(self.texts) * len(self.labels)
 
     def nothing(self) -> Classification:
@@ -130,7 +130,7 @@ class ZeroShot(Operation[Classification]):
 
 
 def entailment(labels: Sequence[str]) -> tuple[int, int]:
-    """Return which of an NLI model's labels means entailment, and which contradiction.
+    """Return the indices of the labels of an NLI model for entailment and for contradiction.
 
     Where no name begins with "contradict", that is the last one if entailment is the first, else the first: so does
     transformers. Raises InvalidInput where no name begins with "entail".

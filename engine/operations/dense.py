@@ -1,4 +1,4 @@
-"""Asked of dense encoders, and of whatever else makes one vector per text."""
+"""The operation of encoders that make one vector per text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """Vectors, float32 (n, d), in the order of the inputs, and how many tokens the model read for them."""
+    """Vectors, float32 (n, d), in the order of the inputs, and the number of tokens that the model read."""
 
     vectors: NDArray[np.float32]
     tokens: int
@@ -30,7 +30,7 @@ class Embed(Operation[Encoding]):
     task: str | None = None
     """`query` or `passage`, for models that were trained with a prompt for each; None is the model's default."""
     dimensions: int | None = None
-    """Keep so many leading dimensions and normalise again (Matryoshka)."""
+    """Number of leading dimensions to keep and normalise again (Matryoshka)."""
     field: str = "texts"
 
     kinds: ClassVar[tuple[str, ...]] = ("dense", "multi", "image_text")
@@ -44,7 +44,7 @@ class Embed(Operation[Encoding]):
 
     @property
     def size(self) -> int:
-        """How many texts."""
+        """The number of texts."""
         return len(self.inputs)
 
     def nothing(self) -> Encoding:

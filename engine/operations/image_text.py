@@ -1,4 +1,4 @@
-"""Asked of encoders with an image tower and one for texts."""
+"""The operations of encoders with an image tower and a text tower."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EncodeImages(Operation[Encoding]):
 
     @property
     def size(self) -> int:
-        """How many images."""
+        """The number of images."""
         return len(self.images)
 
     def nothing(self) -> Encoding:

@@ -1,4 +1,4 @@
-"""Images as bytes, and the way from them to pixels; the one file of the engine that knows Pillow.
+"""Images as bytes, and their decoding to pixels; the one file of the engine that imports Pillow.
 
 Pillow's limit for decompression bombs holds, at its lower bound: what it only warns of is refused too.
 """
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Image
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
-"""What is read, by Pillow's names; others of its readers start programs (EPS) or serve no photo."""
+"""The formats that are read, by Pillow's names; others of its readers start programs (EPS) or serve no photo."""
 
 _LONGEST_SIDE: Final = 200
-"""Times the shorter side: a model that keeps the ratio would blow a line of pixels up to gigabytes."""
+"""Times the shorter side: resizing a very long, thin image would need gigabytes."""
 _DEEP: Final = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 """Pillow's modes of one channel with 16 bits; `I` is how it reads such a PGM or TIFF."""
 
@@ -35,7 +35,7 @@ def check_images(values: object, field: str) -> None:
 
 
 def decoded(data: bytes, what: str, field: str) -> Image:
-    """Return the image as 8-bit RGB, upright, its first frame if it moves, on white where one can see through it.
+    """Return the image as 8-bit RGB: upright, on white where it is transparent, of an animation the first frame.
 
     `what` names it in the error. Raises InvalidInput for one that is cut off or broken.
     """

@@ -1,4 +1,4 @@
-"""Checks of what callers pass, the same for every kind; each raises InvalidInput, which names the field."""
+"""Checks of the caller's input, the same for every kind; each raises InvalidInput, which names the field."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Final
 from engine.errors import InvalidInput
 
 TASKS: Final = ("query", "passage")
-"""What a text may be for, for models that treat the two differently."""
+"""The roles of a text, for models that treat the two differently."""
 
 
 ITEMS: Final = "input"
-"""What adapters call the items in their errors; the caller's interface may have another name for them."""
+"""The name of the items in the errors of adapters; the caller's interface may have another one."""
 
 
 @contextmanager
 def naming_field(field: str) -> Iterator[None]:
-    """Let errors about `ITEMS` raised within name `field` instead."""
+    """Make errors about `ITEMS` that are raised within name `field` instead."""
     try:
         yield
     except InvalidInput as error:

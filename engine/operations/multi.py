@@ -1,4 +1,4 @@
-"""Asked of encoders that give one text several forms at once, and how token vectors are compared.
+"""The operation of encoders that give one text several forms at once, and the comparison of token vectors.
 
 Source: Chen et al., "M3-Embedding: Multi-Linguality, Multi-Functionality, Multi-Granularity Text Embeddings Through
 Self-Knowledge Distillation", 2024, arXiv 2402.03216, section 3.2.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Form = Literal["dense", "sparse", "colbert"]
 
 FORMS: Final[tuple[Form, ...]] = ("dense", "sparse", "colbert")
-"""What a text can be turned into: one vector, weighted tokens, a vector per token."""
+"""The forms of a text: one vector, weighted tokens, a vector per token."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +35,7 @@ class MultiEncoding:
     colbert: tuple[NDArray[np.float32], ...] | None
     """For each text (tokens - 1, d): a vector of length 1 for every token that the model read but the first."""
     tokens: int
-    """How many tokens the model read, special ones included."""
+    """Tokens that the model read, special ones included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class EncodeMulti(Operation[MultiEncoding]):
 
     @property
     def size(self) -> int:
-        """How many texts."""
+        """The number of texts."""
         return len(self.texts)
 
     def nothing(self) -> MultiEncoding:
@@ -82,7 +82,7 @@ class EncodeMulti(Operation[MultiEncoding]):
 
 
 def maxsim(query: ArrayLike, document: ArrayLike) -> float:
-    """Return how well a document answers a query by late interaction: pure maths that loads nothing.
+    """Return the relevance of a document to a query by late interaction; pure maths that loads nothing.
 
     Of each row of `query` (n, d) the largest inner product with a row of `document` (m, d), and of these the mean. The
     rows are token vectors of length 1, so 1 is the most. Without rows on either side it is 0.

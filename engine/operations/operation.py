@@ -1,4 +1,4 @@
-"""What every operation is: one thing asked of an encoder, as a value that no caller and no dialect owns."""
+"""The base of every operation: one request to an encoder, as a value that no caller and no dialect owns."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ T = TypeVar("T")
 
 
 class Operation(ABC, Generic[T]):
-    """One thing asked of an encoder: a frozen value of plain data, checked when it is made.
+    """One request to an encoder: a frozen value of plain data, checked when it is made.
 
     Called with the adapter, under a lease, it returns the result. Proxies, the endpoint and the command line make the
     same ones, so that bad input is the same error everywhere, before anything loads.
     """
 
     kinds: ClassVar[tuple[str, ...]]
-    """Kinds of encoder that can do it; that of the first serves where no encoder is named."""
+    """Kinds of encoder that can do it; without a name the default one of the first kind serves."""
     part: ClassVar[str | None] = None
-    """Which part does it, of an encoder that has parts."""
+    """The part that does it, of an encoder that has parts."""
     field: str
-    """What the caller's own interface calls the items; errors name it."""
+    """The name of the items in the caller's own interface; errors name it."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many items it is about; none of them load nothing."""
+        """The number of items; an operation about none loads nothing."""
 
     @abstractmethod
     def nothing(self) -> T:

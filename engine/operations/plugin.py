@@ -1,4 +1,4 @@
-"""Asked of plug-ins: one of the operations that they declare."""
+"""The operation of plug-ins: one of those that they declare."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Call(Operation[Any]):
         """Return nothing: a call is never about no items."""
 
     def __call__(self, adapter: Any) -> Any:
-        """Return what the plug-in does; raises InvalidInput for an operation or arguments that it does not take.
+        """Return the plug-in's result; raises InvalidInput for an operation or arguments that it does not take.
 
         Raises EncoderError when the plug-in fails.
         """

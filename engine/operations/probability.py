@@ -13,7 +13,7 @@ Floats = TypeVar("Floats", bound="NDArray[np.floating]")
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Return the probability that each of `logits` stands for by itself."""
+    """Return the probability of each of `logits` by itself."""
     import numpy as np
 
     small = np.exp(-np.abs(logits))

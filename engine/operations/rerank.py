@@ -1,4 +1,4 @@
-"""Asked of rerankers: how relevant documents are to a query, which are the best, and which to keep."""
+"""The operations of rerankers: the relevance of documents to a query, the best of them, and those to keep."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Scores:
     raw: NDArray[np.float32]
     """(n,), the same as log-odds: the logit of a head with one, the difference of the two of a head with two."""
     tokens: int
-    """How many tokens the model read."""
+    """Tokens that the model read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Spliced:
-    """What is kept of each group of fragments, and the relevance of every fragment."""
+    """The fragments that are kept of each group, and the relevance of every fragment."""
 
     kept: tuple[tuple[int, ...], ...]
     """Per group the indices of the kept fragments, rising."""
@@ -65,7 +65,7 @@ class Score(Operation[Scores]):
 
     @property
     def size(self) -> int:
-        """How many documents."""
+        """The number of documents."""
         return len(self.documents)
 
     def nothing(self) -> Scores:
@@ -87,7 +87,7 @@ class ReRank(Operation[Ranking]):
     query: str
     documents: Sequence[str]
     k: int | None = None
-    """How many; None = all."""
+    """Number of documents in the answer; None = all."""
     field: str = "documents"
 
     kinds: ClassVar[tuple[str, ...]] = Score.kinds
@@ -99,7 +99,7 @@ class ReRank(Operation[Ranking]):
 
     @property
     def size(self) -> int:
-        """How many documents."""
+        """The number of documents."""
         return len(self.documents)
 
     def nothing(self) -> Ranking:
@@ -120,7 +120,7 @@ class Splice(Operation[Spliced]):
     threshold: float = 0.5
     """The probability of relevance from which on a fragment is kept, 0 to 1."""
     min_kept: int = 2
-    """How many of each group are kept at least, the most relevant ones; a smaller group is kept whole."""
+    """Least number of fragments kept of each group, the most relevant ones; a smaller group is kept whole."""
     field: str = "fragments"
 
     kinds: ClassVar[tuple[str, ...]] = Score.kinds
@@ -138,7 +138,7 @@ class Splice(Operation[Spliced]):
 
     @property
     def size(self) -> int:
-        """How many fragments, of all groups together."""
+        """The number of fragments of all groups together."""
         return sum(map(len, self.fragments))
 
     def nothing(self) -> Spliced:

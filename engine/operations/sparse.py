@@ -1,4 +1,4 @@
-"""Asked of sparse encoders, and of whatever else weighs the tokens of a vocabulary for each text."""
+"""The operation of encoders that weigh the tokens of a vocabulary for each text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseVector:
-    """The tokens that a text stands for and what each weighs: by falling weight, none twice, none of weight zero."""
+    """The tokens that represent a text, and their weights: by falling weight, none twice, none of weight zero."""
 
     indices: NDArray[np.int32]
     """Token ids, (k,)."""
@@ -72,7 +72,7 @@ class EncodeSparse(Operation[SparseEncoding]):
 
     @property
     def size(self) -> int:
-        """How many texts."""
+        """The number of texts."""
         return len(self.inputs)
 
     def nothing(self) -> SparseEncoding:

@@ -1,4 +1,4 @@
-"""Asked of taggers: the words of a text, what they are, and the names in it."""
+"""The operation of taggers: the words of a text, their parts of speech, and the names in it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Tag(Operation[tuple[Tagged, ...]]):
 
     @property
     def size(self) -> int:
-        """How many texts."""
+        """The number of texts."""
         return len(self.texts)
 
     def nothing(self) -> tuple[Tagged, ...]:

@@ -1,4 +1,4 @@
-"""What Python callers hold: one lazy object per encoder, which loads at its first use and never before.
+"""The objects of Python callers: one lazy object per encoder, which loads at its first use and never before.
 
 Building a proxy, `repr`, `loaded`, `peek()` and the pure maths (`similarity`, `nearest`) load nothing.
 """

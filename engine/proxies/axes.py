@@ -1,4 +1,4 @@
-"""The proxy of axes: where a text lies along directions that sentences point in."""
+"""The proxy of axes: the coordinates of a text along directions that sentences give."""
 
 from __future__ import annotations
 

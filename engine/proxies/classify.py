@@ -1,4 +1,4 @@
-"""The proxy of classifiers: how probable labels are for a text or a pair of texts."""
+"""The proxy of classifiers: the probabilities of labels for a text or a pair of texts."""
 
 from __future__ import annotations
 

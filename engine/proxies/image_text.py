@@ -23,7 +23,7 @@ class TowerProxy(Proxy):
     """One tower: its weights, its rung and its pin are its own."""
 
     def vectors(self, operation: Operation[Any], keep_alive: float | None) -> NDArray[np.float32]:
-        """Return the vectors that `operation` asks for, float32 (n, d)."""
+        """Return the vectors of `operation`, float32 (n, d)."""
         found: NDArray[np.float32] = self._run(operation, keep_alive).vectors
         return found
 
@@ -57,7 +57,7 @@ class ImageTextProxy:
         return self.text.vectors(Embed(texts), keep_alive)
 
     def calibrate(self, cosines: ArrayLike) -> NDArray[np.float32]:
-        """Return the probabilities of `cosines`, float32 of the same shape, by what the model learned.
+        """Return the probabilities of `cosines`, float32 of the same shape, by the scale that the model learned.
 
         SigLIP: sigmoid, each pair for itself. CLIP learned none: softmax over the last axis, whose entries compete, so
         that what is asked is which of them, not whether. It loads as `score_floor` does, and raises Unavailable where
@@ -82,7 +82,7 @@ class ImageTextProxy:
         return int(self._facts()["dimension"])
 
     def _facts(self) -> Mapping[str, Any]:
-        """What the last load of either tower found out; each knows all of it."""
+        """The facts about the model from the last load of either tower; each has all of them."""
         for tower in (self.text, self.image):
             if "dimension" in (facts := tower.peek().metadata):
                 return facts

@@ -35,7 +35,7 @@ class MultiProxy(Proxy):
         top_k: int | None = None,
         keep_alive: float | None = None,
     ) -> MultiEncoding:
-        """Return what is wanted of `dense`, `sparse` and `colbert`; the rest is not computed and is None.
+        """Return those of `dense`, `sparse` and `colbert` that are wanted; the others are not computed and None.
 
         `dense` is float32 (n, d); `sparse` a SparseVector per text, of the `top_k` heaviest tokens or of all;
         `colbert` per text float32 (tokens - 1, d), for `maxsim`. `keep_alive` seconds take the place of the idle
@@ -46,7 +46,7 @@ class MultiProxy(Proxy):
 
     @staticmethod
     def maxsim(query: ArrayLike, document: ArrayLike) -> float:
-        """Return the mean of what each token vector of a query (n, d) finds best in a document (m, d): 1 at most."""
+        """Return the mean of the best match of each query vector (n, d) in a document (m, d): 1 at most."""
         return maxsim(query, document)
 
     @staticmethod

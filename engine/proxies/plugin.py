@@ -1,4 +1,4 @@
-"""The proxy of plug-ins: whatever they declare."""
+"""The proxy of plug-ins: the operations that they declare."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class PluginProxy(Proxy):
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The names of what it does; asking loads it."""
+        """The names of its operations; asking loads it."""
         names: tuple[str, ...] = self._fact("operations")
         return names
 
     def call(self, operation: str, /, *, keep_alive: float | None = None, **arguments: Any) -> Any:
-        """Return what one of its operations does with `arguments`.
+        """Return the result of one of its operations for `arguments`.
 
         `keep_alive` is as in `DenseProxy.encode`. Raises InvalidInput, EncoderError when the plug-in fails, LoadFailed,
         Unavailable, QueueFull or Closed.

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Caller(Protocol):
-    """What a proxy needs of the engine."""
+    """The engine, as a proxy sees it."""
 
     def view(self, name: str) -> EncoderView:
         """Return a snapshot of one encoder."""

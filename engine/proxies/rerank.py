@@ -1,4 +1,4 @@
-"""The proxy of rerankers: how relevant documents are to a query."""
+"""The proxy of rerankers: the relevance of documents to a query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proxy of taggers: the words of a text, what they are, and the names in it."""
+"""The proxy of taggers: the words of a text, their parts of speech, and the names in it."""
 
 from __future__ import annotations
 

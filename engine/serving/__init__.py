@@ -1,1 +1,1 @@
-"""How requests reach a slot: the queue and thread of one encoder, and one request's run."""
+"""The way of requests to a slot: the queue and thread of one encoder, and one request's run."""

@@ -33,11 +33,11 @@ class Relief(Protocol):
 def execute(
     slot: Slot, relief: Relief, operation: Callable[[Any], T], used_by: str | None, keep_alive: float | None
 ) -> T:
-    """Return what `operation` makes of the encoder's adapter, under a lease.
+    """Return the result of `operation` on the encoder's adapter, under a lease.
 
-    Where its device has no memory for it, others step down and it runs once more; then the encoder comes up anew, in
-    another way that leaves more. Where the device is lost it is read anew, for one that computes. Raises NoRoom when no
-    way is left, and whatever the lease or the operation raises.
+    Where its device has no memory for it, other encoders step down and it runs once more; then its own encoder comes up
+    again in a mode that leaves more. Where the device is lost the weights are read again, for one that computes. Raises
+    NoRoom when no mode is left, and the errors of the lease and the operation.
     """
     lost = 0
     while True:

@@ -35,7 +35,7 @@ class Worker:
 
     @property
     def queued(self) -> int:
-        """How many calls wait, the running one left out."""
+        """The number of calls that wait, without the running one."""
         return len(self._waiting)
 
     @property
@@ -82,14 +82,14 @@ class Worker:
             self._fail(future)
 
     def abandon(self, timeout: float) -> None:
-        """Give the running call up to `timeout` seconds, then let whoever waits for it go; the call itself goes on."""
+        """Give the running call up to `timeout` seconds, then fail its future with Closed; the call itself goes on."""
         running = self._running
         if running is not None:
             futures.wait([running], timeout)
             self._fail(running)
 
     def close(self, timeout: float) -> bool:
-        """Refuse what waits, let the running call end, and join for up to `timeout` seconds."""
+        """Refuse the calls that wait, let the running one end, and join for up to `timeout` seconds."""
         self.stop_accepting()
         if self._thread is None:
             return True
@@ -128,7 +128,7 @@ class Worker:
 def _serve(future: Future[Any], call: Callable[[], Any]) -> None:
     try:
         result = call()
-    except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
+    except BaseException as error:  # noqa: BLE001 - the future carries it to its caller
         _complete(future.set_exception, error)
     else:
         _complete(future.set_result, result)

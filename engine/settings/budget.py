@@ -1,4 +1,4 @@
-"""How much device memory all encoders together may hold: the `max_vram` setting as a value, and what it allows."""
+"""The device memory that all encoders together may hold: the `max_vram` setting as a value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUMBER: Final = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,2})?")
 CHOICES: Final = (
     'max_vram is in GiB: 0 = no limit, 6 = at most 6, -1 = all but 1 of what is free, or a list: "cuda:0=6,cuda:1=-1"'
 )
-"""What may be written, in words for whoever wrote something else."""
+"""The valid forms, for an error message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Return what `text` says: one number, or `DEVICE=NUMBER` several times with commas between.
+        """Return the budget that `text` spells: one number, or `DEVICE=NUMBER` several times with commas between.
 
         Raises ValueError, which says what is wrong, then the choices.
         """
@@ -65,7 +65,7 @@ class Budget:
     def allowance(self, device: str, free: int | None, ours: int) -> int | None:
         """Return the bytes that all encoders together may hold on `device` (torch's name, with its number) now.
 
-        `free` are the device's free bytes at this instant, None where nobody can say; `ours` the bytes that the
+        `free` are the device's free bytes at this instant, None where that is unknown; `ours` the bytes that the
         encoders hold there already. None means no limit, also where it depends on what is free and that is unknown.
         """
         gib = self._limit(device)

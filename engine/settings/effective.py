@@ -26,7 +26,7 @@ class Timeouts:
 
 
 class Eagerness(Enum):
-    """How far up an encoder goes at start without being used."""
+    """The rung that an encoder goes up to at start without being used."""
 
     LAZY = auto()
     """It loads on its first use."""

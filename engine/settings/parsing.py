@@ -1,4 +1,4 @@
-"""The way from plain data, as the settings file holds it, to the settings as one frozen value."""
+"""Parsing: from plain data, as the settings file holds it, to one frozen value, or to every problem found."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import date, time
-from functools import partial
 from typing import Any, Final
 
 from engine.adapters.sources import locate as references
 from engine.errors import Problem, SettingsError
 from engine.kinds import BASE_KINDS, KINDS, PARTS
-from engine.settings import schema as checks
+from engine.settings import schema
 from engine.settings.config import DEFAULT_ENCODER, Config, EncoderConfig, Hardware, Hub, Server
 from engine.settings.schema import Check
 
@@ -24,9 +23,9 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     """
     problems: list[Problem] = []
     _refuse_unknown(mapping, ("hardware", "server", "hub", "encoders"), (), problems, what="section")
-    hardware = _section(mapping, ("hardware",), _HARDWARE, problems)
-    server = _section(mapping, ("server",), _SERVER, problems)
-    hub = _section(mapping, ("hub",), _HUB, problems)
+    hardware = _section(mapping, ("hardware",), schema.HARDWARE, problems)
+    server = _section(mapping, ("server",), schema.SERVER, problems)
+    hub = _section(mapping, ("hub",), schema.HUB, problems)
     tables = _table(mapping.get("encoders", {}), ("encoders",), problems)
     found = [_encoder(name, table, problems) for name, table in tables.items()]
     encoders = tuple(encoder for encoder in found if encoder is not None)
@@ -40,60 +39,8 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     return Config(Hardware(**hardware), Server(**server), Hub(**hub), encoders)
 
 
-_HARDWARE: Final[dict[str, Check]] = {
-    "lazy_encoders": checks.boolean,
-    "eager_load": checks.boolean,
-    "device": checks.device,
-    "max_vram": checks.budget,
-    "stream_layers": checks.boolean,
-    "on_no_room": partial(checks.one_of, ("stream", "cpu", "error")),
-    "keep_free_vram": checks.mebibytes,
-    "minimum_residency_seconds": partial(checks.seconds, zero="none"),
-    "idle_timeout_seconds": checks.seconds,
-    "unload_timeout_seconds": checks.seconds,
-    "max_keep_alive_seconds": partial(checks.seconds, zero="no limit"),
-}
-_SERVER: Final[dict[str, Check]] = {"host": checks.text, "port": checks.port}
-_HUB: Final[dict[str, Check]] = {"offline": checks.boolean}
-_LADDER: Final[dict[str, Check]] = {
-    "lazy_encoders": checks.boolean,
-    "eager_load": checks.boolean,
-    "device": checks.device,
-    "stream_layers": checks.boolean,
-    "home": partial(checks.one_of, ("mapped", "pinned", "disk")),
-    "dtype": partial(checks.one_of, ("auto", "float32", "float16", "bfloat16")),
-    "idle_timeout_seconds": checks.seconds,
-    "unload_timeout_seconds": checks.seconds,
-    "pin": checks.boolean,
-}
-"""What an encoder's table and the tables of its parts may say of how it stands on the ladder."""
-_OF_EVERY_KIND: Final[dict[str, Check]] = {
-    "kind": checks.kind,
-    "model": checks.text,
-    "aliases": checks.names,
-    "default": checks.boolean,
-    "trust_remote_code": checks.boolean,
-    **_LADDER,
-}
-_OF_ONE_KIND: Final[dict[str, dict[str, Check]]] = {
-    "axes": {"base": checks.text, "axes": checks.axes},
-    "image_text": {"score_floor": checks.cosine},
-    "plugin": {"options": checks.table},
-}
-_ENCODER: Final = _OF_EVERY_KIND | {key: check for keys in _OF_ONE_KIND.values() for key, check in keys.items()}
-
-LADDER_KEYS: Final = tuple(_LADDER)
-"""What may be changed of an encoder, or of its part, while it runs."""
 _LONGEST_NAME: Final = 64
 """Characters of an encoder's name; a row of the menu has no room for more."""
-
-_PLACES: Final = {
-    "[hardware]": _HARDWARE,
-    "[server]": _SERVER,
-    "[hub]": _HUB,
-    "[encoders.NAME]": _OF_EVERY_KIND,
-    **{f"[encoders.NAME] of kind {kind}": keys for kind, keys in _OF_ONE_KIND.items()},
-}
 
 
 def _section(
@@ -134,9 +81,9 @@ def _encoder(name: str, table: Any, problems: list[Problem]) -> EncoderConfig | 
     parts = PARTS.get(kind, ()) if isinstance(kind, str) else ()
     own = {key: value for key, value in table.items() if key not in parts}
     # A kind that is wrong itself is told; that its keys are unknown for it would only add to that.
-    keys = _OF_EVERY_KIND | _OF_ONE_KIND.get(kind, {}) if kind in KINDS else _ENCODER
+    keys = schema.OF_EVERY_KIND | schema.OF_ONE_KIND.get(kind, {}) if kind in KINDS else schema.ENCODER
     values = _section({name: own}, path, keys, problems, also=parts)
-    tables = {part: _section(table, (*path, part), _LADDER, problems) for part in parts if part in table}
+    tables = {part: _section(table, (*path, part), schema.LADDER, problems) for part in parts if part in table}
     if len(problems) == before:
         _complete(values, path, problems)
     return EncoderConfig(name=name, **values, parts=tables) if len(problems) == before else None
@@ -168,7 +115,7 @@ def _refuse_unknown(
 ) -> None:
     for key in table:
         if key not in known:
-            places = " or ".join(place for place, keys in _PLACES.items() if key in keys)
+            places = " or ".join(place for place, keys in schema.PLACES.items() if key in keys)
             text = f"belongs under {places}" if places else f"unknown {what}; valid are: {', '.join(known)}"
             problems.append(Problem((*path, key), text))
 

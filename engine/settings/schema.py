@@ -1,9 +1,13 @@
-"""One check per kind of setting: it returns the value to keep, or raises ValueError with what would have been right."""
+"""Every key of the settings file and its check, which returns the value to keep or raises ValueError.
+
+The message of a ValueError names the valid choices.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from engine.kinds import KINDS
@@ -121,3 +125,57 @@ def axes(value: Any) -> tuple[Axis, ...]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+HARDWARE: Final[dict[str, Check]] = {
+    "lazy_encoders": boolean,
+    "eager_load": boolean,
+    "device": device,
+    "max_vram": budget,
+    "stream_layers": boolean,
+    "on_no_room": partial(one_of, ("stream", "cpu", "error")),
+    "keep_free_vram": mebibytes,
+    "minimum_residency_seconds": partial(seconds, zero="none"),
+    "idle_timeout_seconds": seconds,
+    "unload_timeout_seconds": seconds,
+    "max_keep_alive_seconds": partial(seconds, zero="no limit"),
+}
+SERVER: Final[dict[str, Check]] = {"host": text, "port": port}
+HUB: Final[dict[str, Check]] = {"offline": boolean}
+LADDER: Final[dict[str, Check]] = {
+    "lazy_encoders": boolean,
+    "eager_load": boolean,
+    "device": device,
+    "stream_layers": boolean,
+    "home": partial(one_of, ("mapped", "pinned", "disk")),
+    "dtype": partial(one_of, ("auto", "float32", "float16", "bfloat16")),
+    "idle_timeout_seconds": seconds,
+    "unload_timeout_seconds": seconds,
+    "pin": boolean,
+}
+"""Keys of an encoder's table and of the tables of its parts that concern the ladder."""
+OF_EVERY_KIND: Final[dict[str, Check]] = {
+    "kind": kind,
+    "model": text,
+    "aliases": names,
+    "default": boolean,
+    "trust_remote_code": boolean,
+    **LADDER,
+}
+OF_ONE_KIND: Final[dict[str, dict[str, Check]]] = {
+    "axes": {"base": text, "axes": axes},
+    "image_text": {"score_floor": cosine},
+    "plugin": {"options": table},
+}
+ENCODER: Final = OF_EVERY_KIND | {key: check for keys in OF_ONE_KIND.values() for key, check in keys.items()}
+
+LADDER_KEYS: Final = tuple(LADDER)
+"""Keys of an encoder, or of its part, that may be changed while it runs."""
+
+PLACES: Final = {
+    "[hardware]": HARDWARE,
+    "[server]": SERVER,
+    "[hub]": HUB,
+    "[encoders.NAME]": OF_EVERY_KIND,
+    **{f"[encoders.NAME] of kind {kind}": keys for kind, keys in OF_ONE_KIND.items()},
+}

@@ -11,7 +11,7 @@ from engine.errors import SettingsError
 from engine.settings.config import DEFAULT_ENCODER
 
 Key = tuple[str, ...]
-"""Where a setting stands: `("hardware", "lazy_encoders")` or `("encoders", "minilm", "pin")`."""
+"""The path of a setting: `("hardware", "lazy_encoders")` or `("encoders", "minilm", "pin")`."""
 
 _MARK: Final = "\ufeff"
 

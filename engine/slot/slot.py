@@ -115,7 +115,7 @@ class Slot:
     # Control
 
     def offload(self, *, if_unused_since: float | None = None, reason: str | None = None) -> Outcome:
-        """Take the weights off the device: to RAM, or all the way down where they cannot wait there.
+        """Take the weights off the device: to RAM, or drop them where they cannot wait there.
 
         With `if_unused_since` a slot that was used after that instant answers `busy`.
         """
@@ -128,7 +128,7 @@ class Slot:
         return self._step_down((State.ON_DEVICE, State.IN_RAM), State.UNLOADED, if_unused_since, reason)
 
     def evacuate(self, reason: str, timeout: float) -> Outcome:
-        """Take the weights off a device that is about to lose them, pinned or not, once they are not in use.
+        """Take weights that are not in use off a device that is about to lose them, pinned or not.
 
         Waits up to `timeout` seconds for that, while new leases wait, then answers `busy`; the next use brings them up
         again. Weights that compute on a CPU stay.
