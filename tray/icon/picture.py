@@ -1,4 +1,4 @@
-"""The icon as a value, from state, and its drawing: a flame that is banked, lit, or marked as failed."""
+"""The icon: a value computed from states, and its drawing, a flame that is banked, lit, or marked as failed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Final
 
 from PIL import Image, ImageChops, ImageDraw
 
-from engine.state import EncoderView, State
+from engine import EncoderView, State
 
 SIZE: Final = 64
 """Pixels on a side; panels scale it down, mostly to 16 to 24."""
 
-_SCALE: Final = 8  # drawn this much larger, then reduced: Pillow does not smooth edges itself
+_SCALE: Final = 8  # drawn larger by this factor, then reduced, as Pillow does not smooth edges
 
 
 class Flame(Enum):
-    """What the icon says."""
+    """The three pictures of the icon."""
 
     BANKED = "banked"
-    """Every encoder sleeps; only the pilot light burns."""
+    """No encoder is on its device; only the pilot light burns."""
     LIT = "lit"
-    """At least one encoder is awake or on its way up."""
+    """At least one encoder is on its device or moves."""
     FAILED = "failed"
     """At least one encoder failed or cannot be used."""
 
     @classmethod
     def of(cls, views: Iterable[EncoderView]) -> Flame:
-        """Return the flame for `views`; a failure outranks a light, because somebody has to act on it."""
+        """Return the flame for `views`; a failure outranks a light, because the user has to act on it."""
         states = {view.state for view in views}
         if states & {State.FAILED, State.UNAVAILABLE}:
             return cls.FAILED
@@ -94,7 +94,7 @@ def draw(flame: Flame, size: int = SIZE) -> Image.Image:
 def _mark(canvas: Image.Image, large: int) -> None:
     """Put an exclamation mark on a red disc over the lower right corner."""
     hole, disc = _disc(large, 0.345), _disc(large, 0.295)
-    alpha = ImageChops.subtract(canvas.getchannel("A"), hole)  # a clear ring sets the disc off on any panel
+    alpha = ImageChops.subtract(canvas.getchannel("A"), hole)  # a clear ring around the disc, on any panel
     canvas.putalpha(alpha)
     _paint(canvas, disc, MARK_RED)
     pen = ImageDraw.Draw(canvas)
