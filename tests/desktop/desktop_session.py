@@ -1,4 +1,4 @@
-"""A desktop of our own: a display, a session bus and, where asked, a window manager and a real panel.
+"""A private desktop: a display, a session bus and, on request, a window manager and a real panel.
 
 Nothing of it is shared with the desktop that the tests run on, and nothing of it is left behind.
 """
@@ -20,7 +20,7 @@ from PIL import Image, ImageChops, ImageGrab
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TOOLS = {"Xvfb": "xvfb", "dbus-daemon": "dbus", "xdotool": "xdotool", "xfwm4": "xfwm4", "xfce4-panel": "xfce4-panel"}
-"""What the desktop tests run, and the Debian package that has it."""
+"""The programs that the desktop tests run, and the Debian package of each."""
 
 PANEL_HEIGHT = 32
 """Pixels, as xfce4-panel.xml says."""
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class MissingTools(RuntimeError):
-    """The desktop cannot be built here; says what to install."""
+    """The desktop cannot be built here; the message is the line to install."""
 
 
 def require_tools() -> None:
@@ -40,17 +40,17 @@ def require_tools() -> None:
 
 
 def until(question: Callable[[], T], what: str, timeout: float = 15.0) -> T:
-    """Return the first true answer to `question`; fails with `what` was waited for."""
+    """Return the first true answer to `question`; fails with the words `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (answer := question()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout:g} s in vain for {what}")
+            raise AssertionError(f"waited {timeout:g} s for {what}")
         time.sleep(0.05)
     return answer
 
 
 def artifacts() -> Path:
-    """Where pictures of a test run are kept: tests/artifacts, or $PILOTLIGHT_ARTIFACTS."""
+    """Return the folder for pictures of a test run: tests/artifacts, or $PILOTLIGHT_ARTIFACTS."""
     folder = Path(os.environ.get("PILOTLIGHT_ARTIFACTS") or ROOT / "tests" / "artifacts")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -93,7 +93,7 @@ class Desktop:
             "XDG_CACHE_HOME": str(self._made("cache")),
             "XDG_DATA_HOME": str(self._made("data")),
             "XDG_RUNTIME_DIR": str(self._made("runtime")),
-            "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.home}/no-bus",  # nobody's sleep is delayed
+            "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.home}/no-bus",  # no real computer's sleep is delayed
             "NO_AT_BRIDGE": "1",
             "GIO_USE_VFS": "local",
             "GSETTINGS_BACKEND": "memory",
@@ -153,7 +153,7 @@ class Desktop:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # whatever it starts can be ended with it
+            start_new_session=True,  # so that its children can be ended with it
             pass_fds=pass_fds,
         )
         self._running.append(process)
@@ -187,7 +187,7 @@ class Desktop:
         display.close()
 
     def point(self, x: int, y: int) -> None:
-        """Move the pointer there, and give the panel time to notice."""
+        """Move the pointer there, and give the panel time to react."""
         self.run("xdotool", "mousemove", str(x), str(y), "sleep", "0.4")
 
     def click(self, x: int, y: int) -> None:
@@ -217,7 +217,7 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 
 def place_of(colour: tuple[int, int, int], picture: Image.Image, near: int = 30) -> tuple[int, int] | None:
-    """Return the middle of the pixels of about this colour, or None where there are fewer than a handful."""
+    """Return the middle of the pixels of about this colour, or None if there are fewer than six."""
     bands = [
         band.point(lambda level, want=want: 255 if abs(level - want) <= near else 0)
         for band, want in zip(picture.split(), colour, strict=True)
@@ -229,7 +229,7 @@ def place_of(colour: tuple[int, int, int], picture: Image.Image, near: int = 30)
 
 
 class OpenMenu:
-    """A menu that is on the screen: where it is and where its rows are."""
+    """A menu on the screen: its box and the places of its rows."""
 
     def __init__(self, box: tuple[int, int, int, int], screen: Image.Image) -> None:
         self.box = box
@@ -238,7 +238,7 @@ class OpenMenu:
         self.rows = [box[1] + y for y in text_rows(self.picture)]
 
     def still_open(self, desktop: Desktop) -> bool:
-        """Whether the menu stands where it stood, all its rows in their places."""
+        """Return whether the menu and all its rows are still in their places."""
         rows = [self.box[1] + y for y in text_rows(desktop.screenshot().crop(self.box))]
         # Other words have other ascenders, which moves a line's middle a little.
         return len(rows) == len(self.rows) and all(abs(a - b) <= 4 for a, b in zip(rows, self.rows, strict=True))
@@ -248,7 +248,7 @@ class OpenMenu:
         desktop.click(self._middle(), self._row(labels, start))
 
     def open_submenu(self, desktop: Desktop, labels: list[str], start: str) -> OpenMenu:
-        """Click a row that opens another menu, and return that."""
+        """Click a row that opens a submenu, and return the submenu."""
         left, top, right, bottom = self.box
 
         def beside() -> tuple[int, int, int, int] | None:
@@ -295,7 +295,7 @@ def _settled(desktop: Desktop, find: Callable[[], tuple[int, int, int, int] | No
 def _changed(
     before: Image.Image, after: Image.Image, *hidden: tuple[int, int, int, int]
 ) -> tuple[int, int, int, int] | None:
-    """Return the box of what differs outside `hidden`."""
+    """Return the box of all differences outside `hidden`."""
     difference = ImageChops.difference(before, after).convert("L")
     for box in hidden:
         difference.paste(0, box)

@@ -1,4 +1,4 @@
-"""The tray alone, over a made-up engine: prints what it is asked as lines of JSON, reads orders from stdin's lines.
+"""The tray over a fake engine: prints each call as a line of JSON, and reads orders from the lines of stdin.
 
 Orders: `awake`, `asleep`, `failed`, `two` (encoders), `stop`.
 """
@@ -16,10 +16,10 @@ from typing import Any
 
 from tray_fakes import MIB, FakeEngine, FakeSettings, a_view
 
-from engine.errors import LoadFailed
+from engine import Config, LoadFailed, Outcome, State
 from engine.events import SettingsApplied, StateChanged
-from engine.settings.config import DEFAULT_ENCODER, Config, Hardware
-from engine.state import ErrorView, Outcome, State
+from engine.settings.config import DEFAULT_ENCODER
+from engine.state import ErrorView
 from tray.tray import Tray
 
 SLEEPING = a_view(name="mini_lm & friends")
@@ -30,7 +30,7 @@ def say(**what: Any) -> None:
 
 
 class Settings(FakeSettings):
-    """Applies what it is told to the fake engine's settings."""
+    """A settings file whose edits change the fake engine's settings."""
 
     def __init__(self, engine: FakeEngine) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class Settings(FakeSettings):
             if path[0] == "hardware":
                 hardware = replace(hardware, **{path[-1]: value})
             say(edit=".".join(path), value=value)
-        self._engine.config = replace(self._engine.config, hardware=Hardware(**_fields(hardware)))
+        self._engine.config = replace(self._engine.config, hardware=hardware)
         self._engine.events.publish(SettingsApplied())
 
 
 class SpokenEngine(FakeEngine):
-    """Says what it is asked, and pins its encoder when told so."""
+    """A fake engine that prints each call, and pins its encoder."""
 
     def submit_load(self, name: str, *, retry: bool = False) -> Future[Outcome]:
         say(asked="load", name=name)
@@ -62,10 +62,6 @@ class SpokenEngine(FakeEngine):
     def unload_all(self) -> tuple[Outcome, ...]:
         say(asked="unload_all")
         return super().unload_all()
-
-
-def _fields(hardware: Hardware) -> dict[str, Any]:
-    return {name: getattr(hardware, name) for name in Hardware.__dataclass_fields__}
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from dbus_fast import Message, MessageFlag, MessageType, PropertyAccess, Variant
 from dbus_fast.aio import MessageBus
@@ -21,7 +21,7 @@ Node = dict[str, Any]
 
 
 class _Watcher(ServiceInterface):
-    """The least that an icon needs to register; the bus client sees who called."""
+    """The minimum that an icon needs to register; the bus client sees the caller."""
 
     def __init__(self) -> None:
         super().__init__(WATCHER)
@@ -54,6 +54,12 @@ class Panel:
         self.path = ""
         self.menu = ""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Leave the bus."""
         self._wait(self._leave())
@@ -67,7 +73,7 @@ class Panel:
         self._wait(self._own())
 
     def find_icon(self) -> bool:
-        """Whether an icon is there; the first one is then what the calls below mean."""
+        """Return whether an icon is registered; the calls below are about the first one."""
         if not self._registered and not self._watching and self._owned():
             listed = self._get(WATCHER, "/StatusNotifierWatcher", WATCHER, "RegisteredStatusNotifierItems")
             self._registered = [(name[: name.index("/")], name[name.index("/") :]) for name in listed if "/" in name]
@@ -81,7 +87,7 @@ class Panel:
         return self._get(self.owner, self.path, ITEM, name)
 
     def rows(self) -> list[Node]:
-        """Return the menu: each row a dict with id, label, and where given enabled, toggle-state, children."""
+        """Return the menu: each row a dict with id, label, and if given enabled, toggle-state, children."""
         _revision, root = self._call(self.owner, self.menu, MENU, "GetLayout", "iias", [0, -1, []])
         return list(_node(root).get("children", []))
 
@@ -106,7 +112,7 @@ class Panel:
         )
 
     def click_quit(self) -> None:
-        """Click `Quit` without waiting for the answer, which the program may not live to give."""
+        """Click `Quit` without waiting for the answer, as the program may end before it is sent."""
         self._wait(
             self._send(
                 Message(

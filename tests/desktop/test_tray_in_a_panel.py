@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-import tomllib
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from desktop_session import Desktop, OpenMenu, artifacts, open_menu, place_of, until
+from program import Program
 from status_notifier import Panel
 
 from tray.icon.picture import EMBER, PILOT_BLUE
 
 COMMENT = "# My own remark, which has to survive every click."
+SETTINGS = f"{COMMENT}\n[hardware]\nlazy_encoders = true  # to be switched\nidle_timeout_seconds = 30\n"
 
 
 @pytest.fixture
@@ -26,22 +24,8 @@ def desktop() -> Iterator[Desktop]:
         yield desktop
 
 
-@pytest.fixture
-def panel(desktop: Desktop) -> Iterator[Panel]:
-    panel = Panel(desktop.env["DBUS_SESSION_BUS_ADDRESS"])
-    yield panel
-    panel.close()
-
-
 def test_the_menu_changes_the_settings_shows_rss_and_quits(desktop: Desktop, panel: Panel) -> None:
-    settings = Path(desktop.env["XDG_CONFIG_HOME"], "pilotlight", "settings.toml")
-    settings.parent.mkdir()
-    settings.write_text(f"{COMMENT}\n[hardware]\nlazy_encoders = true  # to be switched\nidle_timeout_seconds = 30\n")
-    endpoint = Path(desktop.env["XDG_RUNTIME_DIR"], "pilotlight", "endpoint.json")
-    app = desktop.start(sys.executable, "-m", "tray.cli", "run", "--port", "0")
-
-    until(panel.find_icon, "the icon to register with the panel", 20)
-    until(endpoint.exists, "the discovery file")
+    program = Program(desktop, panel, SETTINGS)
     icon = until(lambda: place_of(PILOT_BLUE, desktop.screenshot()), "the banked flame to show in the panel")
 
     # The menu opens at the pointer and shows every row.
@@ -50,9 +34,8 @@ def test_the_menu_changes_the_settings_shows_rss_and_quits(desktop: Desktop, pan
     assert rss_in_mib(panel) > 20
 
     # It stays open, and in place, while an encoder loads and its texts count down each second.
-    url = json.loads(endpoint.read_text())["url"]
     with ThreadPoolExecutor(1) as app_in_use:
-        answer = app_in_use.submit(embed, url)
+        answer = app_in_use.submit(program.embed)
         until(lambda: panel.labels()[0] == "Pilotlight · loading minilm", "the headline to say that it loads")
         assert answer.result(120) == 384
     until(lambda: panel.labels()[0] == "Pilotlight · 1 of 1 awake", "the headline to say that it is awake")
@@ -75,7 +58,7 @@ def test_the_menu_changes_the_settings_shows_rss_and_quits(desktop: Desktop, pan
     # A click on the check reaches the file and what is in force, and the comments stay.
     menu = opened(desktop, panel, icon)
     menu.click(desktop, panel.labels(), "Load on first use")
-    until(lambda: hardware(settings)["lazy_encoders"] is False, "the check in the settings file")
+    until(lambda: program.table("hardware")["lazy_encoders"] is False, "the check in the settings file")
     until(lambda: panel.row("Load on").get("toggle-state") == 0, "the check to go from the menu")
 
     # So does a choice in the submenu.
@@ -83,19 +66,17 @@ def test_the_menu_changes_the_settings_shows_rss_and_quits(desktop: Desktop, pan
     submenu = menu.open_submenu(desktop, panel.labels(), "Idle timeout")
     desktop.screenshot().save(artifacts() / "menu-idle-timeout.png")
     submenu.click(desktop, [row["label"] for row in panel.row("Idle timeout")["children"]], "10 s")
-    until(lambda: hardware(settings)["idle_timeout_seconds"] == 10, "the timeout in the settings file")
+    until(lambda: program.table("hardware")["idle_timeout_seconds"] == 10, "the timeout in the settings file")
     until(lambda: panel.row("Idle timeout", "10 s").get("toggle-state") == 1, "the choice to move in the menu")
-    assert settings.read_text().startswith(f"{COMMENT}\n[hardware]\n")
-    assert "# to be switched" in settings.read_text()
+    assert program.settings.read_text().startswith(f"{COMMENT}\n[hardware]\n")
+    assert "# to be switched" in program.settings.read_text()
 
     # Quit ends it cleanly.
     menu = opened(desktop, panel, icon)
     menu.click(desktop, panel.labels(), "Quit")
-    code = until(lambda: None if app.poll() is None else (app.poll(),), "the program to end", 15)[0]
-    log = desktop.log(Path(sys.executable).name)
-    assert code == 0, log
-    assert "Traceback" not in log, log
-    assert not endpoint.exists()
+    assert program.process.wait(15) == 0, program.log
+    assert "Traceback" not in program.log, program.log
+    assert not program.endpoint.exists()
     assert not [left for left in Path(desktop.env["TMPDIR"]).iterdir() if left.name.startswith("pilotlight-")]
 
 
@@ -104,18 +85,6 @@ def opened(desktop: Desktop, panel: Panel, icon: tuple[int, int]) -> OpenMenu:
     menu = open_menu(desktop, icon)
     assert len(menu.rows) == len(panel.labels()), (menu.rows, panel.labels())
     return menu
-
-
-def embed(url: str) -> int:
-    """Ask for one embedding as any app would; returns its length."""
-    body = json.dumps({"model": "minilm", "input": "a small flame"}).encode()
-    request = urllib.request.Request(f"{url}/v1/embeddings", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        return len(json.load(answer)["data"][0]["embedding"])
-
-
-def hardware(settings: Path) -> dict[str, object]:
-    return dict(tomllib.loads(settings.read_text())["hardware"])
 
 
 def rss_in_mib(panel: Panel) -> int:

@@ -22,7 +22,7 @@ NAME = "mini_lm & friends"
 
 
 def ids(panel: Panel) -> list[int]:
-    """Every row's number on the bus, those in submenus too; a row that is made anew gets another."""
+    """Every row's number on the bus, those in submenus too; a row that is made again gets another."""
     rows = panel.rows()
     return [row["id"] for row in rows] + [child["id"] for row in rows for child in row.get("children", [])]
 
@@ -72,19 +72,6 @@ class FakeTray:
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
             stream.close()
-
-
-@pytest.fixture
-def desktop() -> Iterator[Desktop]:
-    with Desktop(panel=False) as desktop:
-        yield desktop
-
-
-@pytest.fixture
-def panel(desktop: Desktop) -> Iterator[Panel]:
-    panel = Panel(desktop.env["DBUS_SESSION_BUS_ADDRESS"])
-    yield panel
-    panel.close()
 
 
 @pytest.fixture
@@ -188,7 +175,7 @@ def test_clicks_reach_the_settings_and_the_checks_follow(panel: Panel, tray: Fak
 def test_clicks_in_an_encoders_submenu_reach_that_encoder(panel: Panel, tray: FakeTray) -> None:
     panel.click("mini_lm", "Load now")
     until(lambda: tray.heard(asked="load", name=NAME), "the load")
-    tray.order("awake")  # the load that was asked for has no end yet, and holds up nothing
+    tray.order("awake")  # the requested load has not ended, and delays nothing
     until(lambda: panel.row("mini_lm", "Step down").get("enabled", True), "the encoder to be awake")
     panel.click("mini_lm", "Step down to RAM")
     until(lambda: tray.heard(asked="offload", name=NAME), "the step down")
