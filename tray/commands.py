@@ -1,4 +1,4 @@
-"""What a click does: each command in turn on one worker thread, its errors as notices."""
+"""The clicks: each command runs in turn on one worker thread, and its error becomes a notice."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from engine.errors import Closed, LoadFailed, PilotlightError, Unavailable
-from engine.settings.config import Config
+from engine import Closed, LoadFailed, Outcome, PilotlightError, State, Unavailable
+from engine.interface import EngineInterface
+from engine.settings.file import SettingsFile
 from engine.settings.naming import settings_key
-from engine.state import Outcome, State
 from tray import notices
 from tray.menu.item import (
     Command,
@@ -38,36 +38,8 @@ from tray.notices import Notice
 _log = logging.getLogger(__name__)
 
 
-class EngineLike(Protocol):
-    """The engine, as far as a click reaches; a name that the settings no longer hold raises UnknownEncoder."""
-
-    @property
-    def config(self) -> Config: ...
-    def submit_load(self, name: str, *, retry: bool = False) -> Future[Outcome]:
-        """Queue a load, or with `retry` one that waits for no delay; raises QueueFull or Closed."""
-        ...
-
-    def offload(self, name: str) -> Outcome: ...
-    def unload(self, name: str) -> Outcome: ...
-    def pin(self, name: str) -> Outcome: ...
-    def unpin(self, name: str) -> Outcome: ...
-    def offload_all(self) -> tuple[Outcome, ...]: ...
-    def unload_all(self) -> tuple[Outcome, ...]: ...
-
-
-class SettingsLike(Protocol):
-    """The settings file, as far as a click reaches."""
-
-    @property
-    def path(self) -> Path: ...
-
-    def edit(self, changes: dict[tuple[str, ...], Any], /) -> object:
-        """Write `changes` into the file and put them in force; raises SettingsError."""
-        ...
-
-
-class DesktopLike(Protocol):
-    """What the desktop does for us; both raise PilotlightError."""
+class Desktop(Protocol):
+    """The desktop's clipboard and text editor, as `tray.platform` has them; both raise PilotlightError."""
 
     def copy_text(self, text: str) -> None: ...
     def open_file(self, path: Path) -> None: ...
@@ -78,9 +50,9 @@ class Commands:
 
     def __init__(
         self,
-        engine: EngineLike,
-        settings: SettingsLike,
-        desktop: DesktopLike,
+        engine: EngineInterface,
+        settings: SettingsFile,
+        desktop: Desktop,
         *,
         notify: Callable[[Notice], None],
         on_done: Callable[[], None],
@@ -97,18 +69,18 @@ class Commands:
         self._thread = threading.Thread(target=self._work, name="tray-commands", daemon=True)
 
     def start(self) -> None:
-        """Start the worker."""
+        """Start the worker thread."""
         self._thread.start()
 
     def put(self, command: Command) -> None:
-        """Take a click and return at once; `Quit` overtakes the clicks that still wait."""
+        """Queue a click and return at once; `Quit` overtakes the clicks that still wait."""
         if isinstance(command, Quit):
             self._on_quit()
         else:
             self._clicks.put(command)
 
     def close(self, timeout: float = 0.5) -> None:
-        """Drop what waits and let the command at work end, for at most `timeout` seconds."""
+        """Drop the clicks that wait, and wait at most `timeout` seconds for the one that runs."""
         self._closing.set()
         self._clicks.put(None)
         if self._thread.ident is None or self._thread is threading.current_thread():
@@ -125,7 +97,7 @@ class Commands:
     def _run(self, command: Command) -> None:
         try:
             self._do(command)
-        except Exception as error:  # noqa: BLE001 - the tray command edge: the worker outlives one bad click
+        except Exception as error:  # noqa: BLE001 - the tray command edge: the worker survives one bad click
             self._tell_error(command, error)
 
     def _do(self, command: Command) -> None:
@@ -148,7 +120,7 @@ class Commands:
                 self._tell((self._engine.unload(name),), State.UNLOADED)
             case PinEncoder(name, pinned):
                 self._settings.edit({(*settings_key(self._engine.config, name), "pin"): pinned})
-                # An app may have pinned it past the file, which then has nothing new to say.
+                # An app may have pinned it without the file, so an edit that changes nothing would not unpin it.
                 outcome = (self._engine.pin if pinned else self._engine.unpin)(name)
                 if outcome.reason:
                     self._notify(Notice(f"{name} stays pinned", outcome.reason))
@@ -164,10 +136,10 @@ class Commands:
                 self._on_quit()
 
     def _loaded(self, command: Command, load: Future[Outcome]) -> None:
-        """Called on the encoder's own thread, some time after the click."""
+        """Report how a load ended; called on the encoder's own thread, some time after the click."""
         if load.cancelled() or (error := load.exception()) is None or self._closing.is_set():
             return
-        if isinstance(error, LoadFailed | Unavailable | Closed):  # the encoder's change of state is told already
+        if isinstance(error, LoadFailed | Unavailable | Closed):  # its change of state has been told already
             _log.info("%s: %s", command, error)
         else:
             self._tell_error(command, error)
@@ -186,5 +158,5 @@ class Commands:
 
 
 def _plain(seconds: float) -> float:
-    """Whole seconds as an integer, which is how a person writes them in the file."""
+    """Return whole seconds as an integer, as a user writes them in the file."""
     return int(seconds) if float(seconds).is_integer() else seconds

@@ -1,4 +1,4 @@
-"""Which event deserves a balloon, and its words; it knows neither pystray nor Pillow."""
+"""Notices: the events that deserve a balloon, and its words; without pystray and Pillow."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from engine.errors import PilotlightError
+from engine import Outcome, PilotlightError, State
 from engine.events import Event, SettingsRefused, StateChanged
-from engine.state import Outcome, State
+from engine.state import Result
 
-_WHY_NOT: Final = {"busy": "in use or on its way", "refused": "pinned"}
+_WHY_NOT: Final = {Result.BUSY: "in use or on its way", Result.REFUSED: "pinned"}
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A few words for the person at the desktop."""
+    """A few words for the user, shown as a balloon."""
 
     title: str
     message: str
 
 
 def notice_for(event: Event) -> Notice | None:
-    """Return what to tell about `event`, or None where the menu alone is enough."""
+    """Return the notice about `event`, or None if the menu alone is enough."""
     if isinstance(event, SettingsRefused):
         return of_error(event.error)
     if isinstance(event, StateChanged) and event.new in (State.FAILED, State.UNAVAILABLE):
@@ -36,12 +36,12 @@ def notice_for(event: Event) -> Notice | None:
 
 
 def of_error(error: PilotlightError) -> Notice:
-    """Return an error as a notice: its title, what happened and what to do."""
+    """Return an error as a notice: its title, its message and its next step."""
     return Notice(error.title, str(error))
 
 
 def of_outcomes(outcomes: Iterable[Outcome], asked: State) -> Notice | None:
-    """Return which encoders did not reach the rung that a click `asked` of them, and why; None when all of them did."""
+    """Return a notice of the encoders that did not reach the state `asked`, with the reasons; None if all did."""
     found = [(title, outcome) for outcome in outcomes if (title := _shortfall(outcome, asked)) is not None]
     if not found:
         return None
@@ -54,6 +54,6 @@ def of_outcomes(outcomes: Iterable[Outcome], asked: State) -> Notice | None:
 
 
 def _shortfall(outcome: Outcome, asked: State) -> str | None:
-    if outcome.result != "done":
+    if outcome.result is not Result.DONE:
         return "Memory not given back" if outcome.state is State.UNLOADED else "Left in place"
     return "Unloaded instead" if outcome.reason and outcome.state is not asked else None

@@ -1,4 +1,4 @@
-"""The tray as a whole: watches the engine, shows what it sees, passes clicks on."""
+"""The tray: watches the engine, shows its state, passes clicks on."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
-from engine.devices.readings import Reading
-from engine.errors import SettingsError
-from engine.events import Event, Events, TimerSet
-from engine.state import EncoderView
-from tray import commands, notices, platform
+from engine.events import Event, TimerSet
+from engine.interface import EngineInterface
+from engine.settings.file import SettingsFile
+from tray import notices, platform
 from tray.commands import Commands
 from tray.icon.picture import Flame
 from tray.icon.renderer import Renderer
@@ -26,29 +25,14 @@ _log = logging.getLogger(__name__)
 REFRESH_SECONDS: Final = 1.0
 
 
-class EngineLike(commands.EngineLike, Protocol):
-    """The engine, as far as the tray looks; none of it loads, wakes or resets a clock."""
-
-    @property
-    def clock(self) -> Callable[[], float]: ...
-    @property
-    def events(self) -> Events: ...
-    def views(self, *, measured: bool = False) -> tuple[EncoderView, ...]: ...
-    def read_memory(self) -> Reading: ...
-
-
-class SettingsLike(commands.SettingsLike, Protocol):
-    """The settings file, as far as the tray looks."""
-
-    @property
-    def problem(self) -> SettingsError | None: ...
-
-
 class Tray:
-    """The tray icon of one engine; `run` on the main thread, `stop` from any."""
+    """The tray icon of one engine; `run` on the main thread, `stop` from any.
 
-    def __init__(self, engine: EngineLike, settings: SettingsLike, url: str, on_quit: Callable[[], None]) -> None:
-        """Take what to show and whom to tell; `on_quit` must return at once (it may well call `stop`)."""
+    Looking at the engine loads nothing, wakes no encoder and resets no clock.
+    """
+
+    def __init__(self, engine: EngineInterface, settings: SettingsFile, url: str, on_quit: Callable[[], None]) -> None:
+        """Take the engine to show; a click on `Quit` calls `on_quit`, which must return at once and may call `stop`."""
         self._engine = engine
         self._settings = settings
         self._url = url
@@ -68,9 +52,9 @@ class Tray:
         self._refresher = threading.Thread(target=self._refresh_until_stopped, name="tray-refresh", daemon=True)
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Show the icon until `stop`; calls `on_ready` on this thread once the icon is up.
+        """Show the icon until `stop`, and call `on_ready` on this thread once the icon is up.
 
-        Raises TrayUnavailable. Ask `platform.tray_problem()` first.
+        Raises TrayUnavailable. Call `platform.tray_problem()` first.
         """
         platform.prepare()
         self._renderer = Renderer(platform.BACKEND, self._click, *self._look())
@@ -91,7 +75,7 @@ class Tray:
                 self._refresher.join(0.5)
 
     def stop(self) -> None:
-        """Take the icon away and let `run` return."""
+        """Remove the icon and let `run` return."""
         self._stopping.set()
         if self._renderer is not None:
             self._renderer.stop()
@@ -103,11 +87,11 @@ class Tray:
         on_ready()
 
     def _click(self, command: Command) -> None:
-        self._told = None  # somebody waits for an answer now, so one that repeats the last is news
+        self._told = None  # the user now waits for an answer, so the same notice must be shown again
         self._commands.put(command)
 
     def _hear(self, event: Event) -> None:
-        # Every request may set a timer; the next second's look shows it early enough.
+        # Every request may set a timer; the refresh of the next second shows it early enough.
         if not isinstance(event, TimerSet):
             self._inbox.put(event)
 
@@ -124,13 +108,13 @@ class Tray:
                 if self._inbox.empty() and self._renderer is not None and not self._stopping.is_set():
                     self._renderer.show(*self._look())
                 failing = False
-            except Exception:  # noqa: BLE001 - a worker's tick: the next second may go better
+            except Exception:  # noqa: BLE001 - a worker's tick: the next second may succeed
                 if not failing:
                     _log.exception("the tray could not be refreshed")
                 failing = True
 
     def _look(self) -> tuple[tuple[Item, ...], Flame, str]:
-        """Return the menu, the flame and the tooltip of this moment."""
+        """Return the present menu, flame and tooltip."""
         views, reading = self._engine.views(measured=True), self._engine.read_memory()
         self._gpus |= {device.index for device in reading.devices}
         snapshot = Snapshot(
@@ -145,7 +129,7 @@ class Tray:
         return menu.build(snapshot), Flame.of(views), menu.headline(views)
 
     def _notify(self, notice: Notice) -> None:
-        """Show `notice`, unless it repeats the last one and nobody clicked since: a retry may fail again."""
+        """Show `notice`, unless it repeats the last one without a click since then, as a retry may fail again."""
         if notice != self._told and self._renderer is not None:
             self._told = notice
             self._renderer.notify(notice)

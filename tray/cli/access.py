@@ -1,4 +1,4 @@
-"""Whom a command asks: the Pilotlight that runs, or the settings file."""
+"""The two sources of a command's answer: the running Pilotlight, or the settings file."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import PilotlightError
+from engine import PilotlightError
 
 if TYPE_CHECKING:
     from engine.client.client import Client
     from engine.settings.file import SettingsFile
 
 Commands = Any
-"""What `ArgumentParser.add_subparsers` returns; argparse has no public name for it."""
+"""The type of `ArgumentParser.add_subparsers(...)`, for which argparse has no public name."""
 
 
 def running() -> Client | None:
-    """Return a client of the Pilotlight that runs, None where none does."""
+    """Return a client of the running Pilotlight, None if none runs."""
     from engine import discovery
     from engine.client.client import Client
 
@@ -27,7 +27,7 @@ def running() -> Client | None:
 
 
 def required() -> Client:
-    """Return a client of the Pilotlight that runs; raises PilotlightError where none does."""
+    """Return a client of the running Pilotlight; raises PilotlightError if none runs."""
     client = running()
     if client is None:
         raise PilotlightError("Pilotlight is not running.", next_step="Start it with: pilotlight")
@@ -35,7 +35,7 @@ def required() -> Client:
 
 
 def settings(path: Path | None) -> SettingsFile:
-    """Return the settings file at `path`, None for the usual one."""
+    """Return the settings file at `path`, or the usual one for None."""
     from engine import paths
     from engine.settings.file import SettingsFile
 
@@ -43,7 +43,7 @@ def settings(path: Path | None) -> SettingsFile:
 
 
 def not_in_force(problem: str | None) -> Iterator[str]:
-    """Return the line that says so where the settings file has a mistake."""
+    """Return a line about the `problem` of the settings file, if there is one."""
     if problem is not None:
         mistake, _, others = problem.partition("\n")
         more = f" (and {len(others.splitlines())} more)" if others else ""

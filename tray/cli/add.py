@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from engine.settings.config import EncoderConfig
+from engine import EncoderConfig
 from tray.cli import access, known
 from tray.cli.access import Commands
 
@@ -38,7 +38,7 @@ def _add(options: argparse.Namespace) -> int:
     client = access.running()
     in_force = None if client is None else client.settings_file()
     settings = access.settings(options.config or in_force)
-    settings.read()  # a mistake in it is said once, here
+    settings.read()  # reports a mistake in the file; `open` would only log it
     settings.open()
     config = settings.add(options.name, _table(options))
     encoder = next(one for one in config.encoders if one.name == options.name)
@@ -66,19 +66,19 @@ def _table(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _absolute(model: str) -> str:
-    """A folder named from where we stand, as Pilotlight finds it from where it stands."""
+    """Return a relative folder as an absolute one, as Pilotlight runs in another folder."""
     return os.path.abspath(model) if model.startswith(".") else model  # noqa: PTH100 - resolves no link
 
 
 def _next(encoder: EncoderConfig) -> Iterator[str]:
-    """What a person has to know, or to do, before the first use."""
-    from engine.encoders.availability import missing as lack
+    """Return the facts and steps that the user needs before the first use."""
+    from engine.encoders.availability import missing
 
-    missing = lack(encoder)
-    if missing is not None:
-        yield f"It cannot be used yet. {missing}"
-    one = known.find(encoder.kind, encoder.model)
-    if one is not None:
-        yield f"{one.model}: {one.about}."
+    reason = missing(encoder)
+    if reason is not None:
+        yield f"It cannot be used yet. {reason}"
+    model = known.find(encoder.kind, encoder.model)
+    if model is not None:
+        yield f"{model.model}: {model.about}."
     if encoder.kind not in ("tag", "axes", "plugin") and not encoder.model.startswith(("builtin:", "/", "~", "\\")):
         yield "Its files are downloaded at its first use and kept in the hub's cache, unless they are there already."

@@ -1,4 +1,4 @@
-"""`pilotlight classify`: how probable labels are for each text."""
+"""`pilotlight classify`: the probabilities of labels for each text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tray.cli.asking import Line
 
 if TYPE_CHECKING:
     from engine.client.client import Client
-    from engine.engine import Engine
+    from engine.interface import EngineInterface
 
 
 def add_to(commands: Commands) -> None:
@@ -33,7 +33,7 @@ def _classify(options: argparse.Namespace) -> int:
             fields = {"pairs": _pairs(texts, options.hypothesis)}
         return _lines(texts, client.encode("classify", model=options.encoder, **fields)["labels"])
 
-    def of_engine(engine: Engine, texts: list[str]) -> Iterator[Line]:
+    def of_engine(engine: EngineInterface, texts: list[str]) -> Iterator[Line]:
         encoder = engine.classify(options.encoder)
         if options.label is not None:
             found = encoder.zero_shot(texts, options.label)

@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from engine.errors import InvalidInput
+from engine import InvalidInput
 from tray.cli import asking
 from tray.cli.access import Commands
 from tray.cli.asking import Line
 
 if TYPE_CHECKING:
     from engine.client.client import Client
-    from engine.engine import Engine
+    from engine.interface import EngineInterface
 
 _PICTURES: Final = 16
-"""Pictures that are asked about at once."""
+"""Pictures in one batch."""
 _REQUEST_BYTES: Final = 20 << 20
-"""What they may have together; the endpoint takes 32 MiB, and base64 makes 4 bytes of 3."""
+"""Bytes of all pictures in one request; the endpoint takes 32 MiB, and base64 makes 4 bytes of 3."""
 
 
 def add_to(commands: Commands) -> None:
@@ -42,7 +42,7 @@ def _embed(options: argparse.Namespace) -> int:
         found = client.encode("dense", texts=texts, model=options.encoder, task=options.task)
         return _vectors("text", texts, found["vectors"])
 
-    def of_engine(engine: Engine, texts: list[str]) -> Iterator[Line]:
+    def of_engine(engine: EngineInterface, texts: list[str]) -> Iterator[Line]:
         return _vectors("text", texts, engine.dense(options.encoder).encode(texts, task=options.task).tolist())
 
     return asking.ask(options, asking.texts_of(options.texts), of_app, of_engine)
@@ -55,7 +55,7 @@ def _embed_image(options: argparse.Namespace) -> int:
             found = client.encode("image", images=encoded, model=options.encoder)
             yield from _vectors("image", some, found["vectors"])
 
-    def of_engine(engine: Engine, files: list[Path]) -> Iterator[Line]:
+    def of_engine(engine: EngineInterface, files: list[Path]) -> Iterator[Line]:
         vectors = engine.image_text(options.encoder).encode_images([_read(file) for file in files])
         return _vectors("image", list(map(str, files)), vectors.tolist())
 
@@ -63,7 +63,7 @@ def _embed_image(options: argparse.Namespace) -> int:
 
 
 def _within_a_request(files: list[Path]) -> Iterator[tuple[list[str], list[bytes]]]:
-    """The names and contents of as many files at a time as one request may carry, and of one at least."""
+    """Return the names and contents of as many files at a time as fit into one request, at least of one."""
     names: list[str] = []
     pictures: list[bytes] = []
     for file in files:

@@ -1,4 +1,4 @@
-"""`pilotlight rerank`: how relevant texts are to a query, best first."""
+"""`pilotlight rerank`: the relevance of texts to a query, best first."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from engine.errors import InvalidInput
+from engine import InvalidInput
 from tray.cli import asking
 from tray.cli.access import Commands
 from tray.cli.asking import Line
 
 if TYPE_CHECKING:
     from engine.client.client import Client
-    from engine.engine import Engine
+    from engine.interface import EngineInterface
 
 
 def add_to(commands: Commands) -> None:
@@ -28,14 +28,14 @@ def add_to(commands: Commands) -> None:
 def _rerank(options: argparse.Namespace) -> int:
     every = list(asking.texts_of(options.texts))
     if len(every) > asking.MOST:
-        # In several requests they would have an order within each only.
+        # Several requests would each have an order of their own.
         raise InvalidInput(f"{len(every)} texts are too many to be compared; {asking.MOST} is the most.")
 
     def of_app(client: Client, texts: list[str]) -> Iterator[Line]:
         found = client.encode("rerank", query=options.query, texts=texts, model=options.encoder)
         return _by_relevance(texts, found["scores"])
 
-    def of_engine(engine: Engine, texts: list[str]) -> Iterator[Line]:
+    def of_engine(engine: EngineInterface, texts: list[str]) -> Iterator[Line]:
         return _by_relevance(texts, engine.rerank(options.encoder).score(options.query, texts).tolist())
 
     return asking.ask(options, every, of_app, of_engine, asking.MOST)

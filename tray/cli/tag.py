@@ -13,7 +13,7 @@ from tray.cli.asking import Line
 
 if TYPE_CHECKING:
     from engine.client.client import Client
-    from engine.engine import Engine
+    from engine.interface import EngineInterface
 
 
 def add_to(commands: Commands) -> None:
@@ -28,7 +28,7 @@ def _tag(options: argparse.Namespace) -> int:
     def of_app(client: Client, texts: list[str]) -> Iterator[Line]:
         return _lines(texts, client.encode("tag", texts=texts, model=options.encoder)["docs"])
 
-    def of_engine(engine: Engine, texts: list[str]) -> Iterator[Line]:
+    def of_engine(engine: EngineInterface, texts: list[str]) -> Iterator[Line]:
         return _lines(texts, [asdict(doc, dict_factory=_known) for doc in engine.tag(options.encoder).tag(texts)])
 
     return asking.ask(options, asking.texts_of(options.texts), of_app, of_engine)
@@ -40,5 +40,5 @@ def _lines(texts: list[str], docs: list[dict[str, Any]]) -> Iterator[Line]:
 
 
 def _known(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """What the pipeline says of a token; what it does not know is left out, as by the endpoint."""
+    """Return the fields that the pipeline fills; the others are left out, as by the endpoint."""
     return {name: value for name, value in fields if value is not None}

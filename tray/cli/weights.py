@@ -1,4 +1,4 @@
-"""`pilotlight sparse` and `axes`: what a text means, in tokens of a vocabulary or along directions with names."""
+"""`pilotlight sparse` and `axes`: a text as weights of tokens, or along directions with names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tray.cli.asking import Line
 
 if TYPE_CHECKING:
     from engine.client.client import Client
-    from engine.engine import Engine
+    from engine.interface import EngineInterface
 
 
 def add_to(commands: Commands) -> None:
@@ -33,7 +33,7 @@ def _sparse(options: argparse.Namespace) -> int:
         found = client.encode("sparse", texts=texts, model=options.encoder, top_k=options.top)
         return _lines(texts, found["sparse"])
 
-    def of_engine(engine: Engine, texts: list[str]) -> Iterator[Line]:
+    def of_engine(engine: EngineInterface, texts: list[str]) -> Iterator[Line]:
         found = engine.sparse(options.encoder).encode(texts, top_k=options.top)
         return _lines(texts, [vector.by_token() for vector in found])
 
@@ -45,10 +45,9 @@ def _axes(options: argparse.Namespace) -> int:
         found = client.encode("axes", texts=texts, model=options.encoder, top_k=options.top)["signatures"]
         return _lines(texts, [{one["axis"]: one["weight"] for one in signature} for signature in found])
 
-    def of_engine(engine: Engine, texts: list[str]) -> Iterator[Line]:
-        asked = EncodeAxes(texts, top_k=options.top)
-        found = engine.call(engine.resolve(options.encoder, *asked.kinds), asked)
-        return _lines(texts, [dict(signature) for signature in found.signatures(options.top)])
+    def of_engine(engine: EngineInterface, texts: list[str]) -> Iterator[Line]:
+        projection = engine.ask(options.encoder, EncodeAxes(texts, top_k=options.top)).result().value
+        return _lines(texts, [dict(signature) for signature in projection.signatures(options.top)])
 
     return asking.ask(options, asking.texts_of(options.texts), of_app, of_engine)
 

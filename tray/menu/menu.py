@@ -1,4 +1,4 @@
-"""The menu as an immutable value, built from what is true at one instant; it knows neither pystray nor Pillow."""
+"""The menu as an immutable value, built from one snapshot; without pystray and Pillow."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from engine.devices.placement import CPU
+from engine import Config, EncoderView, State
 from engine.devices.readings import Reading
-from engine.settings.config import Config
-from engine.state import EncoderView, State
+from engine.settings.effective import Effective
 from tray import words
 from tray.menu.encoder_row import encoder_row
 from tray.menu.gpu_row import gpu_row
@@ -37,20 +36,22 @@ UNLOAD_TIMEOUTS: Final = (0.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 """Seconds that the menu offers for the unload timeout; 0 = never."""
 
 BUDGETS: Final = ("0", "2", "4", "8", "-1", "-2")
-"""What the menu offers for `max_vram`; caps of fixed sizes, which hold for GPUs of different sizes too."""
+"""Values that the menu offers for `max_vram`: fixed sizes, which suit GPUs of different sizes too."""
 
 MOST_ROWS: Final = 12
-"""Encoders that have their rows in the menu itself."""
+"""Encoders that have their rows in the menu itself; more of them get a submenu."""
+
+_CPU: Final = "cpu"  # as settings and views spell it
 
 ON_A_CPU: Final = "Stepping down lowers RSS; pages stay as droppable file cache"
 ON_A_GPU: Final = "Stepping down frees VRAM; weights stay in RAM"
 ON_A_SHARING_GPU: Final = "Stepping down frees RAM: the GPU shares it"
-"""What stepping down gives back; on a CPU the pages become file cache, which the system may drop at any time."""
+"""The lines that say how much a step down saves; on a CPU pages become file cache, which the system can drop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that the menu shows, at one instant; `now` is on the engine's monotonic clock."""
+    """Everything that the menu shows, at one instant; `now` is on the engine's monotonic clock."""
 
     config: Config
     views: tuple[EncoderView, ...]
@@ -58,13 +59,13 @@ class Snapshot:
     now: float
     url: str
     gpus: tuple[int, ...] = ()
-    """Indices of every GPU seen in this session, so that one which falls silent keeps its row."""
+    """Indices of every GPU seen in this session; one whose driver stops answering keeps its row."""
     settings_problem: bool = False
     """Whether the settings file on disk has an error and is not in force."""
 
 
 def build(snapshot: Snapshot) -> tuple[Item, ...]:
-    """Return the rows of the menu; their number changes only with the settings, and when a first GPU is seen."""
+    """Return the rows of the menu; their number changes only with the settings, or when a first GPU appears."""
     hardware = snapshot.config.hardware
     states = {view.state for view in snapshot.views}
     has_gpu = bool(snapshot.reading.devices or snapshot.gpus)
@@ -92,7 +93,7 @@ def build(snapshot: Snapshot) -> tuple[Item, ...]:
 
 
 def _encoders(snapshot: Snapshot) -> tuple[Item, ...]:
-    """The encoders' rows; so many that the menu would outgrow a screen have a submenu of their own."""
+    """Return the encoders' rows, in a submenu if they would make the menu higher than a screen."""
     rows = tuple(encoder_row(view, snapshot.now) for view in snapshot.views)
     if not rows:
         return ()
@@ -100,7 +101,7 @@ def _encoders(snapshot: Snapshot) -> tuple[Item, ...]:
 
 
 def headline(views: tuple[EncoderView, ...]) -> str:
-    """Return the line that says it all; it is the icon's tooltip too."""
+    """Return the first line of the menu, a summary, which is the icon's tooltip too."""
     fetching = next((view for view in views if view.download is not None), None)
     if fetching is not None and fetching.download is not None:
         return f"Pilotlight · {words.clipped(fetching.name, words.LONGEST_NAME)}: {words.download(fetching.download)}"
@@ -128,17 +129,17 @@ def _given_back(snapshot: Snapshot) -> str:
 
 
 def _computes_on_a_cpu(snapshot: Snapshot) -> bool:
-    """Whether nothing computes elsewhere; before a first load what the settings wish for, then what there is."""
+    """Whether all encoders compute on the CPU; before a first load the settings and the GPUs tell."""
     known = {view.device for view in snapshot.views if view.device is not None}
     if known:
-        return known == {CPU}
+        return known == {_CPU}
     config = snapshot.config
-    wished = {encoder.device or config.hardware.device for encoder in config.encoders}
-    return wished == {CPU} or not (snapshot.reading.devices or snapshot.gpus)
+    configured = {Effective.of(encoder, config.hardware).device for encoder in config.encoders}
+    return configured == {_CPU} or not (snapshot.reading.devices or snapshot.gpus)
 
 
 def _budgets(current: str) -> Item:
-    """A submenu of budgets: those offered, and the one in force where it is another."""
+    """Return a submenu of budgets: those offered, and the one in force if it is another."""
     offered = BUDGETS if current in BUDGETS else (*BUDGETS, current)
     return Item(
         "VRAM budget",
@@ -149,7 +150,7 @@ def _budgets(current: str) -> Item:
 
 
 def _choices(text: str, command: Callable[[float], Command], offered: tuple[float, ...], current: float) -> Item:
-    """A submenu of timeouts: those offered, and the one in force where it is another."""
+    """Return a submenu of timeouts: those offered, and the one in force if it is another."""
     return Item(
         text,
         children=tuple(

@@ -1,4 +1,4 @@
-"""Small stand-ins for what the tray looks at and acts on."""
+"""Fakes of the engine, the settings file and the desktop, as far as the tray uses them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from engine import Config, EncoderView, Outcome, PilotlightError, SettingsError, State
 from engine.devices.readings import DeviceReading, Reading
-from engine.errors import PilotlightError, SettingsError
 from engine.events import Events
-from engine.settings.config import Config
-from engine.state import EncoderView, Outcome, State
-
-MIB = 2**20
-GIB = 2**30
+from engine.state import Result
+from engine.units import GIB, MIB
 
 
 def a_view(name: str = "minilm", state: State = State.UNLOADED, **changes: Any) -> EncoderView:
@@ -45,13 +42,13 @@ def a_reading(rss: int = 412 * MIB, *devices: DeviceReading) -> Reading:
 def an_outcome(
     name: str = "minilm", result: str = "done", reason: str | None = None, state: State = State.ON_DEVICE
 ) -> Outcome:
-    """What came of one control verb."""
-    return Outcome(name, result, state, reason=reason)
+    """The outcome of one control verb; `result` is spelled as on the wire."""
+    return Outcome(name, Result(result), state, reason=reason)
 
 
 @dataclass
 class FakeEngine:
-    """An engine that is what its fields say, and remembers what it was asked as `calls`."""
+    """An engine whose state is its fields; it keeps every call in `calls`."""
 
     config: Config = field(default_factory=Config)
     encoders: tuple[EncoderView, ...] = (a_view(),)
@@ -59,9 +56,9 @@ class FakeEngine:
     clock: Any = time.monotonic
     events: Events = field(default_factory=Events)
     outcomes: tuple[Outcome, ...] = ()
-    """What the verbs that answer for all encoders answer; those for one answer the first."""
+    """The answer of the verbs for all encoders; those for one encoder answer the first."""
     loads: list[Future[Outcome]] = field(default_factory=list)
-    """Loads that were asked for; a test ends them."""
+    """Loads that were requested; a test completes them."""
     calls: list[tuple[str, ...]] = field(default_factory=list)
     measured: int = 0
 
@@ -104,7 +101,7 @@ class FakeEngine:
 
 @dataclass
 class FakeSettings:
-    """A settings file that remembers its edits, or refuses them with `error`."""
+    """A settings file that keeps its edits in a list, or refuses them with `error`."""
 
     path: Path = Path("/nowhere/settings.toml")
     problem: SettingsError | None = None
@@ -119,7 +116,7 @@ class FakeSettings:
 
 @dataclass
 class FakeDesktop:
-    """A desktop that remembers what it was asked."""
+    """A desktop that keeps the texts and files it was given."""
 
     copied: list[str] = field(default_factory=list)
     opened: list[Path] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The commands that ask encoders: the same lines from the Pilotlight that runs and from one in this process."""
+"""The commands that ask encoders: the same lines from a running Pilotlight and from an engine in this process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import sys
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import engine as engine_module
+from engine import Config, SparseVector
 from engine.events import Events
 from engine.operations.axes import EncodeAxes, Projection
-from engine.operations.sparse import SparseVector
-from engine.settings.config import Config
-from tray.cli import access, asking, embed, main as cli
+from engine.operations.operation import Answer
+from tray.cli import access, asking, embed
+from tray.cli import main as cli
 
 PROBABILITIES = np.array([[0.25, 0.75]], dtype=np.float32)
 
@@ -43,7 +44,7 @@ class Found:
 
 
 class FakeProxy:
-    """Every kind's proxy in one, which answers one text alike; it remembers what it was asked."""
+    """The proxies of all kinds in one class, which answers all texts alike and keeps its arguments in `asked`."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
@@ -75,7 +76,7 @@ class FakeProxy:
 
 
 class FakeEngine:
-    """An engine in this process whose encoders are all one."""
+    """An engine in this process with one proxy for all kinds."""
 
     proxy: FakeProxy
     closed: list[float]
@@ -83,14 +84,13 @@ class FakeEngine:
     def __init__(self, config: Config) -> None:
         self.events = Events()
 
-    def resolve(self, name: str | None, *kinds: str) -> str:
-        assert (name, kinds) == ("x", ("axes",))
-        return "the axes"
-
-    def call(self, name: str, operation: EncodeAxes) -> Projection:
-        assert name == "the axes"
+    def ask(self, name: str | None, operation: EncodeAxes) -> Future[Answer[Projection]]:
+        assert name == "x"
         FakeEngine.proxy.asked.append(operation)
-        return Projection(np.array([[0.25, 0.5]] * operation.size, np.float32), ("worry", "warmth"), 1)
+        vectors = np.array([[0.25, 0.5]] * operation.size, np.float32)
+        answer: Future[Answer[Projection]] = Future()
+        answer.set_result(Answer(Projection(vectors, ("worry", "warmth"), 1), "the axes", None))
+        return answer
 
     def __getattr__(self, kind: str) -> Any:
         def found(name: str | None) -> FakeProxy:
@@ -105,7 +105,7 @@ class FakeEngine:
 
 
 class FakeClient:
-    """A Pilotlight that runs, which answers as its routes do."""
+    """A client of a running Pilotlight, which answers as the routes do."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -127,10 +127,10 @@ class FakeClient:
 
 @pytest.fixture(params=["running", "in-process"])
 def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeClient | None:
-    """Somebody whose Pilotlight runs, and somebody whose does not."""
+    """A client while Pilotlight runs, and None while it does not."""
     client = FakeClient() if request.param == "running" else None
     FakeEngine.proxy, FakeEngine.closed = FakeProxy(), []
-    monkeypatch.setattr(engine_module, "Engine", FakeEngine)
+    monkeypatch.setattr("engine.Engine", FakeEngine)
     monkeypatch.setattr(access, "running", lambda: client)
     return client
 
