@@ -1,4 +1,4 @@
-"""The program put together: the engine's service with a tray icon in front."""
+"""The program: the engine's service, with or without a tray icon."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _log = logging.getLogger(__name__)
 
 
 def run(options: Options, *, headless: bool = False) -> int:
-    """Run Pilotlight until somebody quits it; returns the exit status."""
+    """Run Pilotlight until it is told to end, and return the exit status."""
     return service.run(options, None if headless else _show)
 
 
 def _show(running: Service) -> None:
-    """Show the tray until the end is requested; where there can be none, say so and wait."""
+    """Show the tray until a shutdown is requested; without a desktop, log the reason and wait."""
     from tray import platform
 
     problem = platform.tray_problem()

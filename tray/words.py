@@ -1,4 +1,4 @@
-"""Figures in words for a person: sizes, durations, countdowns and timeouts, each within 5 % of what it tells."""
+"""Figures in words: sizes, durations, countdowns and timeouts, each rounded by at most 5 %."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from engine.state import Download
 from engine.units import GIB, KIB, MIB
 
 UNKNOWN: Final = "unknown"
-"""What nobody says; it must never read as 0."""
+"""The word for a missing figure, which must never read as 0."""
 
 LONGEST: Final = 60
-"""Characters of a text from elsewhere that one row shows."""
+"""Characters that one row shows of a text from elsewhere, such as an error."""
 
 LONGEST_NAME: Final = 32
 """Characters of an encoder's name that one row shows."""
 
 _STEPS: Final = ((120, 1), (600, 5), (1200, 30), (7200, 60), (72000, 300), (math.inf, 3600))
-"""For times up to so many seconds the step in which they are counted down; a row that stays costs nothing."""
+"""Pairs of seconds: a time up to the first is counted down in steps of the second; an unchanged row costs nothing."""
 
 
 def size(count: int) -> str:
@@ -29,12 +29,12 @@ def size(count: int) -> str:
 
 
 def known_size(count: int | None) -> str:
-    """Return bytes as `size` does, and what nobody says as unknown."""
+    """Return bytes as `size` does, None as unknown."""
     return UNKNOWN if count is None else size(count)
 
 
 def share(part: int, whole: int | None, between: str = " / ") -> str:
-    """Return bytes of bytes as `61 / 87 MiB`; without a known whole just the part."""
+    """Return bytes of bytes as `61 / 87 MiB`, or the part alone if the whole is unknown."""
     if whole is None:
         return size(part)
     (some, unit), (everything, whole_unit) = _sized(part), _sized(whole)
@@ -43,12 +43,12 @@ def share(part: int, whole: int | None, between: str = " / ") -> str:
 
 
 def download(progress: Download) -> str:
-    """Return how far a download is as `downloading 120 of 470 MiB`."""
+    """Return the progress of a download as `downloading 120 of 470 MiB`."""
     return f"downloading {share(progress.done, progress.total, ' of ')}"
 
 
 def duration(seconds: float) -> str:
-    """Return what something took as `0.8 ms`, `16 ms`, `0.31 s` or `12.3 s`."""
+    """Return a duration as `0.8 ms`, `16 ms`, `0.31 s` or `12.3 s`."""
     if seconds < 0.1:
         milliseconds = seconds * 1000
         return f"{round(milliseconds, 2 if milliseconds < 1 else 1 if milliseconds < 10 else 0):g} ms"
@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 
 def countdown(seconds: float) -> str:
-    """Return what is left as `59 s`, `2 min 5 s`, `15 min` or `4 h`, rounded up to a step that suits its length."""
+    """Return the time left as `59 s`, `2 min 5 s`, `15 min` or `4 h`; it is rounded up to a step that suits it."""
     step = next(step for below, step in _STEPS if seconds <= below)
     left = max(0, math.ceil(seconds / step) * step)
     if left < 120:
@@ -66,7 +66,7 @@ def countdown(seconds: float) -> str:
 
 
 def timeout(seconds: float) -> str:
-    """Return a setting as `Never`, `30 s`, `15 min` or `4 h`."""
+    """Return a timeout setting as `Never`, `30 s`, `15 min` or `4 h`."""
     if seconds == 0:
         return "Never"
     for unit, length in (("h", 3600), ("min", 60)):
@@ -76,7 +76,7 @@ def timeout(seconds: float) -> str:
 
 
 def budget(max_vram: str) -> str:
-    """Return a setting as `None`, `At most 4 GiB` or `All but 1 GiB of what is free`; a list as it is written."""
+    """Return a `max_vram` setting as `None`, `At most 4 GiB` or `All but 1 GiB of what is free`; a list unchanged."""
     value = Budget.parse(max_vram)
     if value.listed:
         return clipped(max_vram)
@@ -92,13 +92,13 @@ def clipped(text: str, length: int = LONGEST) -> str:
 
 
 def tail(text: str, length: int) -> str:
-    """Return `text` as one line of at most `length` characters, its start cut off, as suits a path."""
+    """Return `text` as one line of at most `length` characters, its start cut off, for paths."""
     line = " ".join(text.split())
     return line if len(line) <= length else f"…{line[len(line) - length + 1 :]}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Return rows of equally many cells as lines whose columns stand below each other."""
+    """Return rows of equally many cells as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

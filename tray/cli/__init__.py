@@ -1,1 +1,1 @@
-"""The commands of `pilotlight`: one file per noun, each adds its own to the parser in `main.py`."""
+"""The commands of `pilotlight`, one file per noun; each adds its own to the parser in `main.py`."""

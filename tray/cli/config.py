@@ -1,4 +1,4 @@
-"""`pilotlight config`: where the settings are, and what they say."""
+"""`pilotlight config`: the path of the settings file, and its content."""
 
 from __future__ import annotations
 

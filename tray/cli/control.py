@@ -1,4 +1,4 @@
-"""`pilotlight load`, `offload`, `unload` and `quit`: what the running Pilotlight is told to do."""
+"""`pilotlight load`, `offload`, `unload` and `quit`: orders to the running Pilotlight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pilotlight encoders`: which encoders are configured, and how each stands."""
+"""`pilotlight encoders`: the configured encoders and their states."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from engine.settings.config import Config, EncoderConfig
+from engine import Config, EncoderConfig
 from tray import words
 from tray.cli import access, known
 from tray.cli.access import Commands
@@ -48,27 +48,27 @@ def _encoders(options: argparse.Namespace) -> int:
 
 
 def entries_of(components: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one entry per encoder from what `/admin/components` answers: the parts of one are within it."""
+    """Return one entry per encoder, which holds those of its parts, from the answer of `/admin/components`."""
     entries: dict[str, dict[str, Any]] = {}
     for component in components:
         name, part = component["encoder"], component["part"]
         if part is None:
-            entries[name] = {**_named(component), **_standing(component), "parts": []}
+            entries[name] = {**_named(component), **_state_of(component), "parts": []}
             continue
         aliases = [alias.removesuffix(f".{part}") for alias in component["aliases"]]
         whole = _named({**component, "name": name, "aliases": aliases})
-        entry = entries.setdefault(name, {**whole, **_standing({}), "parts": []})
-        entry["parts"].append({"name": component["name"], **_standing(component)})
+        entry = entries.setdefault(name, {**whole, **_state_of({}), "parts": []})
+        entry["parts"].append({"name": component["name"], **_state_of(component)})
     return list(entries.values())
 
 
 def entries_in(config: Config) -> list[dict[str, Any]]:
-    """Return the same from settings alone; how an encoder stands nobody knows then."""
+    """Return the same from the settings alone, with unknown states."""
     return entries_of([_configured(encoder, one) for encoder in config.encoders for one in encoder.components])
 
 
 def lines(entries: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Return the entries as a table, each part below what it is a part of."""
+    """Return the entries as a table, each part below its encoder."""
     if not entries:
         yield "No encoder is configured. Add one: pilotlight add NAME KIND MODEL"
         return
@@ -88,7 +88,7 @@ def _named(component: dict[str, Any]) -> dict[str, Any]:
     return {key: component[key] for key in ("name", "kind", "model", "aliases")}
 
 
-def _standing(component: dict[str, Any]) -> dict[str, Any]:
+def _state_of(component: dict[str, Any]) -> dict[str, Any]:
     return {key: component.get(key) for key in ("state", "status", "bytes_total", "device")}
 
 

@@ -1,6 +1,6 @@
 """The well-known models of each kind, as `assets/known-models.toml` describes them.
 
-A line of that file which is a comment with a space after its `#` is words; without the space it is settings.
+In that file a comment with a space after its `#` is prose; one without the space is settings.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ FILE = "known-models.toml"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One well-known model, and what its line of words says of it; or an example, whose block one has to fill in."""
+    """One well-known model with its line of prose, or an example whose block has to be filled in."""
 
     name: str
     kind: str
     model: str
     about: str
     addable: bool = True
-    """Whether its name, kind and model say all of it, and name something that anybody can have."""
+    """Whether name, kind and model are enough to add it, and the model can be had by any user."""
 
     @property
     def command(self) -> str:
-        """The command that adds it."""
+        """The command that adds the model."""
         return f"pilotlight add {self.name} {self.kind} {self.model}"
 
 
 def models() -> tuple[Known, ...]:
-    """Return the models and examples that the file names, in its order."""
+    """Return the models and examples of the file, in its order."""
     return tuple(_models(shipped(FILE).read_text(encoding="utf-8")))
 
 
 def settings(text: str) -> str:
-    """Return `text` with every line of settings put in force."""
+    """Return `text` with every line of settings uncommented."""
     return "\n".join(line[1:] if _is_settings(line) else line for line in text.splitlines())
 
 
 def find(kind: str, model: str) -> Known | None:
-    """Return what is known of `model`, whatever revision of it is asked for."""
+    """Return the entry of `model`, without regard to its revision, or None."""
     name = model.partition("@")[0]
     return next((one for one in models() if (one.kind, one.model) == (kind, name)), None)
 
 
 def show(as_json: bool) -> int:
-    """Print the models that a command can add, and the file that describes them and the rest."""
+    """Print the models that `pilotlight add` can add, and the path of the file that describes all."""
     found = [one for one in models() if one.addable]
     if as_json:
         print(json.dumps({"file": str(shipped(FILE)), "models": [_plain(one) for one in found]}, indent=2))

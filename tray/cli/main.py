@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib import metadata
 
-from engine.errors import PilotlightError
+from engine import PilotlightError
 from tray.cli import add, classify, config, control, embed, encoders, rerank, run, status, tag, weights
 
 
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"pilotlight: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # The reader of our output is gone, `| head` for one; that is no failure of ours.
+        # The reader of the output has ended, such as `| head`; that is no failure.
         sys.stderr.close()
         return 0
     except OSError as error:
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _with_command(arguments: list[str]) -> list[str]:
-    """`pilotlight --headless` means `pilotlight run --headless`."""
+    """Return `arguments` with the command `run` if they name none, as in `pilotlight --headless`."""
     first = arguments[0] if arguments else ""
     ours = first in ("-h", "--help", "--version")
     return ["run", *arguments] if not first or (first.startswith("-") and not ours) else arguments

@@ -1,4 +1,4 @@
-"""`pilotlight status`: what runs, and what memory it holds."""
+"""`pilotlight status`: the running Pilotlight, its encoders and their memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def lines(found: dict[str, Any], url: str) -> Iterator[str]:
-    """Return what the status routes answered, in words."""
+    """Return the answers of the status routes, in words."""
     yield f"Pilotlight {found['version']} at {url} (process {found['pid']})"
     yield from access.not_in_force(found["settings_problem"])
     yield f"RSS {words.size(found['memory']['process']['rss'])}"
@@ -47,13 +47,13 @@ def lines(found: dict[str, Any], url: str) -> Iterator[str]:
 
 
 def _gpu(device: dict[str, Any]) -> str:
-    """A GPU by its number, as two may have one name, and by its name, where it has another."""
+    """Return a GPU's number, and its name if that says more; two GPUs may have one name."""
     number = f"GPU {device['index']}"
     return number if device["name"] == number else f"{number} ({device['name']})"
 
 
 def _vram(device: dict[str, Any]) -> Iterator[str]:
-    """What is used of one GPU and by whom; unlike an encoder's facts, what is unknown is said to be."""
+    """Return the memory of one GPU and its users; unlike for an encoder, unknown figures are shown as unknown."""
     if device["shares_ram"]:
         yield "the GPU shares the system's memory"
     else:
@@ -63,7 +63,7 @@ def _vram(device: dict[str, Any]) -> Iterator[str]:
 
 
 def facts(component: dict[str, Any]) -> Iterator[str]:
-    """Return what is known of one encoder or part, in words; what is unknown is left out."""
+    """Return the known facts about one encoder or part, in words; unknown ones are left out."""
     fetching = component["download"]
     if fetching is None:
         yield component["status"]
@@ -90,7 +90,7 @@ def facts(component: dict[str, Any]) -> Iterator[str]:
 
 
 def _timer(component: dict[str, Any]) -> Iterator[str]:
-    """What keeps it, and when it steps down."""
+    """Return why the encoder stays, and when it steps down."""
     kept, down = component["keep_alive_seconds"], component["steps_down_in_seconds"]
     if component["pinned"]:
         yield "pinned"
@@ -101,7 +101,7 @@ def _timer(component: dict[str, Any]) -> Iterator[str]:
 
 
 def _kept(seconds: float) -> str:
-    """What the last `keep_alive` asked for."""
+    """Return the effect of the last `keep_alive`, in words."""
     if seconds < 0:
         return "keep_alive: stays"
     return f"keep_alive {words.timeout(seconds)}" if seconds else "keep_alive 0: unloads after use"

@@ -1,15 +1,16 @@
-"""One encoder in the menu: a line that sums it up, and a submenu of a fixed number of rows."""
+"""One encoder in the menu: a summary line, and a submenu of a fixed number of rows."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from engine.state import RESTING, EncoderView, State
+from engine import EncoderView, State
+from engine.state import RESTING
 from tray import words
 from tray.menu.item import SEPARATOR, Item, LoadEncoder, OffloadEncoder, PinEncoder, UnloadEncoder, note
 
 SUMMARY_ROOM: Final = len(" · idle · 123 / 123 MiB · steps down in 14 min 30 s")
-"""Characters after an encoder's name that its ordinary states need."""
+"""Characters that an encoder's ordinary states need after its name."""
 
 DETAIL_ROOM: Final = 48
 """Characters that the submenu's ordinary rows need."""
@@ -18,13 +19,13 @@ LONGEST_MODEL: Final = 48
 """Characters of a model's reference that fit between its kind and its device."""
 
 LONGEST_TROUBLE: Final = 140
-"""Characters for what is wrong, which is a sentence, and for what to do about it."""
+"""Characters for the reason of a failure, a sentence, and for the next step."""
 
 SHORTEST_REASON: Final = 40
-"""Characters of what is wrong that stay beside a long command, which nobody can type when it is cut."""
+"""Minimum characters of the reason shown when a long command takes the rest, as a cut command cannot be typed."""
 
 LONGEST_STEP: Final = 240
-"""Characters for what to do, which may be a command with a path in it."""
+"""Characters for the next step, which may be a command with a path in it."""
 
 _LOADED: Final = frozenset({State.ON_DEVICE, State.STEPPING_DOWN, State.IN_RAM})
 _BROKEN: Final = frozenset({State.FAILED, State.UNAVAILABLE})
@@ -110,7 +111,7 @@ def _stepped_down(view: EncoderView) -> str:
 
 
 def _timer(view: EncoderView, now: float) -> str:
-    """What time will do to the encoder next, or why it will do nothing."""
+    """Return the encoder's next move by itself, or why there is none."""
     match view.state:
         case State.LOADING:
             return "On its way up" if view.download is None else "Its model is being downloaded"
@@ -162,7 +163,7 @@ def _trouble(view: EncoderView) -> str:
 
 
 def _held(view: EncoderView) -> int | None:
-    """Resident bytes, None where the system does not say."""
+    """Return the resident bytes, None if the system does not report them."""
     if view.bytes_on_device is None or view.bytes_in_ram is None:
         return None
     return view.bytes_on_device + view.bytes_in_ram

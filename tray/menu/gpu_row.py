@@ -1,4 +1,4 @@
-"""One GPU in the menu: a line that sums its memory up, and a submenu of a fixed number of rows."""
+"""One GPU in the menu: a summary of its memory, and a submenu of a fixed number of rows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tray import words
 from tray.menu.item import Item, note
 
 SUMMARY_ROOM: Final = len(" 123.4 / 123.4 GiB · ours 123 MiB")
-"""Characters after a GPU's name that its ordinary figures need."""
+"""Characters that a GPU's ordinary figures need after its name."""
 
 DETAIL_ROOM: Final = len("Context, until Pilotlight ends: 123 MiB")
 """Characters that the submenu's ordinary rows need."""
 
 
 def gpu_row(name: str, device: DeviceReading | None) -> Item:
-    """Return the GPU's row with its submenu; `name` tells it from others, None stands for one that fell silent."""
+    """Return the GPU's row with its submenu; `device` is None if its driver no longer answers."""
     return Item(f"{name} {_summary(device)}", children=_details(device), room=len(name) + SUMMARY_ROOM)
 
 
@@ -53,7 +53,7 @@ def _details(device: DeviceReading | None) -> tuple[Item, ...]:
 
 
 def _trouble(device: DeviceReading | None) -> str:
-    """What the figures do not tell, and why."""
+    """Return which figures are missing, and why."""
     if device is None:
         return "Its driver does not answer now"
     if device.shares_ram:

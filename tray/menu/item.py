@@ -1,4 +1,4 @@
-"""One row of the menu, and what a click on it asks for: immutable values without behaviour."""
+"""One row of the menu, and the commands that a click can carry: immutable values without behaviour."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ class SetEagerLoad:
 
 @dataclass(frozen=True, slots=True)
 class SetIdleTimeout:
-    """Let encoders leave their device after so many seconds without use; 0 = never."""
+    """Let encoders leave their device after this many seconds without use; 0 = never."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class SetUnloadTimeout:
-    """Drop encoders that have been in RAM for so many seconds; 0 = never."""
+    """Unload encoders that have been in RAM for this many seconds; 0 = never."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class SetMaxVram:
-    """Limit what all encoders together may hold on each GPU, as `max_vram` in the settings says it."""
+    """Limit the memory of all encoders together on each GPU, spelled as `max_vram` in the settings."""
 
     budget: str
 
 
 @dataclass(frozen=True, slots=True)
 class LoadEncoder:
-    """Bring one encoder to its device, whatever delay a failed load has left."""
+    """Bring one encoder to its device, without waiting for the delay after a failed load."""
 
     name: str
 
@@ -64,7 +64,7 @@ class UnloadEncoder:
 
 @dataclass(frozen=True, slots=True)
 class PinEncoder:
-    """Keep one encoder from stepping down, now and after the next start, or let it go again."""
+    """Pin one encoder, or unpin it, now and after the next start."""
 
     name: str
     pinned: bool
@@ -72,12 +72,12 @@ class PinEncoder:
 
 @dataclass(frozen=True, slots=True)
 class OffloadAll:
-    """Take every encoder that nobody uses off its device."""
+    """Take every encoder that is not in use off its device."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnloadAll:
-    """Drop the weights of every encoder that nobody uses."""
+    """Drop the weights of every encoder that is not in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class CopyEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class OpenSettings:
-    """Open the settings file in the person's editor."""
+    """Open the settings file in the user's editor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +117,17 @@ Command = (
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row; without a command and without children it only informs."""
+    """One row; without a command and children it only informs."""
 
     text: str
     command: Command | None = None
     checked: bool | None = None
-    """None where a check makes no sense."""
+    """Whether the row has its check; None for a row that cannot have one."""
     radio: bool = False
     enabled: bool = True
     children: tuple[Item, ...] = ()
     room: int = 0
-    """Characters to keep free for longer texts, because a panel does not widen a menu that is open."""
+    """Characters that the row must be wide enough for, because a panel does not widen an open menu."""
 
 
 SEPARATOR: Final = Item("", enabled=False)
@@ -140,7 +140,7 @@ def note(text: str, room: int = 0) -> Item:
 
 
 def shape(rows: tuple[Item, ...]) -> tuple[object, ...]:
-    """Return what a drawn menu cannot change in place: the rows' number, order, sort and nesting."""
+    """Return the parts that a drawn menu cannot change in place: number, order, sort and nesting of the rows."""
     return tuple(
         None if row is SEPARATOR else (row.checked is not None, row.radio, shape(row.children)) for row in rows
     )

@@ -1,8 +1,8 @@
-"""What differs between desktops, chosen here and nowhere else.
+"""The desktop of this system, chosen here and nowhere else.
 
-`BACKEND` names pystray's backend; `prepare()` makes the process ready for it; `tray_problem()` says in words why
-no icon can be shown, or None; `host_missing()` whether nothing shows icons yet; `copy_text` and `open_file` do
-what their names say and raise PilotlightError.
+`BACKEND` is pystray's name of its backend, and `prepare()` makes the process ready for it. `tray_problem()` returns in
+words why no icon can be shown, `host_missing()` that no panel shows icons yet; both return None if all is well.
+`copy_text` and `open_file` raise PilotlightError.
 """
 
 from __future__ import annotations

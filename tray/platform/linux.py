@@ -1,4 +1,4 @@
-"""The Linux desktop: AppIndicator over the session bus, GTK's clipboard, GIO's choice of editor."""
+"""The Linux desktop: AppIndicator over the session bus, GTK's clipboard, GIO's default editor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any, Final
 
-from engine.errors import PilotlightError
+from engine import PilotlightError
 
 _log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ BACKEND: Final = "appindicator"
 """pystray's `gtk` shows icons only in XEmbed trays, and its `xorg` has no menu."""
 
 PACKAGES: Final = "gir1.2-gtk-3.0 gir1.2-ayatanaappindicator3-0.1 adwaita-icon-theme librsvg2-common dbus"
-"""Debian's and Ubuntu's names for what the tray needs."""
+"""The packages that the tray needs, as Debian and Ubuntu name them."""
 
 _WATCHER: Final = "org.kde.StatusNotifierWatcher"
 _INSTALL: Final = f"On Debian or Ubuntu: sudo apt-get install --no-install-recommends {PACKAGES}"
@@ -25,12 +25,12 @@ _BUS_MILLISECONDS: Final = 1000
 
 
 def prepare() -> None:
-    """Choose pystray's backend; it reads the environment when it is first imported."""
+    """Choose pystray's backend, before pystray is imported and reads the environment."""
     os.environ["PYSTRAY_BACKEND"] = BACKEND
 
 
 def tray_problem() -> str | None:
-    """Return in words why no icon can be shown here and what to install, or None."""
+    """Return why no icon can be shown here and the packages to install, or None."""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return "There is no display (neither DISPLAY nor WAYLAND_DISPLAY is set)."
     if not _has_session_bus():
@@ -53,7 +53,7 @@ def tray_problem() -> str | None:
 
 
 def host_missing() -> str | None:
-    """Return in words that no panel shows icons yet, or None; one that comes later is found by itself."""
+    """Return in words that no panel shows icons yet, or None; a panel that starts later shows the icon too."""
     from gi.repository import Gio, GLib
 
     try:
@@ -82,7 +82,7 @@ def host_missing() -> str | None:
 def copy_text(text: str) -> None:
     """Put `text` on the clipboard, from any thread but GTK's, whose loop must run.
 
-    Raises PilotlightError when GTK does not take it in time.
+    Raises PilotlightError if GTK does not take it in time.
     """
     from gi.repository import Gdk, GLib, Gtk
 
@@ -91,7 +91,7 @@ def copy_text(text: str) -> None:
     def copy() -> bool:
         clipboard = Gtk.Clipboard.get(Gdk.SELECTION_CLIPBOARD)
         clipboard.set_text(text, -1)
-        clipboard.store()  # a clipboard manager, where there is one, keeps it after we quit
+        clipboard.store()  # a clipboard manager, if there is one, keeps it after Pilotlight has ended
         done.set()
         return False
 
@@ -101,7 +101,7 @@ def copy_text(text: str) -> None:
 
 
 def open_file(path: Path) -> None:
-    """Open `path` in the desktop's text editor; raises PilotlightError where there is none."""
+    """Open `path` in the desktop's text editor; raises PilotlightError if there is none."""
     from gi.repository import Gio, GLib
 
     kind, _uncertain = Gio.content_type_guess(str(path), None)

@@ -1,4 +1,4 @@
-"""The Windows desktop: the notification area, the clipboard and the shell's choice of editor."""
+"""The Windows desktop: the notification area, the clipboard and the shell's default editor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from engine.errors import PilotlightError
+from engine import PilotlightError
 
 BACKEND: Final = "win32"
 
@@ -20,22 +20,22 @@ _PAUSE_SECONDS: Final = 0.05
 
 
 def prepare() -> None:
-    """Choose pystray's backend; it reads the environment when it is first imported."""
+    """Choose pystray's backend, before pystray is imported and reads the environment."""
     os.environ["PYSTRAY_BACKEND"] = BACKEND
 
 
 def tray_problem() -> str | None:
-    """Return None: every Windows desktop has a notification area."""
+    """Return None, as every Windows desktop has a notification area."""
     return None
 
 
 def host_missing() -> str | None:
-    """Return None: where the taskbar starts later, the icon is added when it says so."""
+    """Return None, as a taskbar that starts later asks for the icon."""
     return None
 
 
 def copy_text(text: str) -> None:
-    """Put `text` on the clipboard, from any thread; raises PilotlightError when another program holds it."""
+    """Put `text` on the clipboard, from any thread; raises PilotlightError if another program holds it."""
     user32, kernel32 = _libraries()
     for _ in range(_TRIES):
         if user32.OpenClipboard(None):
@@ -57,7 +57,7 @@ def copy_text(text: str) -> None:
 
 
 def open_file(path: Path) -> None:
-    """Open `path` in the program set for its type, else in Notepad; raises PilotlightError."""
+    """Open `path` in the program for its type, else in Notepad; raises PilotlightError if neither starts."""
     try:
         _startfile(path)
     except OSError:
@@ -68,12 +68,12 @@ def open_file(path: Path) -> None:
 
 
 def _startfile(path: Path) -> None:
-    start: Any = getattr(os, "startfile")  # noqa: B009 - exists on Windows only, where mypy's Linux view ends
+    start: Any = getattr(os, "startfile")  # noqa: B009 - exists on Windows only, and mypy checks for Linux too
     start(path)
 
 
 def _libraries() -> tuple[Any, Any]:
-    """user32 and kernel32 with the handle types that 64 bits need."""
+    """Return user32 and kernel32 with the handle types that 64 bits need."""
     windll: Any = getattr(ctypes, "WinDLL")  # noqa: B009 - as above
     user32, kernel32 = windll("user32", use_last_error=True), windll("kernel32", use_last_error=True)
     pointer, size = ctypes.c_void_p, ctypes.c_size_t

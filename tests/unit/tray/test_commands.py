@@ -1,4 +1,4 @@
-"""What a click does, and what a person hears when it goes wrong."""
+"""The effect of each click, and the notice when it fails."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tray.notices import Notice
 
 
 class Desk:
-    """Commands over fakes; `click` returns when the worker is done with it."""
+    """Commands over fakes; `click` returns when the worker has run it."""
 
     def __init__(self) -> None:
         self.engine, self.settings, self.desktop = FakeEngine(), FakeSettings(), FakeDesktop()

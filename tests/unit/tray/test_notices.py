@@ -1,4 +1,4 @@
-"""Which events become balloons."""
+"""The events that become balloons."""
 
 from __future__ import annotations
 

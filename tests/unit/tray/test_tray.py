@@ -1,4 +1,4 @@
-"""The tray's own thread: what makes it look again, and what it tells once."""
+"""The thread of the tray: the events that refresh it, and the notices that are shown once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAILURE = StateChanged("minilm", State.LOADING, State.FAILED, error=LoadFailed("
 
 
 class FakeRenderer:
-    """A desktop that shows everything at once; the one in use stands in `latest`."""
+    """A renderer that shows everything at once; the one in use is `latest`."""
 
     latest: FakeRenderer
 
@@ -54,7 +54,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def renderer(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRenderer]:
-    """A tray that looks on its own only once in 5 s, so that a test sees what an event does."""
+    """The renderer of a tray that refreshes itself only every 5 s, so that a test sees the effect of an event."""
     monkeypatch.setattr(module, "Renderer", FakeRenderer)
     monkeypatch.setattr(module, "REFRESH_SECONDS", 5.0)
     monkeypatch.setattr(module.platform, "prepare", lambda: None)

@@ -13,7 +13,7 @@ UNITS = {"KiB": KIB, "MiB": MIB, "GiB": GIB, "ms": 0.001, "s": 1.0}
 
 
 def told(text: str) -> float:
-    """The figure that a person reads."""
+    """The figure in a text, in its base unit."""
     number, unit = text.split()
     return float(number) * UNITS[unit]
 

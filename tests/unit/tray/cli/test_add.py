@@ -1,4 +1,4 @@
-"""`pilotlight add`: what it writes, what it refuses, and what it says is next."""
+"""`pilotlight add`: the table that it writes, its refusals, and the next steps that it prints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 
 
 class Running:
-    """A client of a Pilotlight that goes by one settings file."""
+    """A client of a Pilotlight that uses one settings file."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -1,4 +1,4 @@
-"""The command `pilotlight` itself, before any of its commands."""
+"""The command `pilotlight` itself, before any of its commands runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pilotlight encoders`: a table of what is configured, with or without a Pilotlight that runs."""
+"""`pilotlight encoders`: a table of the configured encoders, with or without a running Pilotlight."""
 
 from __future__ import annotations
 

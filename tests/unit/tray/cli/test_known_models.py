@@ -1,4 +1,4 @@
-"""The file of well-known models: harmless as it is, and right as soon as somebody takes its comment marks away."""
+"""The file of well-known models: without effect as shipped, and valid settings once uncommented."""
 
 from __future__ import annotations
 

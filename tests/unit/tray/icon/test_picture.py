@@ -1,4 +1,4 @@
-"""The icon: which flame, and whether a person can tell it at 16 pixels."""
+"""The icon: the flame for each state, and how well it can be told at 16 pixels."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ def test_a_row_is_as_wide_as_its_longer_texts_on_linux_and_keeps_its_ampersands_
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"), [("", ""), ("abcd", "abcd"), ("abcde", "abc…"), ("ab🔥", "ab🔥"), ("ab🔥c", "ab…"), ("🔥🔥🔥", "🔥…")]
+    ("text", "shown"),
+    [("", ""), ("abcd", "abcd"), ("abcde", "abc…"), ("ab🔥", "ab🔥"), ("ab🔥c", "ab…"), ("🔥🔥a", "🔥…")],
 )
 def test_a_text_is_cut_where_windows_counts_too_many_units(text: str, shown: str) -> None:
     assert clipped(text, 4) == shown

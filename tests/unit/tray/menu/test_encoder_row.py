@@ -1,4 +1,4 @@
-"""One encoder's line and submenu: what a person reads, and what can be clicked, on every rung."""
+"""One encoder's line and submenu: texts and enabled rows in every state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAILED = a_view(state=State.FAILED, error=BROKEN)
 
 
 def details(view: EncoderView) -> list[str]:
-    """The rows of the submenu that inform."""
+    """The rows of the submenu that cannot be clicked."""
     return [row.text for row in encoder_row(view, NOW).children if row.command is None and row is not SEPARATOR]
 
 

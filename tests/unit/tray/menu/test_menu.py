@@ -1,4 +1,4 @@
-"""The menu as a value: asserted on as text, with no desktop."""
+"""The menu as a value, compared as text, without a desktop."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def vram(rows: tuple[Item, ...], number: int = 0) -> Item:
 
 
 def used_gpu(**changes: Any) -> DeviceReading:
-    """A GPU of 8 GiB on which torch holds 1.2 GiB and whose driver tells all."""
+    """A GPU of 8 GiB on which torch holds 1.2 GiB, with every figure known."""
     figures = {"vram_free": int(4.4 * GIB), "process_vram": int(1.5 * GIB), "allocated_vram": int(1.2 * GIB)}
     figures |= {"context_bytes": 310 * MIB, "others_vram": int(2.1 * GIB)}
     return replace(a_gpu(0, int(3.6 * GIB)), name="NVIDIA GeForce RTX 4060", **(figures | changes))
