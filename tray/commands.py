@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from engine import Closed, LoadFailed, Outcome, PilotlightError, State, Unavailable
-from engine.interface import EngineInterface
+from engine import Closed, EngineInterface, LoadFailed, Outcome, PilotlightError, State, Unavailable
 from engine.settings.file import SettingsFile
 from engine.settings.naming import settings_key
 from tray import notices

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from engine import Outcome, PilotlightError, State
-from engine.events import Event, SettingsRefused, StateChanged
-from engine.state import Result
+from engine import Outcome, PilotlightError, Result, SettingsRefused, State, StateChanged
+from engine.events import Event
 
 _WHY_NOT: Final = {Result.BUSY: "in use or on its way", Result.REFUSED: "pinned"}
 

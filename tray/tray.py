@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from engine import EngineInterface
 from engine.events import Event, TimerSet
-from engine.interface import EngineInterface
 from engine.settings.file import SettingsFile
 from tray import notices, platform
 from tray.commands import Commands

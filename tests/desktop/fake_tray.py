@@ -16,8 +16,7 @@ from typing import Any
 
 from tray_fakes import MIB, FakeEngine, FakeSettings, a_view
 
-from engine import Config, LoadFailed, Outcome, State
-from engine.events import SettingsApplied, StateChanged
+from engine import Config, LoadFailed, Outcome, SettingsApplied, State, StateChanged
 from engine.settings.config import DEFAULT_ENCODER
 from engine.state import ErrorView
 from tray.tray import Tray

@@ -72,7 +72,7 @@ def _absolute(model: str) -> str:
 
 def _next(encoder: EncoderConfig) -> Iterator[str]:
     """Return the facts and steps that the user needs before the first use."""
-    from engine.encoders.availability import missing
+    from engine import missing
 
     reason = missing(encoder)
     if reason is not None:

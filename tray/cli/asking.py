@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from engine.events import Downloading, Event
+from engine import Downloading
+from engine.events import Event
 from tray import words
 from tray.cli import access
 
 if TYPE_CHECKING:
+    from engine import EngineInterface
     from engine.client.client import Client
-    from engine.interface import EngineInterface
 
 BATCH: Final = 256
 """Texts in one request."""

@@ -14,8 +14,8 @@ from tray.cli.access import Commands
 from tray.cli.asking import Line
 
 if TYPE_CHECKING:
+    from engine import EngineInterface
     from engine.client.client import Client
-    from engine.interface import EngineInterface
 
 _PICTURES: Final = 16
 """Pictures in one batch."""

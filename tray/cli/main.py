@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib import metadata
 
-from engine import PilotlightError
+from engine.errors import PilotlightError
 from tray.cli import add, classify, config, control, embed, encoders, rerank, run, status, tag, weights
 
 

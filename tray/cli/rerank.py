@@ -12,8 +12,8 @@ from tray.cli.access import Commands
 from tray.cli.asking import Line
 
 if TYPE_CHECKING:
+    from engine import EngineInterface
     from engine.client.client import Client
-    from engine.interface import EngineInterface
 
 
 def add_to(commands: Commands) -> None:

@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from engine.operations.axes import EncodeAxes
+from engine import EncodeAxes
 from tray.cli import asking
 from tray.cli.access import Commands
 from tray.cli.asking import Line
 
 if TYPE_CHECKING:
+    from engine import EngineInterface
     from engine.client.client import Client
-    from engine.interface import EngineInterface
 
 
 def add_to(commands: Commands) -> None:

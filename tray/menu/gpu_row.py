@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.devices.readings import DeviceReading
+from engine import DeviceReading
 from engine.units import GIB
 from tray import words
 from tray.menu.item import Item, note

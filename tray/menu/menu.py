@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from engine import Config, EncoderView, State
-from engine.devices.readings import Reading
+from engine import Config, EncoderView, Reading, State
 from engine.settings.effective import Effective
 from tray import words
 from tray.menu.encoder_row import encoder_row

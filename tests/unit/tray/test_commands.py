@@ -11,9 +11,18 @@ from pathlib import Path
 import pytest
 from tray_fakes import FakeDesktop, FakeEngine, FakeSettings, an_outcome
 
-from engine.errors import Closed, LoadFailed, PilotlightError, QueueFull, SettingsError, Unavailable
-from engine.settings.config import Config, EncoderConfig
-from engine.state import Outcome, State
+from engine import (
+    Closed,
+    Config,
+    EncoderConfig,
+    LoadFailed,
+    Outcome,
+    PilotlightError,
+    QueueFull,
+    SettingsError,
+    State,
+    Unavailable,
+)
 from tray.commands import Commands
 from tray.menu.item import (
     CopyEndpoint,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from tray_fakes import an_outcome
 
-from engine.errors import LoadFailed, SettingsError, Unavailable
-from engine.events import SettingsApplied, SettingsRefused, StateChanged, TimerSet
-from engine.state import State
+from engine import LoadFailed, SettingsApplied, SettingsError, SettingsRefused, State, StateChanged, Unavailable
+from engine.events import TimerSet
 from tray.notices import Notice, notice_for, of_outcomes
 
 

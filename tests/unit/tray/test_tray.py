@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from tray_fakes import MIB, FakeEngine, FakeSettings, a_view, an_outcome
 
-from engine.errors import LoadFailed
-from engine.events import Downloading, SettingsApplied, StateChanged, TimerSet
-from engine.state import Download, State
+from engine import Downloading, LoadFailed, SettingsApplied, State, StateChanged
+from engine.events import TimerSet
+from engine.state import Download
 from tray import tray as module
 from tray.icon.picture import Flame
 from tray.menu.item import Command, Item, OffloadAll

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine import Config, EncoderView, Outcome, PilotlightError, SettingsError, State
-from engine.devices.readings import DeviceReading, Reading
+from engine import Config, DeviceReading, EncoderView, Outcome, PilotlightError, Reading, Result, SettingsError, State
 from engine.events import Events
-from engine.state import Result
 from engine.units import GIB, MIB
 
 

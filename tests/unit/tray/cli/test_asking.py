@@ -14,12 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import Config, SparseVector
+from engine import Answer, Config, EncodeAxes, Projection, SparseVector
 from engine.events import Events
-from engine.operations.axes import EncodeAxes, Projection
-from engine.operations.operation import Answer
-from tray.cli import access, asking, embed
-from tray.cli import main as cli
+from tray.cli import access, asking, embed, main as cli
 
 PROBABILITIES = np.array([[0.25, 0.75]], dtype=np.float32)
 

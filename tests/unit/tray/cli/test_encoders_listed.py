@@ -6,8 +6,7 @@ from typing import Any
 
 from tray_fakes import MIB
 
-from engine.settings.config import Config
-from engine.settings.parsing import parse
+from engine import Config, parse
 from tray.cli.encoders import entries_in, entries_of, lines
 
 PHOTO = {"kind": "image_text", "model": "org/clip", "aliases": ["clip"]}

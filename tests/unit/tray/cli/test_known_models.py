@@ -8,9 +8,8 @@ import tomllib
 
 import pytest
 
+from engine import Config, parse
 from engine.paths import shipped
-from engine.settings.config import Config
-from engine.settings.parsing import parse
 from tray.cli import known
 
 TEXT = shipped(known.FILE).read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tray_fakes import GIB, MIB, a_gpu
 
-from engine.devices.readings import DeviceReading
+from engine import DeviceReading
 from tray.cli import status
 
 

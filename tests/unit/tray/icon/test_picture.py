@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 from tray_fakes import a_view
 
-from engine.state import State
+from engine import State
 from tray.icon.picture import EMBER, MARK_RED, PILOT_BLUE, SIZE, Colour, Flame, draw
 
 DARK: Colour = (30, 32, 36)

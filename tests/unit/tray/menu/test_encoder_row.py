@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from tray_fakes import GIB, MIB, a_view
 
-from engine.state import Download, EncoderView, ErrorView, State
+from engine import EncoderView, State
+from engine.state import Download, ErrorView
 from tray.menu.encoder_row import encoder_row
 from tray.menu.item import SEPARATOR, Item, LoadEncoder, OffloadEncoder, PinEncoder, UnloadEncoder, shape
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tray_fakes import GIB, MIB, a_gpu, a_reading, a_view
 
-from engine.devices.readings import DeviceReading
-from engine.settings.config import DEFAULT_ENCODER, Config, Hardware
-from engine.state import Download, ErrorView, State
+from engine import Config, DeviceReading, Hardware, State
+from engine.settings.config import DEFAULT_ENCODER
+from engine.state import Download, ErrorView
 from tray.menu.item import (
     SEPARATOR,
     CopyEndpoint,
