@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.adapters.context import Surroundings
-from engine.devices.footprint import Footprint
-from engine.devices.placement import Needs, Placement
+from engine.devices.placement import Footprint, Needs, Placement
 from engine.settings.config import EncoderConfig
 from engine.state import Download
 

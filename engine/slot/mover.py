@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.adapters.protocol import Adapter
-from engine.devices.footprint import UNKNOWN
-from engine.devices.placement import CPU
+from engine.devices.placement import CPU, UNKNOWN
 from engine.errors import Closed, EncoderError, Unavailable
 from engine.settings.effective import Timeouts
 from engine.slot.admission import Admission

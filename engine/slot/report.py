@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.adapters.protocol import Loaded
-from engine.devices.footprint import NOTHING
+from engine.devices.placement import NOTHING
 from engine.slot.transitions import BroughtUp, NoPlace, SteppedDown
 from engine.state import SlotView
 

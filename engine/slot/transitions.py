@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.adapters.protocol import Adapter, Loaded
-from engine.devices.footprint import UNKNOWN, Footprint
-from engine.devices.placement import CPU, Placement
+from engine.devices.placement import CPU, UNKNOWN, Footprint, Placement
 from engine.errors import (
     CannotRest,
     DeviceLost,

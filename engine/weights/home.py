@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.devices.footprint import Footprint
-from engine.devices.placement import CPU, Placement
+from engine.devices.placement import CPU, Footprint, Placement
 from engine.errors import CannotRest, FilesChanged, first_line
 from engine.weights.files import file_cache
 from engine.weights.files.adoption import AUTO, Adoption

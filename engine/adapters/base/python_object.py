@@ -14,8 +14,7 @@ from typing import Any, ClassVar, final
 from engine.adapters.context import ALONE, Surroundings
 from engine.adapters.packages import require
 from engine.adapters.protocol import Loaded
-from engine.devices.footprint import Footprint
-from engine.devices.placement import CPU, Needs, Placement
+from engine.devices.placement import CPU, Footprint, Needs, Placement
 from engine.errors import CannotRest, clear_frames
 from engine.settings.config import EncoderConfig
 from engine.state import Download

@@ -21,8 +21,7 @@ from engine.adapters.sources import hub, locate as references, model_folder
 from engine.adapters.sources.linked_folder import LinkedFolder
 from engine.adapters.sources.model_files import fetched, opened, revision_of
 from engine.devices import Choice, DeviceMemory, choose, empty_cache, lost_device, memory, out_of_memory_on
-from engine.devices.footprint import NOTHING, Footprint
-from engine.devices.placement import CPU, Needs, Placement
+from engine.devices.placement import CPU, NOTHING, Footprint, Needs, Placement
 from engine.errors import OutOfMemory
 from engine.settings.config import EncoderConfig
 from engine.state import Download

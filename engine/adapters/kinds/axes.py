@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from engine.adapters.context import ALONE, Surroundings
 from engine.adapters.kinds.universal_axes import UNIVERSAL_AXES
 from engine.adapters.protocol import Loaded
-from engine.devices.footprint import NOTHING, Footprint
-from engine.devices.placement import CPU, Needs, Placement
+from engine.devices.placement import CPU, NOTHING, Footprint, Needs, Placement
 from engine.errors import Closed, EncoderError, LoadFailed, QueueFull, Unavailable, UnknownEncoder
 from engine.operations.axes import BaseVectors, EmbedInBase, Projection
 from engine.settings.config import EncoderConfig

@@ -9,8 +9,7 @@ from typing import Any
 
 from engine.adapters.context import ALONE, Surroundings
 from engine.adapters.protocol import Loaded
-from engine.devices.footprint import Footprint
-from engine.devices.placement import Needs, Placement
+from engine.devices.placement import Footprint, Needs, Placement
 from engine.devices.readings import Reading
 from engine.events import Event, StateChanged, TimerSet
 from engine.settings.config import Config, EncoderConfig, Hardware

@@ -12,7 +12,7 @@ import pytest
 from engine_fakes import LIMIT, SIZE, FakeAdapter, FakeClock, FakeReader, Gate, Shelf, config, encoder, failure, started
 
 from engine import Closed, Config, Engine, InvalidInput, LoadFailed, QueueFull, State, Unavailable, UnknownEncoder
-from engine.devices.footprint import Footprint
+from engine.devices.placement import Footprint
 from engine.events import Event, SettingsApplied, StateChanged
 from engine.residency.policy import Decision, Step
 from engine.serving.worker import Worker

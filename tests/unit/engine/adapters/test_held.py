@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from engine.adapters.base.python_object import HeldAdapter
-from engine.devices.footprint import NOTHING, Footprint
-from engine.devices.placement import Needs, Placement
+from engine.devices.placement import NOTHING, Footprint, Needs, Placement
 from engine.errors import CannotRest, Unavailable
 from engine.settings.config import EncoderConfig
 

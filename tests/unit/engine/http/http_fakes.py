@@ -12,8 +12,7 @@ from starlette.types import ASGIApp
 
 from engine.adapters.context import ALONE, Surroundings
 from engine.adapters.protocol import Loaded
-from engine.devices.footprint import Footprint
-from engine.devices.placement import Needs, Placement
+from engine.devices.placement import Footprint, Needs, Placement
 from engine.errors import LoadFailed, Unavailable
 from engine.operations.dense import Encoding
 from engine.settings.config import EncoderConfig

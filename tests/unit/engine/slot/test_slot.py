@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from engine_fakes import LIMIT, SIZE, Gate, SlotBench, failure, started
 
-from engine.devices.footprint import Footprint
+from engine.devices.placement import Footprint
 from engine.errors import CannotRest, Closed, LoadFailed, MoveFailed, Unavailable
 from engine.events import Event, StateChanged, TimerSet
 from engine.residency import policy

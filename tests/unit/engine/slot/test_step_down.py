@@ -7,8 +7,7 @@ import logging
 import pytest
 from engine_fakes import SIZE, FakeAdapter
 
-from engine.devices.footprint import UNKNOWN, Footprint
-from engine.devices.placement import Placement
+from engine.devices.placement import UNKNOWN, Footprint, Placement
 from engine.errors import CannotRest, MoveFailed
 from engine.slot.transitions import SteppedDown, step_down, unload
 from engine.state import State
