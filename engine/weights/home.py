@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.devices.placement import CPU, Footprint, Placement
 from engine.errors import CannotRest, FilesChanged, first_line
 from engine.weights.files import file_cache
-from engine.weights.files.adoption import AUTO, Adoption
+from engine.weights.files.file_backing import AUTO, FileBacking
 from engine.weights.files.identity import Identity
+from engine.weights.files.inventory import Inventory, Region, take_inventory
 from engine.weights.files.mapping import warm_cache
 from engine.weights.files.matching import Found
 from engine.weights.files.pages import Usage
 from engine.weights.files.store import Store
-from engine.weights.files.survey import Stretch, Survey, survey
 from engine.weights.moves.blocks import Blocks, find_blocks
-from engine.weights.moves.loan import Loan, room_for
+from engine.weights.moves.device_copy import DeviceCopy, copy_size
 from engine.weights.moves.paging import Paging
 from engine.weights.moves.pinned_copy import PinnedCopy
-from engine.weights.moves.staging import Courier, Piece, Source
+from engine.weights.moves.staging import Piece, Source, Uploader
 from engine.weights.moves.streaming import Stream
 
 if TYPE_CHECKING:
@@ -64,24 +64,24 @@ class Home:
         wait for a device: mapped | pinned (in a copy of ours) | disk (nowhere). `known` is what an earlier home of the
         same files has `found`. Raises LoadFailed when a file changed meanwhile.
         """
-        seen = survey(module)
+        seen = take_inventory(module)
         self.cannot_rest: str | None = None
         """Why the weights would not survive or not shrink in RAM; None when they can rest there."""
         self._module = module
         self._sources = tuple(sources)
-        self._stretches = seen.stretches
+        self._regions = seen.regions
         self._loose = seen.loose
         self._device = device
         self._keep = keep
-        self._adoption = Adoption(store, device=device, dtype=dtype)
-        self._courier: Courier | None = None
+        self._backing = FileBacking(store, device=device, dtype=dtype)
+        self._uploader: Uploader | None = None
         self._pinned: PinnedCopy | None = None
         self._unpinned: str | None = None
         """Why there is no pinned copy although there shall be one."""
         self._computing = False
-        self._way: Loan | Stream | Paging | None = None
+        self._way: DeviceCopy | Stream | Paging | None = None
         """What lets the module compute, where that is not the mapping alone."""
-        self._ended: list[Loan | Stream | Paging] = []
+        self._ended: list[DeviceCopy | Stream | Paging] = []
         self._written: dict[str, torch.Tensor] = {}
         try:
             self._adopt(seen, known or {}, made_by)
@@ -89,21 +89,21 @@ class Home:
             self.close()
             raise
 
-    def _adopt(self, seen: Survey, known: Found, made_by: str) -> None:
+    def _adopt(self, seen: Inventory, known: Found, made_by: str) -> None:
         import torch
 
         self._refuse_stale()
-        self._adoption.settle(seen, self._sources, known, made_by)
-        self._plain = sum(s.flat.nbytes for s in self._stretches if s.name not in self.found)
+        self._backing.assign(seen, self._sources, known, made_by)
+        self._plain = sum(s.flat.nbytes for s in self._regions if s.name not in self.found)
         self._beside = sum(t.tensor.nbytes for t in self._loose if t.tensor.layout is torch.strided)
-        self.total = self._beside + sum(stretch.flat.nbytes for stretch in self._stretches)
+        self.total = self._beside + sum(region.flat.nbytes for region in self._regions)
         self._refuse_stale()
         # Where the device is elsewhere plain memory is a place to rest like any other.
-        if self._on_cpu and (problem := self._adoption.problem):
+        if self._on_cpu and (problem := self._backing.problem):
             self.cannot_rest = f"Its weights are in plain memory, so when idle it is unloaded: {problem}."
         else:
             # Finding the places has touched every page; the first use takes those that it needs.
-            self._adoption.give_back()
+            self._backing.give_back()
         if self._keep == DISK:
             self.cannot_rest = _ON_DISK
 
@@ -111,12 +111,12 @@ class Home:
 
     @property
     def found(self) -> dict[str, tuple[Path, str]]:
-        """Stretch -> the file, and the tensor in it, that holds its bytes."""
-        return self._adoption.found
+        """Region -> the file, and the tensor in it, that holds its bytes."""
+        return self._backing.found
 
     def stale(self) -> str | None:
         """Say what happened to one of its files since, None for nothing; a stat per file, no page is touched."""
-        files = (*self._sources, *self._adoption.files)
+        files = (*self._sources, *self._backing.files)
         return next((changed for file in files if (changed := file.changed())), None)
 
     def needs(self) -> tuple[int, int | None]:
@@ -124,18 +124,18 @@ class Home:
         blocks = self._blocks()
         least = blocks.least(self._loose)
         if not self._on_cpu:
-            return room_for(self._stretches, self._loose), least
+            return copy_size(self._regions, self._loose), least
         # Pages come again from a file alone: blocks in plain memory stay in RAM whether they run or not.
-        pageable = any(stretch.name in self.found for block in blocks.blocks for stretch in block.stretches)
+        pageable = any(region.name in self.found for block in blocks.blocks for region in block.regions)
         return self.total, least if pageable else None
 
     def footprint(self) -> Footprint:
         """Return the resident bytes at this instant as the system counts them."""
-        return self._footprint(self._adoption.usage().resident)
+        return self._footprint(self._backing.usage().resident)
 
     def remains(self) -> int | None:
         """Return the resident bytes of the mappings that are still there after `close`."""
-        return self._adoption.usage().resident
+        return self._backing.usage().resident
 
     @property
     def left(self) -> int:
@@ -146,18 +146,18 @@ class Home:
     @property
     def gone(self) -> bool:
         """Whether, after `close`, none of its files is mapped any more and nothing of it is on a device."""
-        return all(mapping.gone for mapping in self._adoption.mappings) and not self.left
+        return all(mapping.gone for mapping in self._backing.mappings) and not self.left
 
     # Moving
 
     def fault_in(self) -> None:
         """Read every page of the files now; raises OSError."""
-        for mapping in self._adoption.mappings:
+        for mapping in self._backing.mappings:
             mapping.read_in()
 
     def warm_cache(self) -> None:
         """Read the files into the system's cache, and nothing of them into this process; raises OSError."""
-        for mapping in self._adoption.mappings:
+        for mapping in self._backing.mappings:
             warm_cache(mapping.identity.path)
 
     def to_device(self, placement: Placement) -> str | None:
@@ -167,15 +167,15 @@ class Home:
         as it was.
         """
         if not self._on_cpu:
-            self._courier = self._courier or Courier.of(self._device)
-            self._way = self._sent(self._courier, placement.streamed_in)
-            if _would_lose(self._adoption.usage()) is None:
+            self._uploader = self._uploader or Uploader.of(self._device)
+            self._way = self._sent(self._uploader, placement.streamed_in)
+            if _would_lose(self._backing.usage()) is None:
                 try:
-                    self._adoption.give_back()
+                    self._backing.give_back()
                 except OSError as error:  # the module computes all the same
                     _log.warning("the pages of its files stay in RAM: %s", error)
         elif placement.streamed_in is not None:
-            self._way = Paging(self._blocks(), placement.streamed_in, self._adoption.place_of)
+            self._way = Paging(self._blocks(), placement.streamed_in, self._backing.place_of)
         self._computing = True
         notes = (self._unpinned, self._way.note if self._way else None)
         return " ".join(filter(None, notes)) or None
@@ -186,56 +186,56 @@ class Home:
         Returns where they were before. Raises CannotRest when they are not all in files (on a CPU), when the module
         has written into them or when their home is the disk; OSError when the system refuses.
         """
-        usage = self._adoption.usage()
+        usage = self._backing.usage()
         before = self._footprint(usage.resident)
         self._come_down()
         if self.cannot_rest is None:
             self.cannot_rest = _WRITES if self._written else _would_lose(usage)
         if self.cannot_rest is not None:
             raise CannotRest(self.cannot_rest)
-        self._adoption.give_back()
+        self._backing.give_back()
         self._computing = False
         return before
 
     def writes(self) -> dict[str, torch.Tensor]:
-        """Return copies of what the module has written into: stretch -> its elements, (n,); empty for most.
+        """Return copies of what the module has written into: region -> its elements, (n,); empty for most.
 
         Into plain memory only those writes count that torch knows of, because there is no file to compare with.
         """
         self._come_down()
         if self.stale():
             return {}
-        changed = (s for s in self._stretches if s.rebound() or (s.written() and s.name not in self.found))
-        written = {stretch.name: stretch.as_it_is() for stretch in changed} | self._written
-        if _would_lose(self._adoption.usage()) is None:
+        changed = (s for s in self._regions if s.rebound() or (s.written() and s.name not in self.found))
+        written = {region.name: region.as_it_is() for region in changed} | self._written
+        if _would_lose(self._backing.usage()) is None:
             return written
-        kept = [s for s in self._stretches if s.name in self.found and s.name not in written]
-        return written | {stretch.name: stretch.flat.clone() for stretch in self._adoption.written(kept)}
+        kept = [s for s in self._regions if s.name in self.found and s.name not in written]
+        return written | {region.name: region.flat.clone() for region in self._backing.written(kept)}
 
     def restore(self, writes: Table[str, torch.Tensor]) -> None:
         """Write again what an earlier home of the same files had been written into; before the first `to_device`."""
-        for stretch in self._stretches:
-            if stretch.name in writes:
-                stretch.flat.copy_(writes[stretch.name])
+        for region in self._regions:
+            if region.name in writes:
+                region.flat.copy_(writes[region.name])
 
     def close(self) -> None:
         """Let go of everything; the files are unmapped once the module is gone too."""
-        steps: list[Callable[[], object]] = [self._come_down, self._adoption.close]
-        if self._courier is not None:
+        steps: list[Callable[[], object]] = [self._come_down, self._backing.close]
+        if self._uploader is not None:
             pinned = [self._pinned.close] if self._pinned is not None else []
-            steps += [self._courier.synchronize, *pinned, self._courier.release]
+            steps += [self._uploader.synchronize, *pinned, self._uploader.release]
         for step in steps:
             try:
                 step()
             except Exception:  # noqa: BLE001 - the adapter edge: a lost device may raise anything, the rest has to go
                 _log.warning("something of the weights was not given back", exc_info=True)
-        self._module = self._courier = self._pinned = self._way = None
-        self._stretches, self._loose = (), ()
+        self._module = self._uploader = self._pinned = self._way = None
+        self._regions, self._loose = (), ()
 
     def forget_files(self) -> None:
         """Where the home is the disk, let the system drop the files from its cache; does nothing before `gone`."""
         if self._keep == DISK and self.gone:
-            for file in {*self._sources, *self._adoption.files}:
+            for file in {*self._sources, *self._backing.files}:
                 file_cache.forget(file.path)
 
     # Within
@@ -250,38 +250,38 @@ class Home:
 
     def _come_down(self) -> None:
         if self._way is not None:
-            if self._courier is not None:
-                self._courier.before_current()
+            if self._uploader is not None:
+                self._uploader.before_current()
             self._written |= self._way.end()
             self._ended.append(self._way)
             self._way = None
 
     def _blocks(self) -> Blocks:
-        return find_blocks(self._module, self._stretches)
+        return find_blocks(self._module, self._regions)
 
-    def _sent(self, courier: Courier, streamed_in: int | None) -> Loan | Stream:
-        source = self._source(courier)
+    def _sent(self, uploader: Uploader, streamed_in: int | None) -> DeviceCopy | Stream:
+        source = self._source(uploader)
         if streamed_in is None:
-            return Loan(self._stretches, self._loose, self._device, courier, source)
-        return Stream(self._blocks(), self._loose, self._device, streamed_in, courier, source)
+            return DeviceCopy(self._regions, self._loose, self._device, uploader, source)
+        return Stream(self._blocks(), self._loose, self._device, streamed_in, uploader, source)
 
-    def _source(self, courier: Courier) -> Source:
+    def _source(self, uploader: Uploader) -> Source:
         """Where bytes for the device come from: the pinned copy, or the files while nothing was written over them."""
-        from_files = partial(self._piece, self._adoption.usage().written == 0)
+        from_files = partial(self._piece, self._backing.usage().written == 0)
         if self._keep == PINNED and self._pinned is None and self._unpinned is None:
             try:
-                self._pinned = PinnedCopy(self._stretches, self._device, courier, from_files)
+                self._pinned = PinnedCopy(self._regions, self._device, uploader, from_files)
             except (MemoryError, OSError) as error:
                 self._unpinned = f"Its home is its file, because no pinned copy could be made: {first_line(error)}."
                 _log.warning("%s", self._unpinned)
         return from_files if self._pinned is None else self._pinned.piece
 
-    def _piece(self, clean: bool, stretch: Stretch, offset: int) -> Piece:
+    def _piece(self, clean: bool, region: Region, offset: int) -> Piece:
         import torch
 
-        found = self._adoption.place_of(stretch) if clean else None
+        found = self._backing.place_of(region) if clean else None
         file = (found[0].identity, found[1]) if found else None
-        return Piece(offset, stretch.flat.view(torch.uint8), file)
+        return Piece(offset, region.flat.view(torch.uint8), file)
 
     def _footprint(self, resident: int | None) -> Footprint:
         at_home = None if resident is None else self._plain + resident

@@ -8,20 +8,20 @@ from typing import Any
 
 from engine.weights import libc
 
-_settled = 0
-"""Modules imported at the last `settle`."""
+_modules_frozen = 0
+"""Modules imported at the last `freeze_gc`."""
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """Exempt all that exists from garbage collection, if modules were imported since the last time.
 
     A model library's import leaves some 400,000 objects that stay for good. A collection that walks them holds up
     every thread for 0.2 s and more; without them it takes less than a millisecond.
     """
-    global _settled
-    if len(sys.modules) > _settled:
+    global _modules_frozen
+    if len(sys.modules) > _modules_frozen:
         gc.freeze()
-        _settled = len(sys.modules)
+        _modules_frozen = len(sys.modules)
 
 
 def dismantle(module: Any) -> None:

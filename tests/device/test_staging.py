@@ -22,7 +22,7 @@ from engine.errors import FilesChanged
 from engine.weights.files.identity import Identity
 from engine.weights.moves import pinned, staging
 from engine.weights.moves.pinned import PinnedMemory
-from engine.weights.moves.staging import ALIGNMENT, Courier, Piece, laid_out
+from engine.weights.moves.staging import ALIGNMENT, Piece, Uploader, laid_out
 
 UNIT = 8192
 """Bytes; a buffer has four of them here, so that little is much."""
@@ -42,18 +42,18 @@ def runtime(card: Card, monkeypatch: pytest.MonkeyPatch) -> Runtime:
 
 
 @pytest.fixture
-def courier(card: Card) -> Iterator[Courier]:
-    courier = Courier(DEVICE)
-    yield courier
-    courier.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("engine-courier")]
+def uploader(card: Card) -> Iterator[Uploader]:
+    uploader = Uploader(DEVICE)
+    yield uploader
+    uploader.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("engine-uploader")]
 
 
 def noise(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (count,), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def cargo(sizes: list[int] = SIZES) -> tuple[torch.Tensor, list[Piece]]:
+def some_pieces(sizes: list[int] = SIZES) -> tuple[torch.Tensor, list[Piece]]:
     """An empty arena, and pieces for it."""
     nbytes, offsets = laid_out(sizes)
     pieces = [
@@ -62,9 +62,9 @@ def cargo(sizes: list[int] = SIZES) -> tuple[torch.Tensor, list[Piece]]:
     return torch.zeros(nbytes, dtype=torch.uint8, device=DEVICE), pieces
 
 
-def sent(courier: Courier, arena: torch.Tensor, pieces: list[Piece]) -> None:
-    courier.after_current()
-    courier.wait(courier.send(arena, pieces))
+def sent(uploader: Uploader, arena: torch.Tensor, pieces: list[Piece]) -> None:
+    uploader.after_current()
+    uploader.wait(uploader.send(arena, pieces))
 
 
 def arrived(arena: torch.Tensor, pieces: list[Piece]) -> bool:
@@ -82,37 +82,37 @@ def in_a_file(path: Path, pieces: list[Piece], before: int = 77) -> list[Piece]:
     return found
 
 
-def idle(courier: Courier) -> bool:
-    return courier._free.qsize() == len(courier._buffers)
+def idle(uploader: Uploader) -> bool:
+    return uploader._free.qsize() == len(uploader._buffers)
 
 
 # Sending
 
 
-def test_every_byte_arrives_small_ones_together_and_large_ones_cut(card: Card, courier: Courier) -> None:
-    arena, pieces = cargo()
-    sent(courier, arena, pieces[::-1])
+def test_every_byte_arrives_small_ones_together_and_large_ones_cut(card: Card, uploader: Uploader) -> None:
+    arena, pieces = some_pieces()
+    sent(uploader, arena, pieces[::-1])
     assert arrived(arena, pieces)
     assert card.to_device == arena.nbytes
     assert card.copies <= arena.nbytes // (4 * UNIT) + 2
     assert card.live == arena.nbytes
-    assert idle(courier)
+    assert idle(uploader)
 
 
-def test_what_lies_between_pieces_that_are_far_apart_stays(courier: Courier) -> None:
+def test_what_lies_between_pieces_that_are_far_apart_stays(uploader: Uploader) -> None:
     arena = torch.full((4096,), 9, dtype=torch.uint8, device=DEVICE)
     pieces = [Piece(0, noise(10)), Piece(256, noise(256)), Piece(1024, noise(3)), Piece(2048, noise(0))]
-    sent(courier, arena, pieces)
+    sent(uploader, arena, pieces)
     assert arrived(arena, pieces)
     here = arena.cpu()
     assert (here[512:1024] == 9).all()
     assert (here[1027:] == 9).all()
 
 
-def test_bytes_that_a_file_has_are_read_from_there(tmp_path: Path, courier: Courier) -> None:
-    arena, pieces = cargo()
+def test_bytes_that_a_file_has_are_read_from_there(tmp_path: Path, uploader: Uploader) -> None:
+    arena, pieces = some_pieces()
     filed = in_a_file(tmp_path / "weights", pieces)
-    sent(courier, arena, [*filed[:3], pieces[3], *filed[4:]])
+    sent(uploader, arena, [*filed[:3], pieces[3], *filed[4:]])
     assert arrived(arena, pieces)
 
 
@@ -126,66 +126,66 @@ def test_bytes_that_a_file_has_are_read_from_there(tmp_path: Path, courier: Cour
     ],
     ids=["touched", "truncated", "deleted", "replaced"],
 )
-def test_a_file_that_changed_is_not_sent(change: Callable[[Path], Any], tmp_path: Path, courier: Courier) -> None:
-    arena, pieces = cargo()
+def test_a_file_that_changed_is_not_sent(change: Callable[[Path], Any], tmp_path: Path, uploader: Uploader) -> None:
+    arena, pieces = some_pieces()
     filed = in_a_file(tmp_path / "weights", pieces)
     change(tmp_path / "weights")
     with pytest.raises((FilesChanged, OSError)):
-        courier.send(arena, filed)
-    assert idle(courier)
-    sent(courier, arena, pieces)
+        uploader.send(arena, filed)
+    assert idle(uploader)
+    sent(uploader, arena, pieces)
     assert arrived(arena, pieces)
 
 
-def test_a_copy_that_fails_leaves_every_buffer_free(card: Card, courier: Courier) -> None:
-    arena, pieces = cargo()
-    sent(courier, arena, pieces)
+def test_a_copy_that_fails_leaves_every_buffer_free(card: Card, uploader: Uploader) -> None:
+    arena, pieces = some_pieces()
+    sent(uploader, arena, pieces)
     count = card.copies
     for nth in range(1, count + 1):
         card.fail_copy(nth)
         with pytest.raises(RuntimeError, match="a copy of"):
-            courier.send(arena, pieces)
-        assert idle(courier)
-    sent(courier, arena, pieces)
+            uploader.send(arena, pieces)
+        assert idle(uploader)
+    sent(uploader, arena, pieces)
     assert arrived(arena, pieces)
 
 
-def test_several_senders_share_the_buffers(courier: Courier) -> None:
-    cargos = [cargo([n * UNIT + 5, 3, 20 * UNIT]) for n in range(1, 7)]
-    start = threading.Barrier(len(cargos))
+def test_several_senders_share_the_buffers(uploader: Uploader) -> None:
+    uploads = [some_pieces([n * UNIT + 5, 3, 20 * UNIT]) for n in range(1, 7)]
+    start = threading.Barrier(len(uploads))
 
     def work(arena: torch.Tensor, pieces: list[Piece]) -> bool:
         start.wait(60)
         for _ in range(3):
-            sent(courier, arena, pieces)
+            sent(uploader, arena, pieces)
         return arrived(arena, pieces)
 
-    with ThreadPoolExecutor(len(cargos)) as pool:
-        assert all(future.result(120) for future in [pool.submit(work, *one) for one in cargos])
-    assert idle(courier)
+    with ThreadPoolExecutor(len(uploads)) as pool:
+        assert all(future.result(120) for future in [pool.submit(work, *one) for one in uploads])
+    assert idle(uploader)
 
 
 # Buffers and threads
 
 
 def test_the_encoders_of_a_device_share_one_and_it_ends_with_the_last_use(runtime: Runtime) -> None:
-    first, second = Courier.of(DEVICE), Courier.of(DEVICE)
+    first, second = Uploader.of(DEVICE), Uploader.of(DEVICE)
     assert first is second
-    sent(first, *cargo())
+    sent(first, *some_pieces())
     assert any(thread.name.startswith(f"engine-courier-{DEVICE}") for thread in threading.enumerate())
     assert len(runtime.registered) == len(first._buffers)
     first.release()
-    sent(second, *cargo([10]))
+    sent(second, *some_pieces([10]))
     second.release()
     assert runtime.registered == {}
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("engine-courier")]
-    third = Courier.of(DEVICE)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("engine-uploader")]
+    third = Uploader.of(DEVICE)
     assert third is not first
     third.release()
 
 
 def test_another_device_has_one_of_its_own(cards: tuple[Card, Card]) -> None:
-    first, second = Courier.of("fakegpu:0"), Courier.of("fakegpu:1")
+    first, second = Uploader.of("fakegpu:0"), Uploader.of("fakegpu:1")
     assert first is not second
     first.release()
     second.release()
@@ -221,16 +221,16 @@ def test_a_buffer_is_filled_again_only_after_its_copy_is_done(
     monkeypatch.setattr(BACKEND, "Stream", Side, raising=False)
     monkeypatch.setattr(Sent, "waited", 0)
     monkeypatch.setattr(Side, "waited", 0)
-    courier = Courier(DEVICE)
-    arena, pieces = cargo()
-    courier.send(arena, pieces)
-    assert Sent.waited == card.copies - len(courier._buffers) > 0
+    uploader = Uploader(DEVICE)
+    arena, pieces = some_pieces()
+    uploader.send(arena, pieces)
+    assert Sent.waited == card.copies - len(uploader._buffers) > 0
     assert Side.waited == 0, "the host goes on while the device copies"
     card.fail_copy(2)
     with pytest.raises(RuntimeError, match="a copy of"):
-        courier.send(arena, pieces)
+        uploader.send(arena, pieces)
     assert Side.waited == 1, "nothing is on its way from a buffer or to an arena that the caller drops"
-    courier.close()
+    uploader.close()
     assert Side.waited == 2
 
 
@@ -259,11 +259,11 @@ def test_what_names_no_device_is_asked_while_the_right_one_is_the_threads_own(
     monkeypatch.setattr(BACKEND, "stream", asked(BACKEND.stream))
     monkeypatch.setattr(runtime, "cudaHostRegister", asked(runtime.cudaHostRegister))
     monkeypatch.setattr(runtime, "cudaHostUnregister", asked(runtime.cudaHostUnregister))
-    courier = Courier(DEVICE)
-    arena, pieces = cargo()
-    sent(courier, arena, pieces)
-    assert len(runtime.registered) == len(courier._buffers)
-    courier.close()
+    uploader = Uploader(DEVICE)
+    arena, pieces = some_pieces()
+    sent(uploader, arena, pieces)
+    assert len(runtime.registered) == len(uploader._buffers)
+    uploader.close()
     empty_cache(DEVICE)
     assert runtime.registered == {}
     assert arrived(arena, pieces)
@@ -282,17 +282,17 @@ def test_memory_is_pinned_on_a_thread_that_computes_nothing(
     assert threading.get_ident() not in seen
 
 
-def test_arenas_may_go_after_the_device_was_lost(courier: Courier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arenas_may_go_after_the_device_was_lost(uploader: Uploader, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[Stream] = []
     monkeypatch.setattr(Stream, "wait_stream", lambda self, other: waits.append(other))
-    courier.before_current()
-    assert waits == [courier._side]
+    uploader.before_current()
+    assert waits == [uploader._side]
 
     def lost(self: Stream, other: Stream) -> None:
         raise RuntimeError("CUDA error: unknown error")
 
     monkeypatch.setattr(Stream, "wait_stream", lost)
-    courier.before_current()
+    uploader.before_current()
 
 
 # Pinned memory
@@ -317,22 +317,22 @@ def test_memory_that_the_driver_refuses_is_plain_and_that_is_said_once(
     runtime.refuses = True
     pinned._say_once.cache_clear()
     with caplog.at_level(logging.WARNING):
-        courier = Courier(DEVICE)
-        arena, pieces = cargo()
-        sent(courier, arena, pieces)
+        uploader = Uploader(DEVICE)
+        arena, pieces = some_pieces()
+        sent(uploader, arena, pieces)
     assert arrived(arena, pieces)
     assert [record.message for record in caplog.records] == [
         "memory is not pinned for fakegpu, so copies to it are slower: CUDA error 2"
     ]
-    courier.close()
+    uploader.close()
 
 
-def test_a_pinned_source_goes_straight_to_the_device(runtime: Runtime, card: Card, courier: Courier) -> None:
+def test_a_pinned_source_goes_straight_to_the_device(runtime: Runtime, card: Card, uploader: Uploader) -> None:
     memory = PinnedMemory(2 * UNIT, DEVICE)
-    courier.collect(memory, [Piece(0, noise(UNIT)), Piece(UNIT + ALIGNMENT, noise(50, 1))])
+    uploader.collect(memory, [Piece(0, noise(UNIT)), Piece(UNIT + ALIGNMENT, noise(50, 1))])
     assert torch.equal(memory.tensor[:UNIT], noise(UNIT))
     arena = torch.zeros(UNIT, dtype=torch.uint8, device=DEVICE)
-    sent(courier, arena, [Piece(0, memory.tensor[:UNIT], pinned=True)])
+    sent(uploader, arena, [Piece(0, memory.tensor[:UNIT], pinned=True)])
     assert torch.equal(arena.cpu(), noise(UNIT))
     assert len(runtime.registered) == 1, "no buffer was needed"
     memory.close()

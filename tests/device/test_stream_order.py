@@ -18,7 +18,7 @@ from engine.devices.placement import Placement
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Store
 from engine.weights.home import Home
-from engine.weights.moves.staging import Courier, Piece
+from engine.weights.moves.staging import Piece, Uploader
 
 DEVICE = "fakegpu:0"
 SIZE = 4096
@@ -32,16 +32,16 @@ def order(card: Card, monkeypatch: pytest.MonkeyPatch) -> Order:
 
 
 @pytest.fixture
-def courier(order: Order) -> Iterator[Courier]:
-    courier = Courier(DEVICE)
-    yield courier
-    courier.close()
+def uploader(order: Order) -> Iterator[Uploader]:
+    uploader = Uploader(DEVICE)
+    yield uploader
+    uploader.close()
 
 
 # What a race is
 
 
-def cargo() -> list[Piece]:
+def some_pieces() -> list[Piece]:
     return [Piece(0, torch.ones(SIZE, dtype=torch.uint8))]
 
 
@@ -54,37 +54,37 @@ def cargo() -> list[Piece]:
     ],
 )
 def test_a_copy_beside_what_is_computed_on_its_arena_is_a_race(
-    order: Order, courier: Courier, guarded: bool, awaited: bool, race: str | None
+    order: Order, uploader: Uploader, guarded: bool, awaited: bool, race: str | None
 ) -> None:
     arena = torch.empty(SIZE, dtype=torch.uint8, device=DEVICE)
     arena.fill_(7)
     if guarded:
-        courier.after_current()
-    ticket = courier.send(arena, cargo())
+        uploader.after_current()
+    copied = uploader.send(arena, some_pieces())
     if awaited:
-        courier.wait(ticket)
+        uploader.wait(copied)
     result = arena + 1
     assert (race in order.races) if race else (order.races == [])
-    courier.before_current()
+    uploader.before_current()
     assert (result.cpu() == 2).all()
 
 
 @pytest.mark.parametrize("awaited", [True, False])
-def test_an_arena_that_goes_while_it_is_copied_to_is_a_race(order: Order, courier: Courier, awaited: bool) -> None:
+def test_an_arena_that_goes_while_it_is_copied_to_is_a_race(order: Order, uploader: Uploader, awaited: bool) -> None:
     arena = torch.empty(SIZE, dtype=torch.uint8, device=DEVICE)
-    courier.after_current()
-    courier.send(arena, cargo())
+    uploader.after_current()
+    uploader.send(arena, some_pieces())
     if awaited:
-        courier.before_current()
+        uploader.before_current()
     del arena
     assert order.races == ([] if awaited else ["free does not wait for aten.copy_.default"])
 
 
-def test_the_host_knows_to_be_done_what_it_has_waited_for(order: Order, courier: Courier) -> None:
+def test_the_host_knows_to_be_done_what_it_has_waited_for(order: Order, uploader: Uploader) -> None:
     arena = torch.empty(SIZE, dtype=torch.uint8, device=DEVICE)
     arena.cpu()
-    courier.send(arena, cargo())
-    courier.synchronize()
+    uploader.send(arena, some_pieces())
+    uploader.synchronize()
     assert (arena + 1).sum().item() == 2 * SIZE
     assert order.races == []
 

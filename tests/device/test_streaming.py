@@ -17,10 +17,10 @@ from torch import nn
 
 from engine.adapters.sources.locate import locate
 from engine.errors import OutOfMemory
-from engine.weights.files.survey import Stretch, Survey, survey
+from engine.weights.files.inventory import Inventory, Region, take_inventory
 from engine.weights.moves.blocks import Block, Blocks, find_blocks
-from engine.weights.moves.loan import Loan
-from engine.weights.moves.staging import Courier, Piece, Ticket
+from engine.weights.moves.device_copy import DeviceCopy
+from engine.weights.moves.staging import CopyEvent, Piece, Uploader
 from engine.weights.moves.streaming import Stream
 from engine.weights.release import dismantle
 
@@ -29,8 +29,8 @@ ACTIVATIONS = 1 << 20
 """Bytes that a few short texts take beside the weights."""
 
 
-class Logged(Courier):
-    """Notes every block that it sends, by its number in the module; the other cargo by None."""
+class Logged(Uploader):
+    """Notes every block that it sends, by its number in the module; other pieces by None."""
 
     def __init__(self, device: str) -> None:
         super().__init__(device)
@@ -39,38 +39,38 @@ class Logged(Courier):
         self.failing = 0
         """Which send from now leaves noise in its arena and fails; 0 = none."""
 
-    def send(self, arena: torch.Tensor, cargo: Any) -> Ticket:
-        first = {block.stretches[0].flat.data_ptr(): index for index, block in enumerate(self.blocks)}
-        self.log.append(first.get(cargo[0].source.data_ptr()) if cargo else None)
+    def send(self, arena: torch.Tensor, pieces: Any) -> CopyEvent:
+        first = {block.regions[0].flat.data_ptr(): index for index, block in enumerate(self.blocks)}
+        self.log.append(first.get(pieces[0].source.data_ptr()) if pieces else None)
         self.failing -= 1
         if self.failing == 0:
             arena.fill_(255)
             raise OSError("the disk is gone")
-        return super().send(arena, cargo)
+        return super().send(arena, pieces)
 
 
 @pytest.fixture
-def courier(card: Card) -> Iterator[Logged]:
-    courier = Logged(DEVICE)
-    yield courier
-    courier.close()
+def uploader(card: Card) -> Iterator[Logged]:
+    uploader = Logged(DEVICE)
+    yield uploader
+    uploader.close()
 
 
 Begin = Callable[..., Stream]
 
 
 @pytest.fixture
-def stream(courier: Logged) -> Iterator[Begin]:
+def stream(uploader: Logged) -> Iterator[Begin]:
     """Streams a module within a number of bytes, or with a number of its blocks resident, until the test ends."""
     streams = []
 
     def begin(module: Any, within: int | None = None, *, resident: int = 0, buffers: int = 2) -> Stream:
-        seen = survey(module)
-        blocks = find_blocks(module, seen.stretches)
-        courier.blocks = blocks.blocks
+        seen = take_inventory(module)
+        blocks = find_blocks(module, seen.regions)
+        uploader.blocks = blocks.blocks
         if within is None:
             within = room(blocks, seen, resident, buffers)
-        streams.append(Stream(blocks, seen.loose, DEVICE, within, courier, as_it_is))
+        streams.append(Stream(blocks, seen.loose, DEVICE, within, uploader, as_it_is))
         return streams[-1]
 
     yield begin
@@ -78,27 +78,27 @@ def stream(courier: Logged) -> Iterator[Begin]:
         one.end()
 
 
-def room(blocks: Blocks, seen: Survey, resident: int, buffers: int) -> int:
+def room(blocks: Blocks, seen: Inventory, resident: int, buffers: int) -> int:
     least = blocks.least(seen.loose)
     assert least is not None
     return least + (resident + buffers - 2) * max(block.nbytes for block in blocks.blocks)
 
 
-def as_it_is(stretch: Stretch, offset: int) -> Piece:
-    return Piece(offset, stretch.flat.view(torch.uint8))
+def as_it_is(region: Region, offset: int) -> Piece:
+    return Piece(offset, region.flat.view(torch.uint8))
 
 
 def nbytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-def resident(model: Stacked, courier: Courier) -> torch.Tensor:
+def resident(model: Stacked, uploader: Uploader) -> torch.Tensor:
     """What the model makes of its input with all of it on the device."""
-    seen = survey(model.module)
-    loan = Loan(seen.stretches, seen.loose, DEVICE, courier, as_it_is)
+    seen = take_inventory(model.module)
+    device_copy = DeviceCopy(seen.regions, seen.loose, DEVICE, uploader, as_it_is)
     with torch.inference_mode():
         found = model.run(DEVICE)
-    loan.end()
+    device_copy.end()
     return found
 
 
@@ -118,10 +118,10 @@ def state(module: nn.Module) -> list[Any]:
 @pytest.mark.parametrize("part", [2, 4])
 @pytest.mark.parametrize("made", block_models.ALL, ids=lambda made: made.__name__)
 def test_streaming_gives_the_resident_result_within_its_bytes(
-    made: Callable[[], Stacked], part: int, card: Card, courier: Logged, stream: Begin
+    made: Callable[[], Stacked], part: int, card: Card, uploader: Logged, stream: Begin
 ) -> None:
     model = made()
-    before, wanted = state(model.module), resident(model, courier)
+    before, wanted = state(model.module), resident(model, uploader)
     streamed_in = nbytes(model.module) // part
     card.reset()
     one = stream(model.module, streamed_in)
@@ -165,28 +165,28 @@ def test_the_real_encoder_runs_on_a_card_with_room_for_a_part_of_it(
 
 
 def test_the_next_block_is_sent_before_it_runs_and_the_first_again_after_the_last(
-    model: Stacked, courier: Logged, stream: Begin
+    model: Stacked, uploader: Logged, stream: Begin
 ) -> None:
     layers = model.module.encoder.layer
     for index, layer in enumerate(layers):
-        layer.register_forward_hook(lambda *_, index=index: courier.log.append(f"{index} runs"))
+        layer.register_forward_hook(lambda *_, index=index: uploader.log.append(f"{index} runs"))
     stream(model.module, resident=2)
-    assert courier.log == [None, 2]
-    courier.log.clear()
+    assert uploader.log == [None, 2]
+    uploader.log.clear()
     for _ in range(2):
         model.run(DEVICE)
     run = ["0 runs", "1 runs", "2 runs", 3, "3 runs", 4, "4 runs", 5, "5 runs", 2]
     # The hook of the streaming itself comes after the test's: what it sends is logged once the block has run.
-    assert courier.log == run * 2
+    assert uploader.log == run * 2
 
 
-def test_with_one_buffer_nothing_is_sent_ahead(model: Stacked, courier: Logged, stream: Begin) -> None:
+def test_with_one_buffer_nothing_is_sent_ahead(model: Stacked, uploader: Logged, stream: Begin) -> None:
     one = stream(model.module, buffers=1)
     wanted = resident_of(model)
-    courier.log.clear()
+    uploader.log.clear()
     for _ in range(2):
         assert (model.run(DEVICE) - wanted).abs().max() <= 1e-6
-    assert courier.log == [0, 1, 2, 3, 4, 5] * 2
+    assert uploader.log == [0, 1, 2, 3, 4, 5] * 2
     assert "0 of 6" in one.note
 
 
@@ -260,16 +260,16 @@ def test_blocks_may_be_skipped_repeated_and_run_backwards(buffers: int, stream: 
         assert (computed(chain) - expected).abs().max() <= 1e-6
 
 
-def test_a_tower_that_does_not_run_is_not_sent_again_and_again(courier: Logged, stream: Begin) -> None:
+def test_a_tower_that_does_not_run_is_not_sent_again_and_again(uploader: Logged, stream: Begin) -> None:
     chain = Chain()
     chain.order = [0, 1, 2]
     stream(chain)
     computed(chain)
-    courier.log.clear()
+    uploader.log.clear()
     for _ in range(3):
         computed(chain)
-    assert courier.log[:2] == [0, 1]  # what it had guessed at first was 3
-    assert set(courier.log) == {0, 1, 2}
+    assert uploader.log[:2] == [0, 1]  # what it had guessed at first was 3
+    assert set(uploader.log) == {0, 1, 2}
 
 
 def test_blocks_may_run_within_each_other_even_more_of_them_than_there_are_buffers(card: Card, stream: Begin) -> None:
@@ -428,7 +428,7 @@ FAILURES = [("fail_allocation", "allocations"), ("fail_copy", "copies")]
 
 @pytest.mark.parametrize(("fail", "counted"), FAILURES)
 def test_a_failure_at_the_start_leaves_the_module_as_it_was(
-    fail: str, counted: str, card: Card, courier: Logged, stream: Begin
+    fail: str, counted: str, card: Card, uploader: Logged, stream: Begin
 ) -> None:
     module = Small()
     before = state(module)
@@ -452,7 +452,7 @@ def test_a_failure_at_the_start_leaves_the_module_as_it_was(
 
 @pytest.mark.parametrize(("fail", "counted"), FAILURES)
 def test_a_failure_anywhere_in_a_batch_is_the_batchs_alone(
-    fail: str, counted: str, card: Card, courier: Logged, stream: Begin
+    fail: str, counted: str, card: Card, uploader: Logged, stream: Begin
 ) -> None:
     module = Small()
     wanted, before = encoded(module, "cpu"), state(module)
@@ -481,11 +481,11 @@ def test_a_failure_anywhere_in_a_batch_is_the_batchs_alone(
 
 
 @pytest.mark.parametrize("nth", range(1, 7))
-def test_what_a_failed_send_has_left_is_never_computed_on(nth: int, courier: Logged, stream: Begin) -> None:
+def test_what_a_failed_send_has_left_is_never_computed_on(nth: int, uploader: Logged, stream: Begin) -> None:
     chain = Chain()
     stream(chain)
     computed(chain)
-    courier.failing = nth
+    uploader.failing = nth
     for chain.order in ([0, 1, 2, 1, 0], [3, 2, 3, 1, 2, 1, 0], [4, 3, 4, 2, 3]):
         twin = Chain()
         twin.order = chain.order
@@ -507,11 +507,11 @@ def test_what_somebody_keeps_is_still_counted(card: Card, stream: Begin) -> None
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_module_is_gone_as_soon_as_it_is_dismantled(ended: bool, card: Card, courier: Logged, stream: Begin) -> None:
+def test_a_module_is_gone_as_soon_as_it_is_dismantled(ended: bool, card: Card, uploader: Logged, stream: Begin) -> None:
     chain = Chain()
-    seen = survey(chain)
-    blocks = find_blocks(chain, seen.stretches)
-    one = Stream(blocks, seen.loose, DEVICE, room(blocks, seen, 1, 2), courier, as_it_is)
+    seen = take_inventory(chain)
+    blocks = find_blocks(chain, seen.regions)
+    one = Stream(blocks, seen.loose, DEVICE, room(blocks, seen, 1, 2), uploader, as_it_is)
     computed(chain)
     if ended:
         one.end()

@@ -12,17 +12,17 @@ import torch
 from block_models import Stacked
 from torch import nn
 
-from engine.weights.files.survey import survey
+from engine.weights.files.inventory import take_inventory
 from engine.weights.moves.blocks import Blocks, Order, find_blocks
 
 
 def found(module: nn.Module) -> Blocks:
-    return find_blocks(module, survey(module).stretches)
+    return find_blocks(module, take_inventory(module).regions)
 
 
 def names(blocks: Blocks) -> tuple[list[list[str]], list[str], list[str]]:
-    inside = [[stretch.name for stretch in block.stretches] for block in blocks.blocks]
-    return inside, [table.stretch.name for table in blocks.tables], [stretch.name for stretch in blocks.rest]
+    inside = [[region.name for region in block.regions] for block in blocks.blocks]
+    return inside, [table.region.name for table in blocks.tables], [region.name for region in blocks.rest]
 
 
 def stack(*entries: nn.Module) -> nn.Module:
@@ -34,22 +34,22 @@ def stack(*entries: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("made", block_models.ALL, ids=lambda made: made.__name__)
 def test_every_weight_is_in_one_place_and_every_list_is_found(made: Callable[[], Stacked]) -> None:
     model = made()
-    seen = survey(model.module)
-    blocks = find_blocks(model.module, seen.stretches)
+    seen = take_inventory(model.module)
+    blocks = find_blocks(model.module, seen.regions)
     inside, tables, rest = names(blocks)
     assert len(inside) == sum(model.lists)
-    assert sorted([*chain.from_iterable(inside), *tables, *rest]) == sorted(stretch.name for stretch in seen.stretches)
+    assert sorted([*chain.from_iterable(inside), *tables, *rest]) == sorted(region.name for region in seen.regions)
     assert all(len({re.findall(r"layers?\.(\d+)\.", name)[0] for name in block}) == 1 for block in inside)
     least = blocks.least(seen.loose)
     assert least is not None
-    assert least < sum(stretch.flat.nbytes for stretch in seen.stretches)
+    assert least < sum(region.flat.nbytes for region in seen.regions)
 
 
 def test_a_layer_that_runs_many_times_cannot_be_streamed() -> None:
     module = block_models.albert()
     blocks = found(module)
     assert not blocks.can_stream
-    assert blocks.least(survey(module).loose) is None
+    assert blocks.least(take_inventory(module).loose) is None
     assert blocks.tables == ()
 
 
@@ -101,7 +101,7 @@ class Scaled(nn.Embedding):
 def test_what_may_do_more_than_take_rows_is_no_table(embedding: nn.Module) -> None:
     blocks = found(with_embedding(embedding))
     assert blocks.tables == ()
-    assert "embedding.weight" in [stretch.name for stretch in blocks.rest]
+    assert "embedding.weight" in [region.name for region in blocks.rest]
 
 
 def test_an_embedding_that_something_else_computes_with_is_no_table() -> None:
@@ -123,8 +123,8 @@ def test_what_fits_is_shared_out_between_blocks_that_stay_and_buffers() -> None:
     module = stack(*(nn.Linear(8, 8, bias=False) for _ in range(4)))  # 256 bytes each
     module.norm = nn.LayerNorm(64, bias=False)  # 256 bytes
     blocks = found(module)
-    shares = [blocks.share((), size) for size in (511, 512, 767, 768, 1023, 1024, 1279, 1280)]
-    assert [share and (share.resident, share.buffers) for share in shares] == [
+    plans = [blocks.plan((), size) for size in (511, 512, 767, 768, 1023, 1024, 1279, 1280)]
+    assert [plan and (plan.resident, plan.buffers) for plan in plans] == [
         None,
         (0, 1),
         (0, 1),
@@ -141,7 +141,7 @@ def test_what_is_loose_counts_too() -> None:
     blocks = found(stack(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)))
     module = nn.Module()
     module.register_buffer("positions", torch.zeros(100), persistent=False)
-    assert blocks.least(survey(module).loose) == 512 + 512
+    assert blocks.least(take_inventory(module).loose) == 512 + 512
 
 
 def test_the_order_of_blocks_is_that_of_the_module_until_they_run_in_another() -> None:

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from engine.weights.files.conversion import convert
 from engine.weights.files.identity import Identity
+from engine.weights.files.inventory import Region, TensorRef
 from engine.weights.files.mapping import Mapping
 from engine.weights.files.store import Entry, Store
-from engine.weights.files.survey import Stretch, Tenant
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -64,9 +64,9 @@ def library(tmp_path: Path) -> Mapping:
 def converted(library: Mapping, store: Store, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """What the file holds that the tensors of `library` are converted into."""
     flats = {name: library.flat(place) for name, place in library.places.items()}
-    stretches = [Stretch([Tenant(name, flat, [])]) for name, flat in flats.items()]
+    regions = [Region([TensorRef(name, flat, [])]) for name, flat in flats.items()]
     types = dict.fromkeys(flats, dtype)
-    path = convert(stretches, types, store, sources=[library.identity], made_by="a test")
+    path = convert(regions, types, store, sources=[library.identity], made_by="a test")
     assert Identity.of(library.identity.path) == library.identity
     return load_file(path)
 

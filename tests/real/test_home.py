@@ -47,7 +47,7 @@ def adopt(store: Store) -> Iterator[Adopt]:
 
     yield begin
     for home in homes:
-        if home._stretches or home._adoption.mappings:
+        if home._regions or home._backing.mappings:
             home.close()
 
 
@@ -772,7 +772,7 @@ def test_what_was_found_in_other_files_or_under_other_names_skips_nothing(tmp_pa
     known = {
         "0.weight": (tmp_path / "gone.safetensors", "a.weight"),
         "0.bias": (file, "no such tensor"),
-        "no such stretch": (file, "d"),
+        "no such region": (file, "d"),
     }
     home = adopt(module, file, known=known)
     assert [parameter.tolist() for parameter in module.parameters()] == [[number] * 8 for number in range(4)]

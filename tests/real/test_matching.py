@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from engine.weights.files import matching, pages
+from engine.weights.files.inventory import Region, TensorRef
 from engine.weights.files.mapping import Mapping
 from engine.weights.files.matching import Places, same
 from engine.weights.files.pages import Usage
-from engine.weights.files.survey import Stretch, Tenant
 
 if sys.platform != "linux":
     pytest.skip("tells from Linux' page tables what was touched", allow_module_level=True)
@@ -50,11 +50,11 @@ def ours(path: Path) -> Iterator[Mapping]:
     mapping.close()
 
 
-def stretch(name: str, tensor: torch.Tensor) -> Stretch:
-    return Stretch([Tenant(name, tensor, [])])
+def region(name: str, tensor: torch.Tensor) -> Region:
+    return Region([TensorRef(name, tensor, [])])
 
 
-def taken(places: Places, wanted: Stretch) -> str | None:
+def taken(places: Places, wanted: Region) -> str | None:
     match = places.take(wanted, {})
     return match and match[1].name
 
@@ -63,20 +63,20 @@ def test_what_stands_in_a_mapping_of_the_file_is_found_without_touching_a_page(l
     places = Places([ours])
     for name in reversed(NAMES):
         # Neither the name nor the bytes would tell the two apart.
-        assert taken(places, stretch("renamed", library.flat(library.places[name]))) == name
+        assert taken(places, region("renamed", library.flat(library.places[name]))) == name
     assert ours.usage() == library.usage() == Usage(0, 0)
 
 
 def test_what_was_written_into_since_is_not_what_the_file_holds(library: Mapping, ours: Mapping) -> None:
     flat = library.flat(library.places["a.weight"])
     flat[NUMBERS // 2] = -1
-    assert taken(Places([ours]), stretch("a.weight", flat)) is None
+    assert taken(Places([ours]), region("a.weight", flat)) is None
 
 
 def test_what_was_written_as_it_was_is_found_by_its_bytes(library: Mapping, ours: Mapping) -> None:
     flat = library.flat(library.places["b.weight"])
     flat[NUMBERS // 2] = NUMBERS // 2
-    assert taken(Places([ours]), stretch("b.weight", flat)) == "b.weight"
+    assert taken(Places([ours]), region("b.weight", flat)) == "b.weight"
 
 
 def test_another_copy_of_the_file_is_compared_and_leaves_next_to_nothing_resident(
@@ -85,7 +85,7 @@ def test_another_copy_of_the_file_is_compared_and_leaves_next_to_nothing_residen
     other = tmp_path / "copy.safetensors"
     other.write_bytes(path.read_bytes())
     library = Mapping(other)
-    assert taken(Places([ours]), stretch("b.weight", library.flat(library.places["b.weight"]))) == "b.weight"
+    assert taken(Places([ours]), region("b.weight", library.flat(library.places["b.weight"]))) == "b.weight"
     for mapping in (library, ours):
         assert (mapping.usage().resident or 0) <= 4 * MIB
     library.close()
@@ -111,5 +111,5 @@ def test_where_the_system_does_not_say_what_was_written_the_bytes_are_compared(
 ) -> None:
     monkeypatch.setattr(matching.pages, "usage", lambda address, length: Usage(None, None))
     library.flat(library.places["a.weight"])[0] = 7
-    assert taken(Places([ours]), stretch("a.weight", library.flat(library.places["a.weight"]))) is None
-    assert taken(Places([ours]), stretch("b.weight", library.flat(library.places["b.weight"]))) == "b.weight"
+    assert taken(Places([ours]), region("a.weight", library.flat(library.places["a.weight"]))) is None
+    assert taken(Places([ours]), region("b.weight", library.flat(library.places["b.weight"]))) == "b.weight"

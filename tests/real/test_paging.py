@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.adapters.sources.locate import locate
+from engine.weights.files.inventory import Region, take_inventory
 from engine.weights.files.mapping import Mapping
-from engine.weights.files.survey import Stretch, survey
 from engine.weights.moves.blocks import find_blocks
 from engine.weights.moves.paging import Paging, merged
 
@@ -29,22 +29,22 @@ class Mapped:
     """A module whose weights are views of a mapping, as a home makes them."""
 
     def __init__(self, module: nn.Module, file: Path) -> None:
-        seen = survey(module)
-        self.module, self.stretches = module, {stretch.name: stretch for stretch in seen.stretches}
+        seen = take_inventory(module)
+        self.module, self.regions = module, {region.name: region for region in seen.regions}
         if not file.exists():
-            save_file({name: stretch.flat.clone() for name, stretch in self.stretches.items()}, file)
+            save_file({name: region.flat.clone() for name, region in self.regions.items()}, file)
         self.mapping = Mapping(file)
         places = self.mapping.places
         self.begins: dict[str, int] = {}
-        for name, stretch in self.stretches.items():
+        for name, region in self.regions.items():
             place = next(place for key, place in places.items() if name.endswith(key))
-            stretch.settle(self.mapping.flat(place))
+            region.assign(self.mapping.flat(place))
             self.begins[name] = place.begin
-        self.blocks = find_blocks(module, seen.stretches)
+        self.blocks = find_blocks(module, seen.regions)
         self.mapping.give_back()
 
-    def place_of(self, stretch: Stretch) -> tuple[Mapping, int]:
-        return self.mapping, self.begins[stretch.name]
+    def place_of(self, region: Region) -> tuple[Mapping, int]:
+        return self.mapping, self.begins[region.name]
 
     @property
     def resident(self) -> int:
@@ -74,7 +74,7 @@ TEXTS = ["a pilot light", "Was kostet ein Liter Öl?"]
 
 def sizes(mapped: Mapped) -> tuple[int, int]:
     """Bytes of what is no block's, and of the largest block."""
-    rest = sum(stretch.flat.nbytes for stretch in mapped.blocks.rest)
+    rest = sum(region.flat.nbytes for region in mapped.blocks.rest)
     return rest, max(block.nbytes for block in mapped.blocks.blocks)
 
 
@@ -131,7 +131,7 @@ def run(mapped: Mapped) -> torch.Tensor:
 
 def test_a_tables_pages_go_back_after_each_call(chain: Mapped) -> None:
     paging = Paging(chain.blocks, 0, chain.place_of)
-    table = chain.blocks.tables[0].stretch.flat.nbytes
+    table = chain.blocks.tables[0].region.flat.nbytes
     chain.module.words(torch.arange(2000))
     assert chain.resident < table / 4
     paging.end()
@@ -169,24 +169,24 @@ def test_an_error_in_a_block_gives_its_pages_back_too(chain: Mapped) -> None:
 
 
 def test_pages_that_touch_are_one_range_and_what_is_in_no_file_has_none(chain: Mapped) -> None:
-    stretches = list(chain.stretches.values())
-    (whole,) = merged(stretches, chain.place_of)
+    regions = list(chain.regions.values())
+    (whole,) = merged(regions, chain.place_of)
     assert (whole.address % mmap.PAGESIZE, whole.begin) == (0, 0)
-    assert whole.end - whole.begin >= sum(stretch.flat.nbytes for stretch in stretches)
+    assert whole.end - whole.begin >= sum(region.flat.nbytes for region in regions)
 
-    def only(name: str) -> Callable[[Stretch], Any]:
-        return lambda stretch: chain.place_of(stretch) if stretch.name == name else None
+    def only(name: str) -> Callable[[Region], Any]:
+        return lambda region: chain.place_of(region) if region.name == name else None
 
-    (one,) = merged(stretches, only("words.weight"))
+    (one,) = merged(regions, only("words.weight"))
     assert 0 <= one.end - one.begin - 2000 * 512 * 4 <= 2 * mmap.PAGESIZE
-    assert merged(stretches, lambda _: None) == ()
+    assert merged(regions, lambda _: None) == ()
 
 
 def test_the_next_block_is_asked_for_while_one_runs(chain: Mapped, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(chain.mapping, "will_need", lambda begin, end: asked.append((begin, end)))
     paging = Paging(chain.blocks, 0, chain.place_of)
-    expected = [(r.begin, r.end) for block in chain.blocks.blocks for r in merged(block.stretches, chain.place_of)]
+    expected = [(r.begin, r.end) for block in chain.blocks.blocks for r in merged(block.regions, chain.place_of)]
     run(chain)
     run(chain)
     assert asked[0] == expected[1]

@@ -173,7 +173,7 @@ def test_weights_that_somebody_keeps_are_counted_until_they_go(measured: dict[st
     assert measured["given back"] == [0, 0]
 
 
-# settle
+# freeze_gc
 
 
 @pytest.fixture
@@ -188,15 +188,15 @@ def thawed() -> Iterator[None]:
 def test_what_exists_is_exempt_from_collection_only_after_modules_were_imported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    release.settle()
+    release.freeze_gc()
     gc.unfreeze()
-    release.settle()
+    release.freeze_gc()
     assert gc.get_freeze_count() == 0, "nothing was imported since"
     monkeypatch.setitem(sys.modules, "imported_since", types.ModuleType("imported_since"))
-    release.settle()
+    release.freeze_gc()
     assert gc.get_freeze_count() > 1000
     gc.unfreeze()
-    release.settle()
+    release.freeze_gc()
     assert gc.get_freeze_count() == 0
 
 

@@ -26,7 +26,7 @@ from engine.settings.config import EncoderConfig
 from engine.settings.effective import Timeouts
 from engine.slot.slot import Slot
 from engine.state import State
-from engine.weights.files import adoption
+from engine.weights.files import file_backing
 from engine.weights.home import Home
 
 MIB = 1 << 20
@@ -231,7 +231,7 @@ def test_a_module_whose_home_fails_is_dead_when_the_failure_is_told_although_its
     bench: SlotBench, file: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(home: Home, *_: object) -> None:
-        standing = home._stretches
+        standing = home._regions
         raise MemoryError(f"no room for {len(standing)}")
 
     alive: list[bool] = []
@@ -403,7 +403,7 @@ def test_an_unload_goes_on_when_the_comparison_with_the_file_fails_half_way(
     bench.use()
     bench.adapter.write(42.0)
     with monkeypatch.context() as patched:
-        patched.setattr(adoption, "same", fail)
+        patched.setattr(file_backing, "same", fail)
         outcome = bench.slot.unload()
     assert (outcome.result, mappings(file), bench.adapter.footprint().held) == ("done", 0, 0)
     assert "no memory to compare" in caplog.text

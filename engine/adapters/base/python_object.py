@@ -19,7 +19,7 @@ from engine.errors import CannotRest, clear_frames
 from engine.settings.config import EncoderConfig
 from engine.state import Download
 from engine.weights.files.identity import Identity
-from engine.weights.release import release, settle
+from engine.weights.release import freeze_gc, release
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class HeldAdapter(ABC):
         began = time.monotonic()
         self._import_library()
         # Before the object is there: what is permanent is not collected.
-        settle()
+        freeze_gc()
         imported = time.monotonic()
         self._sources = tuple(Identity.of(file) for file in self._files())
         self._waits = True

@@ -31,7 +31,7 @@ from engine.weights.files.matching import Found
 from engine.weights.files.store import Store
 from engine.weights.gate import CONSTRUCTION
 from engine.weights.home import Home
-from engine.weights.release import dismantle, release, settle
+from engine.weights.release import dismantle, freeze_gc, release
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +144,7 @@ class TorchAdapter(ABC):
         self._found = self._home.found
         self._home.restore(self._writes)
         self._writes = {}
-        settle()
+        freeze_gc()
         self._revision = self._named(revision)
         return Loaded(
             device=self._device,

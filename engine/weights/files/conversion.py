@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.weights.files import pages
 from engine.weights.files.identity import Identity
+from engine.weights.files.inventory import Region
 from engine.weights.files.mapping import TORCH_NAMES
 from engine.weights.files.matching import let_go, type_name
 from engine.weights.files.pages import Backings
 from engine.weights.files.store import Entry, Store
-from engine.weights.files.survey import Stretch
 
 if TYPE_CHECKING:
     import torch
@@ -32,28 +32,28 @@ def can_hold(dtype: torch.dtype) -> bool:
 
 
 def convert(
-    stretches: Sequence[Stretch],
+    regions: Sequence[Region],
     types: Table[str, torch.dtype],
     store: Store,
     *,
     sources: Sequence[Identity],
     made_by: str,
 ) -> Path:
-    """Return the file in `store` that holds `stretches`, each as one row of elements of its type in `types`.
+    """Return the file in `store` that holds `regions`, each as one row of elements of its type in `types`.
 
     It is written unless an earlier one of the same `sources`, read by the same libraries in the same way (`made_by`),
-    is there, 16 MiB at a time: the pages of files that `stretches` lie on go back as soon as they were read. Raises
+    is there, 16 MiB at a time: the pages of files that `regions` lie on go back as soon as they were read. Raises
     OSError.
     """
     backings = pages.backings()
     entries = [
         Entry(
-            stretch.name,
-            _SPELLED[type_name(types[stretch.name])],
-            (stretch.flat.numel(),),
-            partial(_parts, stretch.flat, types[stretch.name], backings),
+            region.name,
+            _SPELLED[type_name(types[region.name])],
+            (region.flat.numel(),),
+            partial(_parts, region.flat, types[region.name], backings),
         )
-        for stretch in stretches
+        for region in regions
     ]
     what = [(entry.name, entry.dtype, entry.shape) for entry in entries]
     identity = [_FORMAT, made_by, [source.key for source in sources], what]

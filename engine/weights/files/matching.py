@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from engine.weights import libc
 from engine.weights.files import pages
+from engine.weights.files.inventory import Region
 from engine.weights.files.layout import Place
 from engine.weights.files.mapping import TORCH_NAMES, Mapping
 from engine.weights.files.pages import Backing, Backings
-from engine.weights.files.survey import Stretch
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +24,11 @@ _log = logging.getLogger(__name__)
 _AT_ONCE: Final = 16 << 20  # bytes
 
 Found = Table[str, tuple[Path, str]]
-"""Stretch -> the file, and the tensor in it, that holds its bytes."""
+"""Region -> the file, and the tensor in it, that holds its bytes."""
 
 
 class Places:
-    """The tensors of some files that no stretch took yet."""
+    """The tensors of some files that no region took yet."""
 
     def __init__(self, mappings: Iterable[Mapping]) -> None:
         self._backings = pages.backings()
@@ -38,23 +38,23 @@ class Places:
                 key = (TORCH_NAMES[place.dtype], math.prod(place.shape))
                 self._free.setdefault(key, []).append((mapping, place))
 
-    def take(self, stretch: Stretch, known: Found) -> tuple[Mapping, Place] | None:
-        """Return the place whose bytes are those of `stretch`, None for none; the most alike name is looked at first.
+    def take(self, region: Region, known: Found) -> tuple[Mapping, Place] | None:
+        """Return the place whose bytes are those of `region`, None for none; the most alike name is looked at first.
 
-        Names alone say little, because libraries rename. A place serves one stretch: two that are equal by chance must
+        Names alone say little, because libraries rename. A place serves one region: two that are equal by chance must
         not become one. Not compared is what is `known` from an earlier look at the same files, and what stands in a
         mapping of such a file as it was read: that touches no page.
         """
-        fitting = self._free.get((type_name(stretch.flat.dtype), stretch.flat.numel()), [])
-        fitting.sort(key=lambda pair: _likeness(stretch.name, pair[1].name), reverse=True)
-        wanted, origin = known.get(stretch.name), self._origin(stretch.flat)
+        fitting = self._free.get((type_name(region.flat.dtype), region.flat.numel()), [])
+        fitting.sort(key=lambda pair: _likeness(region.name, pair[1].name), reverse=True)
+        wanted, origin = known.get(region.name), self._origin(region.flat)
         for index, (mapping, place) in enumerate(fitting):
             if wanted == (mapping.identity.path, place.name):
                 return fitting.pop(index)
             if origin is not None and origin == mapping.backing(place, self._backings):
                 return fitting.pop(index)
         for index, (mapping, place) in enumerate(fitting):
-            if same(stretch.flat, mapping.flat(place), self._backings):
+            if same(region.flat, mapping.flat(place), self._backings):
                 return fitting.pop(index)
         return None
 

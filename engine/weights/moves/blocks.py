@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.weights.files.survey import Stretch, Tenant
-from engine.weights.moves.loan import room_for
+from engine.weights.files.inventory import Region, TensorRef
+from engine.weights.moves.device_copy import copy_size
 from engine.weights.moves.staging import aligned
 
 
@@ -16,24 +16,24 @@ class Block:
     """One entry of a `torch.nn.ModuleList`, and the weights that nothing else holds."""
 
     module: Any
-    stretches: tuple[Stretch, ...]
+    regions: tuple[Region, ...]
 
     @property
     def nbytes(self) -> int:
         """Bytes that it takes in one piece of memory."""
-        return packed(self.stretches)
+        return packed(self.regions)
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class EmbeddingTable:
     """The weight of a `torch.nn.Embedding`, or of several that share it: larger than any block, and few rows used."""
 
     modules: tuple[Any, ...]
-    stretch: Stretch
+    region: Region
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class StreamPlan:
     """How many of the leading blocks stay on the device, and how many buffers there are for the others."""
 
     resident: int
@@ -45,34 +45,34 @@ class Blocks:
     """A module's weights by where they are used: in the blocks, in the order of the module, in tables, elsewhere."""
 
     blocks: tuple[Block, ...]
-    tables: tuple[Table, ...]
-    rest: tuple[Stretch, ...]
+    tables: tuple[EmbeddingTable, ...]
+    rest: tuple[Region, ...]
 
     @property
     def can_stream(self) -> bool:
         """Whether there are at least two blocks, so that not all have to be there at once."""
         return len(self.blocks) > 1
 
-    def least(self, loose: Sequence[Tenant]) -> int | None:
+    def least(self, loose: Sequence[TensorRef]) -> int | None:
         """Bytes on a device with no block resident and two buffers; None where it cannot be streamed."""
         if not self.can_stream:
             return None
         return self._always(loose) + 2 * max(block.nbytes for block in self.blocks)
 
-    def share(self, loose: Sequence[Tenant], nbytes: int) -> Share | None:
+    def plan(self, loose: Sequence[TensorRef], nbytes: int) -> StreamPlan | None:
         """Return what fits in `nbytes` beside all that is no block's; None when not even one buffer does."""
         sizes = [block.nbytes for block in self.blocks]
         room = nbytes - self._always(loose)
         if sum(sizes) <= room:
-            return Share(len(sizes), 0)
+            return StreamPlan(len(sizes), 0)
         for buffers in (2, 1):
             for resident in reversed(range(len(sizes))):
                 if sum(sizes[:resident]) + buffers * max(sizes[resident:]) <= room:
-                    return Share(resident, buffers)
+                    return StreamPlan(resident, buffers)
         return None
 
-    def _always(self, loose: Sequence[Tenant]) -> int:
-        return aligned(room_for(self.rest, loose))
+    def _always(self, loose: Sequence[TensorRef]) -> int:
+        return aligned(copy_size(self.rest, loose))
 
 
 class Order:
@@ -95,33 +95,33 @@ class Order:
         return self._following[id(block)]
 
 
-def find_blocks(module: Any, stretches: Sequence[Stretch]) -> Blocks:
+def find_blocks(module: Any, regions: Sequence[Region]) -> Blocks:
     """Group the weights of a `torch.nn.Module` by the entries of its outermost `ModuleList`s; changes nothing."""
     entries = list({id(entry): entry for entry in _entries(module)}.values())
     owner = {id(table): index for index, entry in enumerate(entries) for table in _tables(entry)}
-    inside: dict[int, list[Stretch]] = {}
-    outside: list[Stretch] = []
-    for stretch in stretches:
-        owners = {owner.get(id(table)) for table, _ in stretch.holders}
+    inside: dict[int, list[Region]] = {}
+    outside: list[Region] = []
+    for region in regions:
+        owners = {owner.get(id(table)) for table, _ in region.holders}
         index = owners.pop() if len(owners) == 1 else None
-        (outside if index is None else inside.setdefault(index, [])).append(stretch)
+        (outside if index is None else inside.setdefault(index, [])).append(region)
     if len(inside) < 2:
-        return Blocks((), (), tuple(stretches))
+        return Blocks((), (), tuple(regions))
     blocks = tuple(Block(entries[index], tuple(inside[index])) for index in sorted(inside))
     largest = max(block.nbytes for block in blocks)
     looked_up = _looked_up(module)
     tables = [
-        Table(modules, stretch)
-        for stretch in outside
-        if stretch.flat.nbytes > largest and (modules := _readers(stretch, looked_up))
+        EmbeddingTable(modules, region)
+        for region in outside
+        if region.flat.nbytes > largest and (modules := _readers(region, looked_up))
     ]
-    kept = {id(table.stretch) for table in tables}
-    return Blocks(blocks, tuple(tables), tuple(stretch for stretch in outside if id(stretch) not in kept))
+    kept = {id(table.region) for table in tables}
+    return Blocks(blocks, tuple(tables), tuple(region for region in outside if id(region) not in kept))
 
 
-def packed(stretches: Iterable[Stretch]) -> int:
-    """Bytes that stretches take one after the other, each at an aligned offset."""
-    return sum(aligned(stretch.flat.nbytes) for stretch in stretches)
+def packed(regions: Iterable[Region]) -> int:
+    """Bytes that regions take one after the other, each at an aligned offset."""
+    return sum(aligned(region.flat.nbytes) for region in regions)
 
 
 def _entries(module: Any) -> Iterator[Any]:
@@ -156,9 +156,9 @@ def _looked_up(module: Any) -> dict[int, Any]:
     }
 
 
-def _readers(stretch: Stretch, looked_up: dict[int, Any]) -> tuple[Any, ...]:
-    """The modules that take rows of this stretch, if it is the whole weight of those and nothing else."""
-    tensors = stretch.tensors
+def _readers(region: Region, looked_up: dict[int, Any]) -> tuple[Any, ...]:
+    """The modules that take rows of this region, if it is the whole weight of those and nothing else."""
+    tensors = region.tensors
     whole = len(tensors) == 1 and tensors[0].dim() == 2 and tensors[0].is_contiguous()
-    found = [looked_up.get(id(table)) for table, _ in stretch.holders]
+    found = [looked_up.get(id(table)) for table, _ in region.holders]
     return tuple(found) if whole and None not in found else ()

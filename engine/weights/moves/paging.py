@@ -9,15 +9,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.weights.files import pages
+from engine.weights.files.inventory import Region
 from engine.weights.files.mapping import Mapping
-from engine.weights.files.survey import Stretch
 from engine.weights.moves.blocks import Block, Blocks, Order
 
 if TYPE_CHECKING:
     import torch
 
-PlaceOf = Callable[[Stretch], tuple[Mapping, int] | None]
-"""Says in which mapping a stretch lies, and at which byte of it; None where it is in none."""
+PlaceOf = Callable[[Region], tuple[Mapping, int] | None]
+"""Says in which mapping a region lies, and at which byte of it; None where it is in none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class Paging:
 
     def __init__(self, blocks: Blocks, streamed_in: int, place_of: PlaceOf) -> None:
         """Let the weights take about `streamed_in` bytes of RAM; fewer than one block beside the rest they cannot."""
-        room = streamed_in - sum(stretch.flat.nbytes for stretch in blocks.rest)
+        room = streamed_in - sum(region.flat.nbytes for region in blocks.rest)
         sizes = [block.nbytes for block in blocks.blocks]
         fitting = [n for n in range(len(sizes)) if sum(sizes[:n]) + max(sizes[n:]) <= room]
         kept = len(sizes) if sum(sizes) <= room else max(fitting, default=0)
         self.note = f"Streamed: {kept} of {len(sizes)} blocks stay in RAM."
         paged = blocks.blocks[kept:]
         self._order = Order(paged)
-        self._ranges = {id(block): merged(block.stretches, place_of) for block in paged}
+        self._ranges = {id(block): merged(block.regions, place_of) for block in paged}
         self._hooks: list[Any] = []
         try:
             for block in paged:
@@ -67,7 +67,7 @@ class Paging:
                     block.module.register_forward_hook(partial(self._leave, block), always_call=True),
                 ]
             for table in blocks.tables:
-                after = partial(_give_back, merged([table.stretch], place_of))
+                after = partial(_give_back, merged([table.region], place_of))
                 self._hooks += [module.register_forward_hook(after, always_call=True) for module in table.modules]
         except BaseException:
             self.end()
@@ -91,18 +91,18 @@ class Paging:
         _give_back(self._ranges[id(block)])
 
 
-def merged(stretches: Iterable[Stretch], place_of: PlaceOf) -> tuple[Range, ...]:
-    """Return the pages on which stretches lie, those that touch as one range; what is in no file is left out."""
+def merged(regions: Iterable[Region], place_of: PlaceOf) -> tuple[Range, ...]:
+    """Return the pages on which regions lie, those that touch as one range; what is in no file is left out."""
     found: list[Range] = []
-    placed = [(*place, stretch) for stretch in stretches if (place := place_of(stretch)) is not None]
-    for mapping, begin, stretch in sorted(placed, key=lambda item: (id(item[0]), item[1])):
+    placed = [(*place, region) for region in regions if (place := place_of(region)) is not None]
+    for mapping, begin, region in sorted(placed, key=lambda item: (id(item[0]), item[1])):
         first = begin // mmap.PAGESIZE * mmap.PAGESIZE
-        end = -(-(begin + stretch.flat.nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = -(-(begin + region.flat.nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE
         last = found[-1] if found else None
         if last is not None and last.mapping is mapping and first <= last.end:
             found[-1] = Range(mapping, last.begin, max(end, last.end), last.address)
         else:
-            found.append(Range(mapping, first, end, stretch.flat.data_ptr() - (begin - first)))
+            found.append(Range(mapping, first, end, region.flat.data_ptr() - (begin - first)))
     return tuple(found)
 
 

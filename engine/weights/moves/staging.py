@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from engine.devices.backends import made_current
 from engine.errors import FilesChanged
 from engine.weights.files.identity import Identity
-from engine.weights.files.survey import Stretch
+from engine.weights.files.inventory import Region
 from engine.weights.moves.pinned import PinnedMemory
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ _BUFFER: Final = 4 << 20  # bytes
 _BUFFERS: Final = 16
 _READERS: Final = 8  # 4 to 7 GB/s each from the system's cache, and a bus of 16 lanes takes 25 to 50
 
-Ticket = Any
-"""What `Courier.wait` takes; opaque."""
+CopyEvent = Any
+"""What `Uploader.wait` takes; opaque."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ class Piece:
         return self.offset + int(self.source.numel())
 
 
-Source = Callable[[Stretch, int], Piece]
-"""Says for a stretch, and the offset that it gets in an arena, where its bytes come from now."""
+Source = Callable[[Region, int], Piece]
+"""Says for a region, and the offset that it gets in an arena, where its bytes come from now."""
 
 
 def aligned(nbytes: int) -> int:
@@ -73,7 +73,7 @@ def laid_out(sizes: Iterable[int]) -> tuple[int, list[int]]:
     return end, offsets
 
 
-class Courier:
+class Uploader:
     """Sends bytes to one device, in large copies on a stream of their own while readers fill the next buffers.
 
     Several threads may send at once. Where memory cannot be pinned, or the device knows no streams, a copy is done
@@ -81,7 +81,7 @@ class Courier:
     """
 
     _lock: ClassVar = threading.Lock()  # guards the next, and `_users` of each
-    _of: ClassVar[dict[str, Courier]] = {}
+    _of: ClassVar[dict[str, Uploader]] = {}
 
     def __init__(self, device: str) -> None:
         """Send to `device`, by torch's name with its number; buffers and threads come when they are needed."""
@@ -99,12 +99,12 @@ class Courier:
         self._users = 0
 
     @classmethod
-    def of(cls, device: str) -> Courier:
+    def of(cls, device: str) -> Uploader:
         """Return the one that all encoders on a device share; each use needs its `release`."""
         with cls._lock:
-            courier = cls._of.get(device) or cls._of.setdefault(device, cls(device))
-            courier._users += 1
-            return courier
+            uploader = cls._of.get(device) or cls._of.setdefault(device, cls(device))
+            uploader._users += 1
+            return uploader
 
     def release(self) -> None:
         """Count one use less; with the last one its buffers and threads go."""
@@ -125,30 +125,30 @@ class Courier:
             for buffer in self._buffers:
                 buffer.close()
 
-    def send(self, arena: torch.Tensor, cargo: Sequence[Piece]) -> Ticket:
+    def send(self, arena: torch.Tensor, pieces: Sequence[Piece]) -> CopyEvent:
         """Copy all pieces into `arena`, (n,) uint8 on the device; returns when nothing but pinned sources is read.
 
         What lies less than ALIGNMENT bytes apart is sent in one, the bytes between included. The device may still be
-        copying: `wait` for the ticket. Raises FilesChanged or OSError when a file is not what it was, and what the
+        copying: `wait` for the event. Raises FilesChanged or OSError when a file is not what it was, and what the
         device raises; then nothing is on its way any more. Before the arena goes, `wait` or `before_current`: it is not
         given to torch's `record_stream`, because to free such memory after an error of the device ends the process.
         """
         waiting: deque[tuple[_Load, _Buffer, Future[PinnedMemory]]] = deque()
         with self._within():
             try:
-                for piece in cargo:
+                for piece in pieces:
                     if piece.pinned and piece.source.numel():
                         arena[piece.offset : piece.end].copy_(piece.source, non_blocking=self._side is not None)
-                for load in _loads(piece for piece in cargo if not piece.pinned):
+                for load in _loads(piece for piece in pieces if not piece.pinned):
                     # Another sender may need the buffers that this one has, so it waits for none before those are sent.
                     while (buffer := self._idle()) is None and waiting:
-                        self._ship(arena, *waiting.popleft())
+                        self._enqueue(arena, *waiting.popleft())
                     buffer = buffer or self._free.get()
                     waiting.append((load, buffer, self._readers.submit(buffer.fill, load)))
                     while waiting and waiting[0][2].done():
-                        self._ship(arena, *waiting.popleft())
+                        self._enqueue(arena, *waiting.popleft())
                 while waiting:
-                    self._ship(arena, *waiting.popleft())
+                    self._enqueue(arena, *waiting.popleft())
             except BaseException:
                 wait([filling for _, _, filling in waiting])
                 for _, buffer, _ in waiting:
@@ -157,17 +157,17 @@ class Courier:
                 raise
             return None if self._side is None else self._side.record_event()
 
-    def collect(self, memory: PinnedMemory, cargo: Sequence[Piece]) -> None:
+    def collect(self, memory: PinnedMemory, pieces: Sequence[Piece]) -> None:
         """Read all pieces into memory of the CPU, each to its offset; raises FilesChanged or OSError."""
-        fillings = [self._readers.submit(_read, load, memory, load.begin) for load in _loads(cargo)]
+        fillings = [self._readers.submit(_read, load, memory, load.begin) for load in _loads(pieces)]
         wait(fillings)
         for filling in fillings:
             filling.result()
 
-    def wait(self, ticket: Ticket) -> None:
+    def wait(self, event: CopyEvent) -> None:
         """Let what is computed from now on wait for what was sent; the host does not."""
-        if ticket is not None:
-            self._backend.current_stream(self._device).wait_event(ticket)
+        if event is not None:
+            self._backend.current_stream(self._device).wait_event(event)
 
     def after_current(self) -> None:
         """Let what is sent from now on wait for what is being computed: for an arena that is new or was read."""
@@ -199,7 +199,7 @@ class Courier:
         except Empty:
             return None
 
-    def _ship(self, arena: torch.Tensor, load: _Load, buffer: _Buffer, filling: Future[PinnedMemory]) -> None:
+    def _enqueue(self, arena: torch.Tensor, load: _Load, buffer: _Buffer, filling: Future[PinnedMemory]) -> None:
         try:
             memory = filling.result()
             ahead = self._side is not None and memory.pinned
@@ -250,10 +250,10 @@ class _Load:
     parts: list[_Part]
 
 
-def _loads(cargo: Iterable[Piece]) -> Iterator[_Load]:
+def _loads(pieces: Iterable[Piece]) -> Iterator[_Load]:
     """Pack small neighbours together and cut what is larger than a buffer."""
     load: _Load | None = None
-    for piece in sorted(cargo, key=lambda piece: piece.offset):
+    for piece in sorted(pieces, key=lambda piece: piece.offset):
         at = piece.offset
         while at < piece.end:
             if load is not None and not (load.end <= at < load.end + ALIGNMENT and at < load.begin + _BUFFER):

@@ -17,7 +17,7 @@ class Backing:
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class AddressRange:
     """A run of addresses, the first one after it, and where its first byte comes from."""
 
     start: int
@@ -28,15 +28,15 @@ class Region:
 class Backings:
     """All file mappings of this process at one instant; none of them where the system does not list them."""
 
-    def __init__(self, regions: Iterable[Region] = ()) -> None:
-        """Keep regions, given in the order of their addresses; what a protection or an advice has split is one."""
-        self._regions: list[Region] = []
-        for region in regions:
-            if self._regions and (whole := _joined(self._regions[-1], region)):
-                self._regions[-1] = whole
+    def __init__(self, ranges: Iterable[AddressRange] = ()) -> None:
+        """Keep ranges, given in the order of their addresses; what a protection or an advice has split is one."""
+        self._ranges: list[AddressRange] = []
+        for each in ranges:
+            if self._ranges and (whole := _joined(self._ranges[-1], each)):
+                self._ranges[-1] = whole
             else:
-                self._regions.append(region)
-        self._starts = [region.start for region in self._regions]
+                self._ranges.append(each)
+        self._starts = [each.start for each in self._ranges]
 
     def of(self, address: int, length: int) -> Backing | None:
         """Return what the memory from `address` on was mapped from; None when not all of it is of one file.
@@ -44,12 +44,14 @@ class Backings:
         It says nothing about what was written there since.
         """
         index = bisect_right(self._starts, address) - 1
-        if index < 0 or address + length > self._regions[index].end:
+        if index < 0 or address + length > self._ranges[index].end:
             return None
-        region = self._regions[index]
-        return Backing(region.backing.file, region.backing.offset + address - region.start)
+        found = self._ranges[index]
+        return Backing(found.backing.file, found.backing.offset + address - found.start)
 
 
-def _joined(left: Region, right: Region) -> Region | None:
-    goes_on = Backing(left.backing.file, left.backing.offset + left.end - left.start)
-    return Region(left.start, right.end, left.backing) if left.end == right.start and right.backing == goes_on else None
+def _joined(left: AddressRange, right: AddressRange) -> AddressRange | None:
+    following = Backing(left.backing.file, left.backing.offset + left.end - left.start)
+    if left.end == right.start and right.backing == following:
+        return AddressRange(left.start, right.end, left.backing)
+    return None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from engine.weights.files.pages.backing import Backing, Backings, Region
+from engine.weights.files.pages.backing import AddressRange, Backing, Backings
 from engine.weights.files.pages.touch import Readable, read_through, touch
 from engine.weights.files.pages.usage import Usage
 
@@ -55,7 +55,7 @@ class _Scan(ctypes.Structure):
     ]
 
 
-class _Region(ctypes.Structure):
+class _PageRegion(ctypes.Structure):
     """`struct page_region`."""
 
     _fields_ = [(name, ctypes.c_uint64) for name in ("start", "end", "categories")]
@@ -134,24 +134,24 @@ def backings() -> Backings:
     """List the file mappings of this process. Source: proc_pid_maps(5)."""
     try:
         with Path("/proc/self/maps").open(encoding="utf-8", errors="replace") as lines:
-            return Backings(regions(lines))
+            return Backings(address_ranges(lines))
     except OSError:
         return Backings()
 
 
-def regions(lines: Iterable[str]) -> Iterator[Region]:
+def address_ranges(lines: Iterable[str]) -> Iterator[AddressRange]:
     """Read the lines of a list of mappings; those of no file are left out."""
     for line in lines:
         addresses, _, offset, device, inode = line.split(maxsplit=5)[:5]
         if inode != "0":
             start, end = (int(address, 16) for address in addresses.split("-"))
-            yield Region(start, end, Backing((device, int(inode)), int(offset, 16)))
+            yield AddressRange(start, end, Backing((device, int(inode)), int(offset, 16)))
 
 
 def scanned(address: int, length: int) -> Usage:
     """Take the usage from the page tables; raises OSError where the kernel cannot. Source: PAGEMAP_SCAN(2const)."""
     start, end = _whole_pages(address, length)
-    regions = (_Region * _REGIONS)()
+    regions = (_PageRegion * _REGIONS)()
     resident = written = 0
     descriptor = os.open("/proc/self/pagemap", os.O_RDONLY)
     try:

@@ -25,7 +25,7 @@ _SHARED: Final = 1 << 15
 _CHUNK_PAGES: Final = 65536  # 1 MiB of answers per call
 
 
-class _Region(ctypes.Structure):
+class _MemoryInformation(ctypes.Structure):
     """`MEMORY_BASIC_INFORMATION`; natural alignment makes room for PartitionId, which 64 bits have."""
 
     _fields_ = [
@@ -87,7 +87,7 @@ class Memory:
 
     def _unshared(self, start: int, end: int) -> int:
         """Bytes of a copy-on-write view whose protection says that they have been copied, resident or not."""
-        region, copied = _Region(), 0
+        region, copied = _MemoryInformation(), 0
         while start < end and self._kernel32.VirtualQuery(start, ctypes.byref(region), ctypes.sizeof(region)):
             after = region.BaseAddress + region.RegionSize
             if after <= start:

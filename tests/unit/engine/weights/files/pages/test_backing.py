@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.weights.files.pages.backing import Backing, Backings
-from engine.weights.files.pages.linux import regions
+from engine.weights.files.pages.linux import address_ranges
 
 PAGE = 0x1000
 FILE = ("fd:00", 77)
@@ -23,7 +23,7 @@ LISTED = """\
 
 @pytest.fixture
 def known() -> Backings:
-    return Backings(regions(LISTED))
+    return Backings(address_ranges(LISTED))
 
 
 @pytest.mark.parametrize(("address", "offset"), [(0x10000, 0), (0x10005, 5), (0x40010, 0x20010), (0x50000, 0x40000)])

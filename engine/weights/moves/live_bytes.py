@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class StorageWatch:
+class LiveBytes:
     """Device memory, looked at without being held: a parameter that somebody keeps keeps all of its storage."""
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:

@@ -19,12 +19,12 @@ from torch import nn
 from engine.devices.placement import Placement
 from engine.errors import CannotRest, FilesChanged
 from engine.weights.files.identity import Identity
+from engine.weights.files.inventory import Region, take_inventory
 from engine.weights.files.store import Store
-from engine.weights.files.survey import Stretch, survey
 from engine.weights.home import Home
 from engine.weights.moves import pinned_copy
-from engine.weights.moves.loan import Loan, room_for
-from engine.weights.moves.staging import Courier, Piece
+from engine.weights.moves.device_copy import DeviceCopy, copy_size
+from engine.weights.moves.staging import Piece, Uploader
 
 DEVICE = "fakegpu:0"
 THERE = Placement(DEVICE)
@@ -63,9 +63,9 @@ def odd() -> Odd:
     return Odd().eval()
 
 
-def plain(stretch: Stretch, offset: int) -> Piece:
+def plain(region: Region, offset: int) -> Piece:
     """Its bytes from where it lives."""
-    return Piece(offset, stretch.flat.view(torch.uint8))
+    return Piece(offset, region.flat.view(torch.uint8))
 
 
 def tensors(module: nn.Module) -> dict[str, Any]:
@@ -87,10 +87,10 @@ def stand(module: nn.Module, wanted: dict[str, Any]) -> bool:
 
 
 @pytest.fixture
-def courier(card: Card) -> Iterator[Courier]:
-    courier = Courier(DEVICE)
-    yield courier
-    courier.close()
+def uploader(card: Card) -> Iterator[Uploader]:
+    uploader = Uploader(DEVICE)
+    yield uploader
+    uploader.close()
 
 
 @pytest.fixture
@@ -98,65 +98,65 @@ def runtime(card: Card, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     return installed(monkeypatch)
 
 
-def lend(module: nn.Module, courier: Courier) -> Loan:
-    seen = survey(module)
-    return Loan(seen.stretches, seen.loose, DEVICE, courier, plain)
+def copied_to_device(module: nn.Module, uploader: Uploader) -> DeviceCopy:
+    seen = take_inventory(module)
+    return DeviceCopy(seen.regions, seen.loose, DEVICE, uploader, plain)
 
 
-# The loan itself
+# The copy itself
 
 
-def test_nearly_everything_is_one_allocation_and_few_copies(card: Card, courier: Courier) -> None:
+def test_nearly_everything_is_one_allocation_and_few_copies(card: Card, uploader: Uploader) -> None:
     module = odd()
-    seen, wanted, before = survey(module), tensors(module), values(module)
+    seen, wanted, before = take_inventory(module), tensors(module), values(module)
     inputs = torch.randn(5, 16)
     with torch.inference_mode():
         output = module(inputs)
-        loan = lend(module, courier)
+        device_copy = copied_to_device(module, uploader)
         assert card.allocations == 4, "an arena, and three that keep a copy of their own: turned, cut, empty"
         assert card.copies <= 4
-        assert card.live == loan.nbytes == room_for(seen.stretches, seen.loose)
+        assert card.live == device_copy.nbytes == copy_size(seen.regions, seen.loose)
         assert (module(inputs.to(DEVICE)).cpu() - output).abs().max() <= 1e-5
     assert all(tensor.device == torch.device(DEVICE) for tensor in tensors(module).values())
     assert same(values(module), before)
     assert module.head.weight is module.blocks[0].weight
     moved = card.to_host
-    assert loan.end() == {}
-    assert (card.to_host, card.live, loan.nbytes) == (moved, 0, 0)
+    assert device_copy.end() == {}
+    assert (card.to_host, card.live, device_copy.nbytes) == (moved, 0, 0)
     assert stand(module, wanted)
 
 
 @pytest.mark.parametrize("fail", ["fail_allocation", "fail_copy"])
 def test_a_failure_anywhere_leaves_the_module_and_the_device_as_they_were(
-    card: Card, courier: Courier, fail: str
+    card: Card, uploader: Uploader, fail: str
 ) -> None:
     module = odd()
     wanted, before = tensors(module), values(module)
-    lend(module, courier).end()
+    copied_to_device(module, uploader).end()
     count = card.allocations if fail == "fail_allocation" else card.copies
     assert count >= 3
     for nth in range(1, count + 1):
         getattr(card, fail)(nth)
         with pytest.raises(RuntimeError):
-            lend(module, courier)
+            copied_to_device(module, uploader)
         gc.collect()
         assert card.live == 0, nth
         assert stand(module, wanted)
-    loan = lend(module, courier)
+    device_copy = copied_to_device(module, uploader)
     assert same(values(module), before)
-    loan.end()
+    device_copy.end()
 
 
-def test_only_what_was_written_into_comes_back(card: Card, courier: Courier) -> None:
+def test_only_what_was_written_into_comes_back(card: Card, uploader: Uploader) -> None:
     module = odd()
-    loan = lend(module, courier)
+    device_copy = copied_to_device(module, uploader)
     with torch.no_grad():
         module.head.weight[2, 3] = 42  # tied to the first block's
         module.lower.mul_(2)  # its neighbour in memory is another parameter
         module.ids[0] = 5
     lower = module.lower.cpu().detach()
     before = card.to_host
-    written = loan.end()
+    written = device_copy.end()
     assert set(written) == {"blocks.0.weight", "upper"} or set(written) == {"blocks.0.weight", "lower"}
     assert written["blocks.0.weight"].view(16, 16)[2, 3] == 42
     assert any(torch.equal(flat[-256:].view(16, 16), lower) for flat in written.values())
@@ -165,14 +165,14 @@ def test_only_what_was_written_into_comes_back(card: Card, courier: Courier) -> 
     assert card.live == 0
 
 
-def test_what_somebody_keeps_is_told_until_it_is_free(card: Card, courier: Courier, at_home: Adopt) -> None:
+def test_what_somebody_keeps_is_told_until_it_is_free(card: Card, uploader: Uploader, at_home: Adopt) -> None:
     module = odd()
-    loan = lend(module, courier)
-    whole, kept = loan.nbytes, module.blocks[1].weight
-    loan.end()
-    assert 0 < loan.nbytes == card.live < whole
+    device_copy = copied_to_device(module, uploader)
+    whole, kept = device_copy.nbytes, module.blocks[1].weight
+    device_copy.end()
+    assert 0 < device_copy.nbytes == card.live < whole
     del kept
-    assert loan.nbytes == card.live == 0
+    assert device_copy.nbytes == card.live == 0
 
 
 # At home in files
@@ -300,9 +300,9 @@ def test_a_pinned_home_is_read_once_counted_and_released(
     resting = home.footprint().in_ram
     assert home.to_device(THERE) is None
     assert same(values(module), before)
-    nbytes = sum(stretch.flat.nbytes for stretch in home._stretches)
+    nbytes = sum(region.flat.nbytes for region in home._regions)
     pinned = home.footprint().in_ram - resting
-    assert nbytes <= pinned <= nbytes + 256 * len(home._stretches)
+    assert nbytes <= pinned <= nbytes + 256 * len(home._regions)
     assert pinned in runtime.registered.values()
     home.offload()
     assert home.footprint().in_ram - resting == pinned

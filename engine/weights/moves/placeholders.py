@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def absent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def placeholder(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return a tensor that looks like `tensor` on `device`, takes no memory there, and refuses to be computed with.
 
     Libraries look at the device of a module's parameters, and move all of it there when one is elsewhere.
@@ -21,7 +21,7 @@ def absent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def _type() -> Any:
     import torch
 
-    class Absent(torch.Tensor):  # type: ignore[misc]
+    class Placeholder(torch.Tensor):  # type: ignore[misc]
         # Without it the result of every function on it would be made one too.
         __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -40,6 +40,6 @@ def _type() -> Any:
             raise RuntimeError(f"{op} on weights that are streamed: they are on the device only while their block runs")
 
         def __repr__(self) -> str:
-            return f"Absent({tuple(self.shape)}, dtype={self.dtype}, device='{self.device}')"
+            return f"Placeholder({tuple(self.shape)}, dtype={self.dtype}, device='{self.device}')"
 
-    return Absent
+    return Placeholder

@@ -11,24 +11,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, slots=True)
-class Tenant:
+class TensorRef:
     """One parameter or buffer, and every place in the module that holds it: a tied one has several."""
 
     name: str
     tensor: torch.Tensor
     holders: list[tuple[dict[str, Any], str]]
 
-    def give_way(self, other: torch.Tensor) -> None:
+    def replace_with(self, other: torch.Tensor) -> None:
         """Let `other` stand in the module in its place."""
         for table, key in self.holders:
             table[key] = other
 
-    def come_back(self) -> None:
+    def restore(self) -> None:
         """Stand in the module again."""
-        self.give_way(self.tensor)
+        self.replace_with(self.tensor)
 
     @property
-    def standing(self) -> torch.Tensor | None:
+    def current(self) -> torch.Tensor | None:
         """What stands in its place now, which the module may have put there itself."""
         table, key = self.holders[0]
         return table.get(key)
@@ -36,9 +36,9 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """How one tensor looks at its stretch: offset, shape and strides, in elements."""
+    """How one tensor looks at its region: offset, shape and strides, in elements."""
 
-    tenant: Tenant
+    ref: TensorRef
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -48,37 +48,37 @@ class _View:
 
     def is_seen_in(self, flat: torch.Tensor) -> bool:
         """Whether its tensor still looks at `flat`; a module may have put other data behind it."""
-        here: int = self.tenant.tensor.data_ptr()
+        here: int = self.ref.tensor.data_ptr()
         there: int = flat.data_ptr() + self.offset * flat.element_size()
         return here == there
 
 
-class Stretch:
+class Region:
     """A run of memory that one tensor looks at, or several that overlap: tied and aliased ones stay so.
 
     `flat` is where it lives: all of it as one row of elements, (n,), in the order of memory.
     """
 
-    def __init__(self, tenants: list[Tenant]) -> None:
+    def __init__(self, refs: list[TensorRef]) -> None:
         """Group tensors that share memory and element type; the first lies lowest."""
-        first = tenants[0].tensor
+        first = refs[0].tensor
         start, size = first.data_ptr(), first.element_size()
-        end = max(_end(tenant.tensor) for tenant in tenants)
-        self.name = tenants[0].name
+        end = max(_end(ref.tensor) for ref in refs)
+        self.name = refs[0].name
         self.flat = first.detach().as_strided(((end - start) // size,), (1,), first.storage_offset())
         self._views: list[_View] = []
-        self._settled = 0
-        for tenant in tenants:
-            tensor = tenant.tensor
+        self._assigned = 0
+        for ref in refs:
+            tensor = ref.tensor
             offset = (tensor.data_ptr() - start) // size
-            self._views.append(_View(tenant, offset, tuple(tensor.shape), tensor.stride()))
+            self._views.append(_View(ref, offset, tuple(tensor.shape), tensor.stride()))
 
-    def settle(self, flat: torch.Tensor) -> None:
+    def assign(self, flat: torch.Tensor) -> None:
         """Live in `flat` from now on: the same elements, perhaps elsewhere or in a wider type."""
         self.flat = flat
         for view in self._views:
-            view.tenant.tensor.data = view.of(flat)
-        self._settled = self._version()
+            view.ref.tensor.data = view.of(flat)
+        self._assigned = self._version()
 
     def rebound(self) -> bool:
         """Whether the module has put other data behind one of the tensors."""
@@ -86,96 +86,96 @@ class Stretch:
 
     def written(self) -> bool:
         """Whether torch knows of a write in place."""
-        return self._version() != self._settled
+        return self._version() != self._assigned
 
     def as_it_is(self) -> torch.Tensor:
         """Return a copy of what the tensors hold now, (n,)."""
         copy = self.flat.clone()
         for view in self._views:
-            if view.tenant.tensor.shape == view.shape and not view.is_seen_in(self.flat):
-                view.of(copy).copy_(view.tenant.tensor)
+            if view.ref.tensor.shape == view.shape and not view.is_seen_in(self.flat):
+                view.of(copy).copy_(view.ref.tensor)
         return copy
 
     def _version(self) -> int:
-        return sum(view.tenant.tensor._version for view in self._views)
+        return sum(view.ref.tensor._version for view in self._views)
 
     @property
     def tensors(self) -> list[torch.Tensor]:
         """Its tensors; the first lies lowest."""
-        return [view.tenant.tensor for view in self._views]
+        return [view.ref.tensor for view in self._views]
 
     @property
     def holders(self) -> Iterator[tuple[dict[str, Any], str]]:
         """Every place in the module that holds one of its tensors: the table and the key in it."""
         for view in self._views:
-            yield from view.tenant.holders
+            yield from view.ref.holders
 
     @property
-    def standing(self) -> list[torch.Tensor | None]:
+    def current(self) -> list[torch.Tensor | None]:
         """What stands in the module now in place of each of `tensors`."""
-        return [view.tenant.standing for view in self._views]
+        return [view.ref.current for view in self._views]
 
-    def lend(self, flat: torch.Tensor) -> None:
+    def point_to(self, flat: torch.Tensor) -> None:
         """Let views of `flat`, a copy on a device, stand in the module; the own tensors wait untouched."""
         import torch
 
         for view in self._views:
             copy = view.of(flat)
-            if isinstance(view.tenant.tensor, torch.nn.Parameter):
+            if isinstance(view.ref.tensor, torch.nn.Parameter):
                 copy = torch.nn.Parameter(copy, requires_grad=False)
-            view.tenant.give_way(copy)
+            view.ref.replace_with(copy)
 
-    def give_way(self, others: Sequence[torch.Tensor]) -> None:
+    def replace_with(self, others: Sequence[torch.Tensor]) -> None:
         """Let `others`, one for each of `tensors`, stand in the module; the own tensors wait untouched."""
         for view, other in zip(self._views, others, strict=True):
-            view.tenant.give_way(other)
+            view.ref.replace_with(other)
 
     def fetch(self, flat: torch.Tensor) -> torch.Tensor:
         """Return what stands in the module, on the CPU, (n,); `flat` is what was lent."""
         fetched = flat.to("cpu")
-        for view, now in zip(self._views, self.standing, strict=True):
+        for view, now in zip(self._views, self.current, strict=True):
             if now is not None and now.shape == view.shape and now.data_ptr() != view.of(flat).data_ptr():
                 view.of(fetched).copy_(now.detach())
         return fetched
 
-    def come_back(self) -> None:
+    def restore(self) -> None:
         """Let the own tensors stand in the module again."""
         for view in self._views:
-            view.tenant.come_back()
+            view.ref.restore()
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """A module's weights as stretches, its tensors that no file can hold, and why some weights are among those."""
+class Inventory:
+    """A module's weights as regions, its tensors that no file can hold, and why some weights are among those."""
 
-    stretches: tuple[Stretch, ...]
-    loose: tuple[Tenant, ...]
+    regions: tuple[Region, ...]
+    loose: tuple[TensorRef, ...]
     problem: str | None
 
 
-def survey(module: Any) -> Survey:
+def take_inventory(module: Any) -> Inventory:
     """Look through a `torch.nn.Module`; changes nothing."""
-    weights: dict[int, Tenant] = {}
-    buffers: dict[int, Tenant] = {}
+    weights: dict[int, TensorRef] = {}
+    buffers: dict[int, TensorRef] = {}
     for prefix, part in module.named_modules(remove_duplicate=False):
         for table in (part._parameters, part._buffers):
             for key, tensor in table.items():
                 if tensor is not None:
                     lost = table is part._buffers and key in part._non_persistent_buffers_set
                     name = f"{prefix}.{key}" if prefix else key
-                    found = (buffers if lost else weights).setdefault(id(tensor), Tenant(name, tensor, []))
+                    found = (buffers if lost else weights).setdefault(id(tensor), TensorRef(name, tensor, []))
                     found.holders.append((table, key))
-    plain = [tenant for tenant in weights.values() if _is_plain(tenant.tensor)]
-    strange = [tenant for tenant in weights.values() if not _is_plain(tenant.tensor)]
+    plain = [ref for ref in weights.values() if _is_plain(ref.tensor)]
+    strange = [ref for ref in weights.values() if not _is_plain(ref.tensor)]
     for key in buffers.keys() & weights.keys():
         weights[key].holders.extend(buffers.pop(key).holders)
     loose = [*buffers.values(), *strange]
-    loose += [tenant for tenant in plain if not tenant.tensor.numel()]
+    loose += [ref for ref in plain if not ref.tensor.numel()]
     problem = f"{strange[0].name} is no ordinary tensor" if strange else None
     # In the order of the module: where the allocator put them is another thing in every process.
-    order = {tenant.name: index for index, tenant in enumerate(plain)}
-    stretches = sorted(_stretches(plain), key=lambda stretch: order[stretch.name])
-    return Survey(tuple(stretches), tuple(loose), problem)
+    order = {ref.name: index for index, ref in enumerate(plain)}
+    regions = sorted(_regions(plain), key=lambda region: order[region.name])
+    return Inventory(tuple(regions), tuple(loose), problem)
 
 
 def _is_plain(tensor: Any) -> bool:
@@ -189,18 +189,18 @@ def _is_plain(tensor: Any) -> bool:
     )
 
 
-def _stretches(tenants: list[Tenant]) -> Iterator[Stretch]:
-    group: list[Tenant] = []
+def _regions(refs: list[TensorRef]) -> Iterator[Region]:
+    group: list[TensorRef] = []
     end = 0
-    for tenant in sorted((t for t in tenants if t.tensor.numel()), key=lambda tenant: tenant.tensor.data_ptr()):
-        tensor = tenant.tensor
+    for ref in sorted((t for t in refs if t.tensor.numel()), key=lambda ref: ref.tensor.data_ptr()):
+        tensor = ref.tensor
         if group and (tensor.data_ptr() >= end or tensor.dtype is not group[0].tensor.dtype):
-            yield Stretch(group)
+            yield Region(group)
             group = []
-        group.append(tenant)
+        group.append(ref)
         end = max(end, _end(tensor))
     if group:
-        yield Stretch(group)
+        yield Region(group)
 
 
 def _end(tensor: torch.Tensor) -> int:

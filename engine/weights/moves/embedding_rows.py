@@ -5,25 +5,25 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from engine.weights.moves.absent import absent
-from engine.weights.moves.blocks import Table
+from engine.weights.moves.blocks import EmbeddingTable
+from engine.weights.moves.placeholders import placeholder
 
 if TYPE_CHECKING:
     import torch
 
 
-class Lookup:
+class EmbeddingRows:
     """One table on the CPU; each module that reads it gets a small one, of the rows that its ids name, while it runs.
 
     What comes out is the same to the bit. An id outside the table is an IndexError, on every device.
     """
 
-    def __init__(self, table: Table, device: torch.device) -> None:
+    def __init__(self, table: EmbeddingTable, device: torch.device) -> None:
         """Take the weight's place in its modules; an error leaves them as they were."""
-        (self._weight,) = table.stretch.tensors
+        (self._weight,) = table.region.tensors
         self._device = device
-        self._absent = absent(self._weight, device)
-        self._stretch = table.stretch
+        self._placeholder = placeholder(self._weight, device)
+        self._region = table.region
         self._hooks: list[Any] = []
         try:
             for module in table.modules:
@@ -32,7 +32,7 @@ class Lookup:
                     module.register_forward_pre_hook(self._begin, with_kwargs=True),
                     module.register_forward_hook(partial(self._finish, padding), always_call=True),
                 ]
-            self._stretch.give_way([self._absent])
+            self._region.replace_with([self._placeholder])
         except BaseException:
             self.end()
             raise
@@ -42,7 +42,7 @@ class Lookup:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        self._stretch.come_back()
+        self._region.restore()
 
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         import torch
@@ -60,5 +60,5 @@ class Lookup:
         return ((positions, *args[1:]), kwargs) if args else (args, kwargs | {"input": positions})
 
     def _finish(self, padding: int | None, module: Any, args: Any, output: Any) -> None:
-        module._parameters["weight"] = self._absent
+        module._parameters["weight"] = self._placeholder
         module.padding_idx = padding
