@@ -1,4 +1,4 @@
-"""What is asked of devices: which one computes, what is free there, how much torch may take, and what it lacks."""
+"""The devices: which one computes, the memory of each, and readings of the whole computer."""
 
 from engine.devices.allocator import empty_cache, limit
 from engine.devices.choice import Choice, choose

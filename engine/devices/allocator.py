@@ -1,4 +1,4 @@
-"""What torch's allocator of device memory is told: how much it may hold, and when to give back what it keeps."""
+"""torch's allocator of device memory: its limit, and the release of its cache."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _log = logging.getLogger(__name__)
 
 
 def empty_cache(device: str) -> None:
-    """Return the device memory that torch holds for later to the driver; nothing to do where nothing was used.
+    """Return the device memory that torch caches to the driver; do nothing on a device without a context.
 
-    Raises what a lost device raises.
+    Raises torch's own error if the device is lost.
     """
     if device != CPU and has_context(device):
         with made_current(device):
@@ -22,10 +22,10 @@ def empty_cache(device: str) -> None:
 
 
 def limit(device: str, nbytes: int | None) -> bool:
-    """Let torch's allocator hold at most `nbytes` on `device`, None = all it has; what is held already stays.
+    """Limit torch's allocator to `nbytes` on `device`, None = no limit; memory that it already holds stays.
 
-    Returns whether it is so now. A CPU, mps (which counts by another measure), and a backend without such a call can
-    have no limit.
+    Returns whether the limit is now in force. There is no limit on a CPU, on mps (whose call counts by another measure)
+    and on a backend without such a call.
     """
     try:
         if device in (CPU, "mps") or (nbytes is None and not has_context(device)):
@@ -34,17 +34,17 @@ def limit(device: str, nbytes: int | None) -> bool:
         if not hasattr(module, "set_per_process_memory_fraction"):
             return nbytes is None
         total = int(module.get_device_properties(number_of(device)).total_memory)
-        # torch would leave the device the calling thread's own.
+        # The call would otherwise leave `device` as the current one of the calling thread.
         with made_current(device):
             module.set_per_process_memory_fraction(_fraction(nbytes, total), number_of(device))
-    except Exception:  # noqa: BLE001 - the adapter edge: a lost card must not stop those who look after the others
+    except Exception:  # noqa: BLE001 - the adapter edge: a lost card must not stop the limits of the others
         _log.warning("the memory of %s could not be limited", device, exc_info=True)
         return False
     return True
 
 
 def _fraction(nbytes: int | None, total: int) -> float:
-    """The share of `total` that gives `nbytes` again once torch has multiplied and dropped what follows the point."""
+    """Return the share of `total` that is `nbytes` again after torch multiplies and truncates."""
     if nbytes is None or nbytes >= total:
         return 1.0
     fraction = max(0, nbytes) / total

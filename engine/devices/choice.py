@@ -1,4 +1,4 @@
-"""Which device a model computes on: wished for, there, and seen to work."""
+"""The choice of the device on which a model computes: requested, present, and tested."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from engine.errors import OutOfMemory, first_line
 _log = logging.getLogger(__name__)
 
 _AUTOMATIC: Final = ("cuda", "mps")
-"""What `auto` looks for, in this order, before it takes the CPU."""
+"""The kinds that `auto` tries, in this order, before it takes the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A device that works, by torch's name, and why it is not the one that was asked for, if so."""
+    """A device that works, by torch's name, and the reason if it is not the requested one."""
 
     device: str
     reason: str | None = None
@@ -30,8 +30,8 @@ class Choice:
 def choose(wanted: str) -> Choice:
     """Return the device for `wanted`: auto | cpu | a kind (cuda, mps) | a kind and its number (cuda:1).
 
-    A kind with several devices gives the one with most free memory. One that is not there, or on which a tiny
-    computation fails, gives the CPU and the reason; without any `auto` gives the CPU and none.
+    Of several devices of a kind it is the one with the most free memory. If the device is missing, or a tiny
+    computation on it fails, it is the CPU, with the reason; if `auto` finds none, the CPU without a reason.
     """
     kind, _, number = wanted.partition(":")
     if kind == CPU:
@@ -54,7 +54,7 @@ def choose(wanted: str) -> Choice:
 
 
 def _devices(kind: str) -> Iterator[str]:
-    """The devices of a kind, the one with most free memory first."""
+    """Return the devices of a kind, the one with the most free memory first."""
     try:
         module = module_for(kind)
         count = int(module.device_count())
@@ -70,16 +70,16 @@ def _devices(kind: str) -> Iterator[str]:
 
 
 def probe(device: str) -> str | None:
-    """Compute something tiny; returns what went wrong, as a driver too old or a card that fell off the bus.
+    """Run a tiny computation; return the failure in words, as of an old driver or a card that fell off the bus.
 
-    None for nothing, and for a device that only has no memory for it.
+    None if it worked, or if the device was only out of memory.
     """
     torch = _torch()
     try:
         with out_of_memory_on(device):
             total = (torch.ones(8, device=device) + 1).sum().item()
     except OutOfMemory:
-        # Full it may be of what steps down, or for a while; whoever moves there makes room or goes elsewhere.
+        # The memory may be held by encoders that can step down, or only for a while: placing one there checks it again.
         return None
     except Exception as error:  # noqa: BLE001 - the adapter edge: a driver may raise anything
         return first_line(error)

@@ -1,4 +1,4 @@
-"""What a device's driver says of its memory, asked in a way that starts no context there."""
+"""The driver's figures of a device's memory, read without creating a context there."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _log = logging.getLogger(__name__)
 
 
 def free_and_total(module: Any, number: int, *, started: bool) -> tuple[int, int]:
-    """Return the free and all bytes of a device; `started` says whether this process has a context there already.
+    """Return the free and the total bytes of a device; `started` means that this process has a context there.
 
-    Asking the driver through torch would start one; its properties and NVML do not. Raises what they raise.
+    Without a context the device's properties and NVML are read, because torch's own call would create one. Raises
+    their errors.
     """
     if started:
         free, total = module.mem_get_info(number)
@@ -22,7 +23,7 @@ def free_and_total(module: Any, number: int, *, started: bool) -> tuple[int, int
     total = int(properties.total_memory)
     used = None
     if uuid := uuid_of(properties):
-        # torch would ask NVML by number. But NVML counts by bus, and CUDA puts the fastest GPU first.
+        # By UUID, because torch would go by number, and NVML numbers GPUs by bus, CUDA with the fastest first.
         with opened() as nvml:
             used = nvml.used(uuid) if nvml else None
     if used is None:
@@ -31,7 +32,7 @@ def free_and_total(module: Any, number: int, *, started: bool) -> tuple[int, int
 
 
 def free_without_context(module: Any, number: int) -> int:
-    """Return the free bytes of a device, found without starting a context on it where torch can; 0 if nobody says."""
+    """Return the free bytes of a device, 0 if unknown; creates no context if torch can avoid it."""
     try:
         return free_and_total(module, number, started=not hasattr(module, "device_memory_used"))[0]
     except Exception:  # noqa: BLE001 - the adapter edge: NVML, its binding or the driver may be missing
@@ -40,10 +41,10 @@ def free_without_context(module: Any, number: int) -> int:
 
 
 def used_by_this_process(module: Any, number: int) -> int | None:
-    """Return what the driver counts for this process on a device, its context included, in bytes.
+    """Return the bytes that the driver counts for this process on a device, its context included.
 
-    None where NVML does not say: without it, under Windows' driver model, in a container with process numbers of its
-    own. It lists all processes for the answer, which is slow beside `free_and_total`.
+    None if NVML is missing, under Windows' driver model, and in a container with its own process numbers. NVML lists
+    all processes for it, which is slow compared with `free_and_total`.
     """
     uuid = uuid_of(module.get_device_properties(number))
     if uuid is None:
@@ -53,6 +54,6 @@ def used_by_this_process(module: Any, number: int) -> int | None:
 
 
 def uuid_of(properties: Any) -> str | None:
-    """Return the UUID among torch's properties of a device, as CUDA writes it: in lower case, without a prefix."""
+    """Return the UUID from torch's properties of a device, spelled as in CUDA: lower case, no prefix."""
     uuid = getattr(properties, "uuid", None)
     return str(uuid).lower() if uuid else None

@@ -1,4 +1,4 @@
-"""A device that stops computing, as after a driver's reset, a deep sleep or a wrong kernel."""
+"""The loss of a device, as after a driver's reset, a deep sleep or a faulty kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.errors import DeviceLost, PilotlightError, clear_frames
 
 @contextmanager
 def lost_device(device: str) -> Iterator[None]:
-    """Raise DeviceLost for whatever fails where `device` afterwards computes nothing any more; all else passes."""
+    """Raise DeviceLost for any error after which `device` no longer computes; other errors pass unchanged."""
     try:
         yield
     except PilotlightError:
@@ -20,7 +20,7 @@ def lost_device(device: str) -> Iterator[None]:
     except Exception as error:
         if device == CPU or (failure := probe(device)) is None:
             raise
-        # What the error's frames hold lay on the device.
+        # The frames of the error hold tensors of the lost device.
         clear_frames(error)
         raise DeviceLost(
             f"{device} does not compute any more: {failure}.",

@@ -1,4 +1,4 @@
-"""How much memory a device has and what torch holds of it; looking never imports torch and starts no context."""
+"""The memory of one device and torch's part of it, read without importing torch or creating a context."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """One device's memory at one instant, in bytes; None where nobody says."""
+    """One device's memory at one instant, in bytes, None if unknown."""
 
     device: str
     """torch's name of the device."""
     free: int | None
     total: int | None
     ours: int | None
-    """What torch's allocator has from the driver for this process, living and kept for later; without the context."""
+    """Bytes that torch's allocator holds for this process, in use and cached; without the context."""
     shared: bool = False
-    """Whether it is the system's memory: then `free` and `total` are the RAM that is available and all of it."""
+    """Whether it is the system's memory: then `free` is the available RAM and `total` all of it."""
 
     @property
     def others(self) -> int | None:
-        """Neither free nor in our allocator: other programs, the driver and this process's own context."""
+        """Bytes neither free nor in our allocator: other programs, the driver and this process's own context."""
         if self.free is None or self.total is None or self.ours is None:
             return None
         return max(0, self.total - self.free - self.ours)
@@ -38,28 +38,28 @@ class DeviceMemory:
 
 @dataclass(frozen=True, slots=True)
 class Allocated:
-    """A device on which this process has a context, and what tells it from others whatever torch calls it."""
+    """A device on which this process has a context, with its identity beyond torch's name."""
 
     memory: DeviceMemory
     name: str
     uuid: str | None = None
-    """As CUDA writes it: in lower case, without a prefix."""
+    """Spelled as in CUDA: lower case, no prefix."""
     pci: tuple[int, int, int] | None = None
     """Domain, bus and device number."""
 
 
 def memory(device: str) -> DeviceMemory | None:
-    """Return what the driver and torch say of `device` now; None for a CPU.
+    """Return the memory of `device` as the driver and torch report it now; None for a CPU.
 
-    Nothing is known of a device whose kind torch has not used yet, but that nothing on it is ours.
+    Before torch has used the device's kind, only `ours` is known, and 0.
     """
     return None if device == CPU else _memory_of(device)
 
 
 def context(device: str) -> int | None:
-    """Return what this process uses of `device` beyond torch's allocator, in bytes: its context, the libraries' own.
+    """Return the bytes that this process uses on `device` beyond torch's allocator: its context and libraries.
 
-    None where the driver does not tell what a process uses, or the memory is the system's. Slow beside `memory`.
+    None if the driver does not count per process, or the memory is the system's. Slow compared with `memory`.
     """
     if device == CPU or not has_context(device):
         return 0
@@ -69,21 +69,21 @@ def context(device: str) -> int | None:
     used = None
     with _if_it_answers(device):
         used = used_by_this_process(module_in_use(device), number_of(device))
-    # Less than torch has is a namesake's from outside a container, or a figure from another instant.
+    # A figure below torch's belongs to a process outside the container with our number, or to another instant.
     return None if used is None or used < held.ours else used - held.ours
 
 
 def allocated() -> tuple[Allocated, ...]:
-    """Return every device on which this process has a context; none while torch is not there or has not used one."""
-    found: list[Allocated] = []
+    """Return every device on which this process has a context; none before torch is imported."""
+    devices: list[Allocated] = []
     with _if_it_answers("torch"):
-        found.extend([_allocated_on(device) for device in devices_in_use()])
-    return tuple(found)
+        devices.extend([_allocated_on(device) for device in devices_in_use()])
+    return tuple(devices)
 
 
 @contextmanager
 def _if_it_answers(whom: str) -> Iterator[None]:
-    """Take whatever a lost card or its driver raises for an answer that was not given."""
+    """Log and drop any error of a lost card or its driver, so that the figure stays unknown."""
     try:
         yield
     except Exception:  # noqa: BLE001 - the adapter edge: a card may be lost, a driver may raise anything

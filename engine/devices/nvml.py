@@ -1,4 +1,4 @@
-"""What NVML, the monitoring library of NVIDIA's driver, says of each GPU."""
+"""The figures of each GPU from NVML, the monitoring library of NVIDIA's driver."""
 
 from __future__ import annotations
 
@@ -12,47 +12,50 @@ from typing import Any, Final
 _log = logging.getLogger(__name__)
 
 _NOT_AVAILABLE: Final = 2**64 - 1
-"""NVML_VALUE_NOT_AVAILABLE: bytes that the driver does not know, as under Windows' driver model."""
+"""NVML_VALUE_NOT_AVAILABLE: a figure that the driver does not have, as under Windows' driver model."""
 
 _PREFIX: Final = "GPU-"
-"""What NVML writes before a UUID and CUDA does not."""
+"""The prefix of a UUID in NVML, which CUDA leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU at one instant; bytes, and None where NVML does not say."""
+    """One GPU at one instant; sizes in bytes, None if NVML has no figure."""
 
     index: int
-    """NVML's number, which CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER do not touch."""
+    """NVML's number, independent of CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER."""
     name: str
     uuid: str | None
-    """As CUDA writes it: in lower case, without a prefix."""
+    """Spelled as in CUDA: lower case, no prefix."""
     pci: tuple[int, int, int] | None
     """Domain, bus and device number."""
     total: int | None
     used: int | None
-    """With what the driver reserves for itself: `nvmlDeviceGetMemoryInfo` is asked in its first version, whose `used`
-    and `free` make up the total; the second counts the reserve apart, but not alike in all drivers."""
+    """Bytes in use, the driver's own reserve included.
+
+    The first version of `nvmlDeviceGetMemoryInfo` is called, whose `used` and `free` add up to the total; the second
+    counts the reserve apart, and differently from driver to driver.
+    """
     free: int | None
     lists_us: bool | None
     """Whether this process is among those that use the GPU."""
     process: int | None
-    """What this process uses, its context included; None too where it is not listed."""
+    """Bytes that this process uses, its context included; also None if the process is not listed."""
     utilisation: float | None
 
 
 class Nvml:
-    """NVML for as long as it is started; every answer it refuses becomes None. Any thread may ask."""
+    """NVML between its start and `stop`, for any thread; a call that NVML refuses gives None."""
 
     def __init__(self, nvml: Any) -> None:
-        """Take the module pynvml; `start` finds and starts it."""
+        """Wrap the module pynvml; `start` imports and starts it."""
         self._nvml = nvml
         # An older or newer binding may lack a call.
         self._refusals = (nvml.NVMLError, nvml.NVMLLibraryMismatchError, AttributeError)
 
     @classmethod
     def start(cls, level: int = logging.WARNING) -> Nvml | None:
-        """Start NVML, or return None where there is no NVIDIA driver, or none that works; that is logged at `level`."""
+        """Start NVML; return None if there is no working NVIDIA driver, which is logged at `level`."""
         try:
             return cls._started()
         except Exception:  # noqa: BLE001 - the adapter edge: a foreign or broken pynvml, or its driver, may raise anything
@@ -78,19 +81,19 @@ class Nvml:
         self._ask("nvmlShutdown")
 
     def read(self) -> tuple[Gpu, ...]:
-        """Return the GPUs that answer; one that fell off the bus or may not be asked is left out."""
+        """Return the GPUs that answer; one that fell off the bus or denies access is left out."""
         count = self._ask("nvmlDeviceGetCount") or 0
         handles = ((index, self._ask("nvmlDeviceGetHandleByIndex", index)) for index in range(count))
         return tuple(self._gpu(index, handle) for index, handle in handles if handle is not None)
 
     def used(self, uuid: str) -> int | None:
-        """Return the bytes that all programs and the driver use of the GPU of that UUID."""
+        """Return the bytes that all programs and the driver use on the GPU with that UUID."""
         handle = self._by_uuid(uuid)
         memory = None if handle is None else self._ask("nvmlDeviceGetMemoryInfo", handle)
         return int(memory.used) if memory else None
 
     def process(self, uuid: str) -> int | None:
-        """Return the bytes that this process uses of the GPU of that UUID, its context included; see `Gpu.process`."""
+        """Return the bytes that this process uses on the GPU with that UUID; see `Gpu.process`."""
         handle = self._by_uuid(uuid)
         return None if handle is None else _most(self._listed(handle))
 
@@ -116,16 +119,16 @@ class Nvml:
         )
 
     def _listed(self, handle: Any) -> list[int | None] | None:
-        """What this process uses by each list that names it, None where neither list can be had.
+        """Return this process's bytes from each list that names it; None if neither list is available.
 
-        A process that computes and draws stands in both, each time with all that it uses.
+        A process that both computes and draws is in both lists, each time with all its bytes.
         """
         computing = self._ask("nvmlDeviceGetComputeRunningProcesses", handle)
         drawing = self._ask("nvmlDeviceGetGraphicsRunningProcesses", handle)
         if computing is None:
-            # Who only draws may be known all the same, but not who does not compute.
+            # A process that draws is still known, but absence from this list does not prove that it does not compute.
             return [_used(drawing)] if drawing and _ours(drawing) else None
-        return [_used(found) for found in (computing, drawing or ()) if _ours(found)]
+        return [_used(processes) for processes in (computing, drawing or ()) if _ours(processes)]
 
     def _ask(self, question: str, *arguments: Any) -> Any:
         try:
@@ -136,9 +139,9 @@ class Nvml:
 
 @contextmanager
 def opened() -> Iterator[Nvml | None]:
-    """Start NVML for a question or two; NVML counts its starts, so whoever else started it keeps it.
+    """Start NVML for a few calls; NVML counts its starts, so another user of it is not affected.
 
-    None where it does not start, which only the log's details tell: whoever reads all the time warns of it.
+    None if it does not start, which is logged for debugging only: the regular reader already warns of it.
     """
     nvml = Nvml.start(logging.DEBUG)
     try:
@@ -153,13 +156,13 @@ def _ours(processes: Iterable[Any]) -> list[Any]:
 
 
 def _used(processes: Iterable[Any]) -> int | None:
-    """The bytes of this process in one list; it may stand there once for each part of a divided GPU."""
+    """Return the bytes of this process in one list, which may name it once for each part of a divided GPU."""
     used = [process.usedGpuMemory for process in _ours(processes)]
     return None if any(count is None or count == _NOT_AVAILABLE for count in used) else sum(used)
 
 
 def _most(listed: list[int | None] | None) -> int | None:
-    """The most that one list says, None where this process is in no list or one of them does not say."""
+    """Return the largest figure of the lists; None if no list names this process or one of them has no figure."""
     if not listed or None in listed:
         return None
     return max(used for used in listed if used is not None)

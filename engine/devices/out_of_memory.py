@@ -1,4 +1,4 @@
-"""A device's lack of memory, told from every other error and freed of what it holds on to."""
+"""Out-of-memory errors of a device, recognised among other errors and stripped of the tensors they hold."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ _SIGNS: Final = (
     "blas_status_not_initialized when calling `cublascreate",
     "blas_status_not_initialized when calling `hipblascreate",
 )
-"""What CUDA, ROCm, XPU, MPS and their libraries say, in lower case.
+"""Parts of the messages of CUDA, ROCm, XPU, MPS and their libraries, in lower case.
 
-cuBLAS and cuDNN say that an allocation failed, but cuBLAS calls itself not initialized where its first one does: the
-call tells that from other uses of the word. It may be said of a sick device too; that one fails again with no batch.
+cuBLAS and cuDNN report a failed allocation, but when its first one fails, cuBLAS reports that it is not initialized:
+the name of the call tells that from other uses of the word. A faulty device may report the same; it then fails again
+with the smallest batch.
 """
 
 _OF_THE_HOST: Final = "DefaultCPUAllocator"
 _ASKED: Final = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 _ADVICE: Final = " If reserved but unallocated memory is large"
-"""Where CUDA's message turns to settings of torch."""
+"""The start of the advice about torch's settings in CUDA's message."""
 
 
 @contextmanager
 def out_of_memory_on(device: str) -> Iterator[None]:
-    """Raise OutOfMemory for whatever `device` raises for lack of memory; every other error passes.
+    """Raise OutOfMemory for an out-of-memory error of `device`; other errors pass unchanged.
 
-    What the frames of the error held is dropped first: as long as it lives, it would keep tensors on the device.
+    The frames of the error are cleared first, because they would keep tensors on the device.
     """
     if device == CPU:
         yield

@@ -1,4 +1,4 @@
-"""How much memory is in use right now: the process, the system and each GPU."""
+"""Readings of memory in use: by the process, in the system and on each GPU."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from engine.devices.nvml import Gpu, Nvml
 
 @dataclass(frozen=True, slots=True)
 class DeviceReading:
-    """One GPU at one instant; bytes, and None where nobody says."""
+    """One GPU at one instant; sizes in bytes, None if unknown."""
 
     index: int
-    """NVML's number of the GPU; those that NVML does not see follow."""
+    """NVML's number of the GPU; devices that NVML does not see are numbered after those."""
     name: str
     vram_total: int | None
     vram_used: int | None
-    """By all programs and the driver."""
+    """Bytes in use by all programs and the driver."""
     vram_free: int | None
     process_vram: int | None
-    """What the driver counts for this process: what torch allocated, and the context."""
+    """Bytes that the driver counts for this process: torch's allocations and the context."""
     context_bytes: int | None
-    """`process_vram` without `allocated_vram`: the price of using the GPU at all, given back only at the end."""
+    """`process_vram` without `allocated_vram`: the fixed cost of using the GPU, freed when the process ends."""
     utilisation: float | None
     """Share of the last sample period in which a kernel ran, 0 to 1."""
     allocated_vram: int | None = None
-    """What torch's allocator has of it, living and kept for later; 0 before its first use."""
+    """Bytes that torch's allocator holds there, in use and cached; 0 before its first use."""
     others_vram: int | None = None
     """`vram_used` without `process_vram`: other programs and the driver."""
     device: str | None = None
-    """torch's name of it, known once this process uses it."""
+    """torch's name of the device, known once this process uses it."""
     shares_ram: bool | None = None
-    """Whether its memory is the system's; then it has no VRAM to speak of. Known once this process uses it."""
+    """Whether its memory is the system's, so that it has no VRAM; known once this process uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +54,19 @@ class Reading:
 
 
 class Reader(Protocol):
-    """Anything that can take a reading; it must not load, wake or import a model library."""
+    """An object that takes readings; it must not load or wake an encoder, or import a model library."""
 
     def read(self, *, detailed: bool = False) -> Reading:
-        """Return a reading; `detailed` adds what is slow to ask for (private bytes and swap)."""
+        """Return a reading; `detailed` adds the slow figures (private bytes and swap)."""
         ...
 
     def close(self) -> None:
-        """Give back what the reader holds."""
+        """Release the reader's resources."""
         ...
 
 
 class SystemReader:
-    """Reads the process through psutil, NVIDIA GPUs through NVML and torch's allocator where torch is there.
+    """Reads the process from psutil, NVIDIA GPUs from NVML and torch's allocator if torch is imported.
 
     psutil and NVML are imported at the first reading, torch never.
     """
@@ -83,7 +83,7 @@ class SystemReader:
         self._lock = threading.Lock()
 
     def read(self, *, detailed: bool = False) -> Reading:
-        """Return a reading; the first one starts NVML where there is one."""
+        """Return a reading; the first one starts NVML if it is installed."""
         import psutil
 
         with self._lock:
@@ -115,11 +115,11 @@ class SystemReader:
 
 
 def _devices(gpus: Sequence[Gpu], held: Sequence[Allocated]) -> tuple[DeviceReading, ...]:
-    """One reading for each GPU that NVML sees and for each device that it does not, joined by identity."""
+    """Return one reading for each GPU that NVML sees and each device that it does not, joined by identity."""
     ours = [(gpu, next((device for device in held if _same(gpu, device)), None)) for gpu in gpus]
     matched = [device for _, device in ours if device is not None]
     strays = [device for device in held if device not in matched]
-    # Which GPU a stray CUDA device is cannot be told, so of no GPU it is known that nothing on it is ours.
+    # A stray CUDA device could be any of the GPUs, so no GPU is known to hold nothing of ours.
     stray = any(device.memory.device.startswith("cuda") for device in strays)
     first = max((gpu.index + 1 for gpu in gpus), default=0)
     return (
@@ -129,7 +129,7 @@ def _devices(gpus: Sequence[Gpu], held: Sequence[Allocated]) -> tuple[DeviceRead
 
 
 def _same(gpu: Gpu, device: Allocated) -> bool:
-    """Whether torch's device is this GPU; the order of the two may differ."""
+    """Whether torch's device is this GPU; the two may be numbered differently."""
     if gpu.uuid is not None and gpu.uuid == device.uuid:
         return True
     return gpu.pci is not None and gpu.pci == device.pci
@@ -138,10 +138,10 @@ def _same(gpu: Gpu, device: Allocated) -> bool:
 def _of_gpu(gpu: Gpu, device: Allocated | None, stray: bool) -> DeviceReading:
     absent = device is None and not stray
     allocated = device.memory.ours if device is not None else 0 if absent else None
-    # A process with a context that NVML does not list has another number there, as in a container.
+    # NVML lists a process with a context under another number in a container, so not listed means unknown.
     process = gpu.process if gpu.lists_us else 0 if gpu.lists_us is False and absent else None
     if process is not None and allocated is not None and process < allocated:
-        process = None  # a namesake from outside the container, or a figure from before an allocation
+        process = None  # of a process outside the container with our number, or from before an allocation
     return DeviceReading(
         index=gpu.index,
         name=gpu.name,
