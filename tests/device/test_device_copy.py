@@ -22,6 +22,7 @@ from engine.weights.files.identity import Identity
 from engine.weights.files.inventory import Region, take_inventory
 from engine.weights.files.store import Store
 from engine.weights.home import Home
+from engine.weights.home_request import HomeRequest
 from engine.weights.moves import pinned_copy
 from engine.weights.moves.device_copy import DeviceCopy, copy_size
 from engine.weights.moves.staging import Piece, Uploader
@@ -193,7 +194,8 @@ def at_home(card: Card) -> Iterator[Adopt]:
 
         def begin(module: nn.Module, file: Path, **choices: Any) -> Home:
             store = Store(file.parent / "store")
-            home = Home(module, [Identity.of(file)], store, device=DEVICE, made_by="a test", **choices)
+            request = HomeRequest(sources=(Identity.of(file),), device=DEVICE, made_by="a test", **choices)
+            home = Home(module, store, request)
             closing.callback(home.close)
             return home
 

@@ -18,6 +18,7 @@ from engine.devices.placement import Placement
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Store
 from engine.weights.home import Home
+from engine.weights.home_request import HomeRequest
 from engine.weights.moves.staging import Piece, Uploader
 
 DEVICE = "fakegpu:0"
@@ -132,7 +133,8 @@ def at_home(order: Order, tmp_path: Path) -> Iterator[Adopt]:
             path = tmp_path / "model.safetensors"
             save_file(tower.state_dict(), path)
             store = Store(tmp_path / "store")
-            home = Home(tower, [Identity.of(path)], store, device=DEVICE, made_by="a test", keep=keep)
+            request = HomeRequest(sources=(Identity.of(path),), device=DEVICE, made_by="a test", keep=keep)
+            home = Home(tower, store, request)
             closing.callback(home.close)
             return home
 

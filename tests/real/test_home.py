@@ -23,6 +23,7 @@ from engine.errors import CannotRest, LoadFailed
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Entry, Store
 from engine.weights.home import Home
+from engine.weights.home_request import HomeRequest
 
 MIB = 1 << 20
 HERE = Placement(CPU)
@@ -42,7 +43,8 @@ def adopt(store: Store) -> Iterator[Adopt]:
 
     def begin(module: nn.Module, *files: Path, device: str = CPU, kept: Store = store, **choices: Any) -> Home:
         sources = [Identity.of(file) for file in files]
-        homes.append(Home(module, sources, kept, device=device, made_by="a test", **choices))
+        request = HomeRequest(sources=tuple(sources), device=device, made_by="a test", **choices)
+        homes.append(Home(module, kept, request))
         return homes[-1]
 
     yield begin
@@ -208,7 +210,7 @@ def test_names_that_the_library_changed_are_found_by_content(tmp_path: Path, ado
     home = adopt(module, file)
     assert [bits(tensor) for tensor in module.parameters()] == wanted
     assert all(lies_in(tensor, file) for tensor in module.parameters())
-    assert home.found["first.weight"] == (file, "bert.encoder.LayerNorm_first.gamma")
+    assert home.locations["first.weight"] == (file, "bert.encoder.LayerNorm_first.gamma")
     assert not converted(store)
 
 
@@ -345,7 +347,7 @@ def test_aliases_look_at_the_same_memory_still(tmp_path: Path, adopt: Adopt, dty
     home.to_device(HERE)
     assert {name: bits(tensor) for name, tensor in module.state_dict().items()} == wanted
     assert home.total == 12 * 6 * 4
-    assert len(home.found) == 1
+    assert len(home.locations) == 1
     assert lies_in(module.fused, file) is (dtype is torch.float32)
     mark = module.marked(3, 3)
     assert module.again[3, 3] == module.query[3, 3] == module.turned[3, 3] == mark
@@ -428,7 +430,7 @@ def test_another_library_version_and_another_file_are_converted_anew(tmp_path: P
         module = seeded(chain, seed).half()
         written(file, module.state_dict())
         wanted = module[0].weight.float()
-        home = Home(module, [Identity.of(file)], store, device="cpu", made_by=made_by)
+        home = Home(module, store, HomeRequest(sources=(Identity.of(file),), device="cpu", made_by=made_by))
         assert torch.equal(module[0].weight, wanted)
         home.close()
     assert len(converted(store)) == 3
@@ -734,8 +736,9 @@ def test_a_change_of_the_file_is_noticed(
     assert home.stale() is None
     change(file)
     assert home.stale() == f"{file} {said}"
+    request = HomeRequest(sources=(before,), device="cpu", made_by="a test")
     with pytest.raises(LoadFailed, match="while it was read"):
-        Home(seeded(chain), [before], Store(tmp_path / "other"), device="cpu", made_by="a test")
+        Home(seeded(chain), Store(tmp_path / "other"), request)
 
 
 def test_a_change_of_the_converted_file_is_noticed(tmp_path: Path, adopt: Adopt, store: Store) -> None:
@@ -757,8 +760,8 @@ def test_what_an_earlier_home_found_leads_to_the_same_places(tmp_path: Path, ado
     first = adopt(module, file)
     wanted = {name: bits(tensor) for name, tensor in module.state_dict().items()}
     fresh = seeded(chain).to(dtype)
-    second = adopt(fresh, file, known=first.found)
-    assert second.found == first.found
+    second = adopt(fresh, file, known=first.locations)
+    assert second.locations == first.locations
     assert {name: bits(tensor) for name, tensor in fresh.state_dict().items()} == wanted
 
 
@@ -776,7 +779,7 @@ def test_what_was_found_in_other_files_or_under_other_names_skips_nothing(tmp_pa
     }
     home = adopt(module, file, known=known)
     assert [parameter.tolist() for parameter in module.parameters()] == [[number] * 8 for number in range(4)]
-    assert {name: place for name, (_, place) in home.found.items()} == {
+    assert {name: place for name, (_, place) in home.locations.items()} == {
         "0.weight": "b.weight",
         "1.weight": "a.weight",
         "0.bias": "c",
@@ -832,7 +835,7 @@ def test_a_converted_file_may_be_removed_once_its_home_is_closed(tmp_path: Path)
     for number in range(2):
         module = seeded(chain, number).half()
         file = written(tmp_path / f"{number}.safetensors", module.state_dict())
-        homes.append(Home(module, [Identity.of(file)], one, device="cpu", made_by="a test"))
+        homes.append(Home(module, one, HomeRequest(sources=(Identity.of(file),), device="cpu", made_by="a test")))
         assert len(converted(one)) == 1
         if number == 0:
             homes[0].close()
@@ -858,7 +861,7 @@ def test_a_home_that_could_not_be_made_holds_no_converted_file(tmp_path: Path) -
     file = written(tmp_path / "model.safetensors", module.state_dict())
     meddled = Meddled(tmp_path / "store", file)
     with pytest.raises(LoadFailed, match="was changed while it was read"):
-        Home(module, [Identity.of(file)], meddled, device="cpu", made_by="a test")
+        Home(module, meddled, HomeRequest(sources=(Identity.of(file),), device="cpu", made_by="a test"))
     (ours,) = converted(meddled)
     with pytest.raises(ValueError, match="not in use"):
         meddled.release(ours)

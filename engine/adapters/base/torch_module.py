@@ -27,10 +27,10 @@ from engine.settings.config import EncoderConfig
 from engine.state import Download
 from engine.weights.files.identity import Identity
 from engine.weights.files.mapping import warm_cache
-from engine.weights.files.matching import Found
 from engine.weights.files.store import Store
 from engine.weights.gate import CONSTRUCTION
 from engine.weights.home import Home
+from engine.weights.home_request import HomeRequest, Locations
 from engine.weights.release import dismantle, freeze_gc, release
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class TorchAdapter(ABC):
         self._linked: LinkedFolder | None = None
         self._sources: tuple[Identity, ...] = ()
         self._made_by = ""
-        self._found: Found = {}
+        self._found: Locations = {}
         self._writes: dict[str, torch.Tensor] = {}
 
     def _import_library(self) -> str:
@@ -128,20 +128,19 @@ class TorchAdapter(ABC):
                     warm_cache(source.path)
         with CONSTRUCTION, carefully(self._config, folder):
             self._module = self._construct(self._linked.folder)
-        self._home = Home(
-            self._module,
-            sources,
-            _store(),
-            device=self._device,
+        request = HomeRequest(
+            sources=sources,
             made_by=made_by,
-            known=self._found,
+            device=self._device,
             dtype=self._config.dtype,
             keep=self._config.home,
+            known=self._found,
         )
+        self._home = Home(self._module, _store(), request)
         whole, least = self._home.needs()
         if on is None:
             self._needs = Needs(self._device, whole, least if self._config.stream_layers else None)
-        self._found = self._home.found
+        self._found = self._home.locations
         self._home.restore(self._writes)
         self._writes = {}
         freeze_gc()

@@ -1,12 +1,11 @@
-"""Which place in which file holds a tensor's bytes."""
+"""The search for the place in a file that holds a region's bytes."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping as Table
+from collections.abc import Iterable
 from mmap import PAGESIZE
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engine.weights import libc
@@ -15,6 +14,7 @@ from engine.weights.files.inventory import Region
 from engine.weights.files.layout import Place
 from engine.weights.files.mapping import TORCH_NAMES, Mapping
 from engine.weights.files.pages import Backing, Backings
+from engine.weights.home_request import Locations
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +23,9 @@ _log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 16 << 20  # bytes
 
-Found = Table[str, tuple[Path, str]]
-"""Region -> the file, and the tensor in it, that holds its bytes."""
-
 
 class Places:
-    """The tensors of some files that no region took yet."""
+    """The tensors of some files that are not assigned to a region yet."""
 
     def __init__(self, mappings: Iterable[Mapping]) -> None:
         self._backings = pages.backings()
@@ -38,12 +35,12 @@ class Places:
                 key = (TORCH_NAMES[place.dtype], math.prod(place.shape))
                 self._free.setdefault(key, []).append((mapping, place))
 
-    def take(self, region: Region, known: Found) -> tuple[Mapping, Place] | None:
-        """Return the place whose bytes are those of `region`, None for none; the most alike name is looked at first.
+    def take(self, region: Region, known: Locations) -> tuple[Mapping, Place] | None:
+        """Remove and return a place that holds the region's bytes, the most similar name first; None if none does.
 
-        Names alone say little, because libraries rename. A place serves one region: two that are equal by chance must
-        not become one. Not compared is what is `known` from an earlier look at the same files, and what stands in a
-        mapping of such a file as it was read: that touches no page.
+        Bytes are compared, because libraries rename tensors. A place serves one region, so that two regions that are
+        equal by chance stay apart. A location in `known`, and elements that are still an unwritten mapping of the file,
+        need no comparison and touch no page.
         """
         fitting = self._free.get((type_name(region.flat.dtype), region.flat.numel()), [])
         fitting.sort(key=lambda pair: _likeness(region.name, pair[1].name), reverse=True)
@@ -59,7 +56,7 @@ class Places:
         return None
 
     def _origin(self, flat: torch.Tensor) -> Backing | None:
-        """The place in a file that the elements were mapped from, None when they may be others by now."""
+        """Return the place in a file that the elements are mapped from; None if they may differ from it by now."""
         origin = self._backings.of(flat.data_ptr(), flat.nbytes)
         return origin if origin and pages.usage(flat.data_ptr(), flat.nbytes).written == 0 else None
 
@@ -67,7 +64,8 @@ class Places:
 def same(left: torch.Tensor, right: torch.Tensor, backings: Backings | None = None) -> bool:
     """Whether two tensors on the CPU, each one row of elements, hold the same bytes.
 
-    What is a file's by `backings`, and was not written to, is given back part by part; only while nobody writes there.
+    Compared pages that `backings` maps from a file, and that were not written to, are given back; no other thread may
+    write to them meanwhile.
     """
     if left.nbytes != right.nbytes:
         return False
@@ -83,9 +81,9 @@ def same(left: torch.Tensor, right: torch.Tensor, backings: Backings | None = No
 
 
 def let_go(address: int, size: int, backings: Backings) -> None:
-    """Give the whole pages within a range of bytes back, if by `backings` they are a file's and come again as they are.
+    """Give the whole pages of a range back, if `backings` maps them from a file and they are unwritten.
 
-    Only while nobody writes there.
+    No other thread may write to the range meanwhile.
     """
     start, end = -(-address // PAGESIZE) * PAGESIZE, (address + size) // PAGESIZE * PAGESIZE
     if start < end and backings.of(start, end - start) and pages.usage(start, end - start).written == 0:
@@ -101,7 +99,7 @@ def type_name(dtype: torch.dtype) -> str:
 
 
 def _likeness(name: str, other: str) -> int:
-    """How many parts of two dotted names agree, from the end."""
+    """Return how many parts of two dotted names agree, counted from the end."""
     alike = 0
     for mine, theirs in zip(reversed(name.split(".")), reversed(other.split(".")), strict=False):
         if mine != theirs:
