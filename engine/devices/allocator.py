@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-from engine.devices.backends import has_context, made_current, module_for, number_of
+from engine.devices.backends import has_context, make_current, module_for, number_of
 from engine.devices.placement import CPU
 
 _log = logging.getLogger(__name__)
@@ -17,14 +17,14 @@ def empty_cache(device: str) -> None:
     Raises torch's own error if the device is lost.
     """
     if device != CPU and has_context(device):
-        with made_current(device):
+        with make_current(device):
             module_for(device).empty_cache()
 
 
 def limit(device: str, nbytes: int | None) -> bool:
     """Limit torch's allocator to `nbytes` on `device`, None = no limit; memory that it already holds stays.
 
-    Returns whether the limit is now in force. There is no limit on a CPU, on mps (whose call counts by another measure)
+    Returns whether that is now in force. No limit can be set on a CPU, on mps (whose call counts by another measure),
     and on a backend without such a call.
     """
     try:
@@ -35,7 +35,7 @@ def limit(device: str, nbytes: int | None) -> bool:
             return nbytes is None
         total = int(module.get_device_properties(number_of(device)).total_memory)
         # The call would otherwise leave `device` as the current one of the calling thread.
-        with made_current(device):
+        with make_current(device):
             module.set_per_process_memory_fraction(_fraction(nbytes, total), number_of(device))
     except Exception:  # noqa: BLE001 - the adapter edge: a lost card must not stop the limits of the others
         _log.warning("the memory of %s could not be limited", device, exc_info=True)

@@ -37,7 +37,7 @@ def module_in_use(device: str) -> Any:
     return module if used else None
 
 
-def made_current(device: str) -> AbstractContextManager[object]:
+def make_current(device: str) -> AbstractContextManager[object]:
     """Return a context manager that makes `device` the thread's current one, without a context on any other.
 
     A call that names no device goes to the thread's current one, at first device 0, and creates a context of hundreds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from engine.devices.nvml import opened
+from engine.devices.nvml import open_nvml
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def free_and_total(module: Any, number: int, *, started: bool) -> tuple[int, int
     used = None
     if uuid := uuid_of(properties):
         # By UUID, because torch would go by number, and NVML numbers GPUs by bus, CUDA with the fastest first.
-        with opened() as nvml:
+        with open_nvml() as nvml:
             used = nvml.used(uuid) if nvml else None
     if used is None:
         used = int(module.device_memory_used(number))
@@ -49,7 +49,7 @@ def used_by_this_process(module: Any, number: int) -> int | None:
     uuid = uuid_of(module.get_device_properties(number))
     if uuid is None:
         return None
-    with opened() as nvml:
+    with open_nvml() as nvml:
         return nvml.process(uuid) if nvml else None
 
 

@@ -138,7 +138,7 @@ class Nvml:
 
 
 @contextmanager
-def opened() -> Iterator[Nvml | None]:
+def open_nvml() -> Iterator[Nvml | None]:
     """Start NVML for a few calls; NVML counts its starts, so another user of it is not affected.
 
     None if it does not start, which is logged for debugging only: the regular reader already warns of it.

@@ -1,4 +1,4 @@
-"""The placement of an encoder's weights: what they need, where they go, and where they are."""
+"""The placement of an encoder's weights: their needs, their target and their footprint."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where parameters live and how their memory goes back to the system."""
+"""The weights of a module: the files behind them, and their way to the device that computes."""

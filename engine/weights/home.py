@@ -186,7 +186,7 @@ class Home:
         if _would_lose(self._backing.usage()) is None:
             return written
         kept = [r for r in self._regions if r.name in self.locations and r.name not in written]
-        return written | {region.name: region.flat.clone() for region in self._backing.written(kept)}
+        return written | {region.name: region.flat.clone() for region in self._backing.modified(kept)}
 
     def restore(self, writes: Table[str, torch.Tensor]) -> None:
         """Repeat the `writes` of an earlier home of the same files; call it before the first `to_device`."""
@@ -203,7 +203,7 @@ class Home:
         for step in steps:
             try:
                 step()
-            except Exception:  # noqa: BLE001 - the adapter edge: a lost device may raise anything, the rest has to go
+            except Exception:  # noqa: BLE001 - the adapter edge: a lost device may raise anything, the other steps must run
                 _log.warning("something of the weights was not given back", exc_info=True)
         self._module = self._uploader = self._pinned = self._move = None
         self._regions, self._loose = (), ()

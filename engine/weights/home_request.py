@@ -21,7 +21,7 @@ Locations = Table[str, tuple[Path, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HomeRequest:
-    """Everything that a home needs to know beside the module itself."""
+    """One request: everything that defines a home, except the module and the store."""
 
     sources: tuple[Identity, ...]
     """The module's weights files, as they were before it was read."""

@@ -1,4 +1,4 @@
-"""The C library, for the two calls that Python does not have."""
+"""Two calls of the C library that Python lacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 
 def trim_heap() -> None:
-    """Return the allocator's free pages to the system, where it is glibc's; others do that by themselves."""
+    """Return the free pages of glibc's allocator to the system; other allocators do that by themselves."""
     trim = getattr(_library(), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -23,5 +23,5 @@ def same_bytes(left: int, right: int, size: int) -> bool:
 def _library() -> ctypes.CDLL:
     try:
         return ctypes.CDLL(None)
-    except TypeError:  # Windows has no handle that stands for all that is loaded
+    except TypeError:  # Windows has no handle for all loaded libraries together
         return ctypes.CDLL("msvcrt")

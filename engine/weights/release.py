@@ -1,4 +1,4 @@
-"""Take a model apart and give its memory back to the system, without stalling anyone."""
+"""The release of a model's memory to the system, without pausing other threads."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _modules_frozen = 0
 
 
 def freeze_gc() -> None:
-    """Exempt all that exists from garbage collection, if modules were imported since the last time.
+    """Exempt all existing objects from garbage collection, if modules were imported since the last call.
 
-    A model library's import leaves some 400,000 objects that stay for good. A collection that walks them holds up
-    every thread for 0.2 s and more; without them it takes less than a millisecond.
+    The import of a model library leaves some 400,000 permanent objects. A collection that walks them pauses every
+    thread for 0.2 s and more; without them it takes less than a millisecond.
     """
     global _modules_frozen
     if len(sys.modules) > _modules_frozen:
@@ -25,18 +25,18 @@ def freeze_gc() -> None:
 
 
 def dismantle(module: Any) -> None:
-    """Break a `torch.nn.Module` into its parts, so that its memory is free as soon as the last reference goes.
+    """Empty a `torch.nn.Module`, so that its memory is freed with the last reference to each tensor.
 
-    Without that its reference cycles wait for a collection. Nobody may use the module any more.
+    Otherwise its reference cycles keep the memory until a garbage collection. The module is unusable afterwards.
     """
     for part in list(module.modules()):
         vars(part).clear()
 
 
 def release(*, thoroughly: bool = False) -> None:
-    """Return the allocator's free pages to the system, after a garbage collection of what is not permanent.
+    """Collect garbage, except among permanent objects, and return the allocator's free pages to the system.
 
-    `thoroughly` looks through everything (0.2 to 0.7 s). Never call it under a lock or on a request's path.
+    `thoroughly` includes the permanent objects (0.2 to 0.7 s). Never call it under a lock or on a request's path.
     """
     if thoroughly:
         gc.unfreeze()

@@ -22,7 +22,7 @@ from engine.errors import FilesChanged
 from engine.weights.files.identity import Identity
 from engine.weights.moves import pinned, staging
 from engine.weights.moves.pinned import PinnedMemory
-from engine.weights.moves.staging import ALIGNMENT, Piece, Uploader, laid_out
+from engine.weights.moves.staging import ALIGNMENT, Piece, Uploader, lay_out
 
 UNIT = 8192
 """Bytes; a buffer has four of them here, so that little is much."""
@@ -55,7 +55,7 @@ def noise(count: int, seed: int = 0) -> torch.Tensor:
 
 def some_pieces(sizes: list[int] = SIZES) -> tuple[torch.Tensor, list[Piece]]:
     """An empty arena, and pieces for it."""
-    nbytes, offsets = laid_out(sizes)
+    nbytes, offsets = lay_out(sizes)
     pieces = [
         Piece(offset, noise(size, index)) for index, (size, offset) in enumerate(zip(sizes, offsets, strict=True))
     ]

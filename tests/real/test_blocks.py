@@ -149,5 +149,5 @@ def test_the_order_of_blocks_is_that_of_the_module_until_they_run_in_another() -
     order = Order(blocks)
     assert [blocks.index(order.after(block)) for block in blocks] == [1, 2, 0]
     for index in (0, 2, 0):
-        order.came(blocks[index])
+        order.started(blocks[index])
     assert [blocks.index(order.after(block)) for block in blocks] == [2, 2, 0]

@@ -57,7 +57,7 @@ def die(orders: Any) -> None:
 
 def converted(source: Path, store: Store) -> Path:
     with Unpickler() as unpickler:
-        return unpickler.converted(Identity.of(source), store)
+        return unpickler.convert(Identity.of(source), store)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convert in this process, where it matters only what is made: each of its own imports torch for seconds."""
 
     def answer(self: Unpickler, source: Identity, target: Path) -> tuple[str, str]:
-        return unpickling.written(str(source.path), str(target))
+        return unpickling.convert_file(str(source.path), str(target))
 
     monkeypatch.setattr(Unpickler, "_answer", answer)
 
@@ -401,7 +401,7 @@ def test_a_script_that_does_its_work_at_import_is_not_run_again_by_the_process(t
         "here = Path(sys.argv[1])\n"
         "with Unpickler() as unpickler:\n"
         "    source = Identity.of(here / 'pytorch_model.bin')\n"
-        "    print(unpickler.converted(source, Store(here / 'weights')).exists())\n"
+        "    print(unpickler.convert(source, Store(here / 'weights')).exists())\n"
         "assert 'torch' not in sys.modules\n",
         encoding="utf-8",
     )

@@ -19,7 +19,7 @@ from engine.adapters.sources.locate import locate
 from engine.weights.files.inventory import Region, take_inventory
 from engine.weights.files.mapping import Mapping
 from engine.weights.moves.blocks import find_blocks
-from engine.weights.moves.paging import Paging, merged
+from engine.weights.moves.paging import Paging, page_ranges
 
 SLACK = 4 << 20
 """Bytes: a touch may bring in the 2 MiB around it, which at the ends of a range are not that block's alone."""
@@ -170,23 +170,23 @@ def test_an_error_in_a_block_gives_its_pages_back_too(chain: Mapped) -> None:
 
 def test_pages_that_touch_are_one_range_and_what_is_in_no_file_has_none(chain: Mapped) -> None:
     regions = list(chain.regions.values())
-    (whole,) = merged(regions, chain.place_of)
+    (whole,) = page_ranges(regions, chain.place_of)
     assert (whole.address % mmap.PAGESIZE, whole.begin) == (0, 0)
     assert whole.end - whole.begin >= sum(region.flat.nbytes for region in regions)
 
     def only(name: str) -> Callable[[Region], Any]:
         return lambda region: chain.place_of(region) if region.name == name else None
 
-    (one,) = merged(regions, only("words.weight"))
+    (one,) = page_ranges(regions, only("words.weight"))
     assert 0 <= one.end - one.begin - 2000 * 512 * 4 <= 2 * mmap.PAGESIZE
-    assert merged(regions, lambda _: None) == ()
+    assert page_ranges(regions, lambda _: None) == ()
 
 
 def test_the_next_block_is_asked_for_while_one_runs(chain: Mapped, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(chain.mapping, "will_need", lambda begin, end: asked.append((begin, end)))
     paging = Paging(chain.blocks, 0, chain.place_of)
-    expected = [(r.begin, r.end) for block in chain.blocks.blocks for r in merged(block.regions, chain.place_of)]
+    expected = [(r.begin, r.end) for block in chain.blocks.blocks for r in page_ranges(block.regions, chain.place_of)]
     run(chain)
     run(chain)
     assert asked[0] == expected[1]

@@ -70,7 +70,7 @@ class LinkedFolder:
     def _converted_or_left_out(self, source: Identity, unpickler: Unpickler) -> Path | None:
         """The converted file; None for a pickled file that is no weights and without which the model can be read."""
         try:
-            path = unpickler.converted(source, self._store)
+            path = unpickler.convert(source, self._store)
         except Unreadable as error:
             if model_folder.is_indispensable(source.path):
                 raise

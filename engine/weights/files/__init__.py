@@ -1,1 +1,1 @@
-"""Weights files: found, mapped, converted, kept, and told apart when they change."""
+"""Weights files: matched to a module, mapped, converted, stored, and checked for changes."""

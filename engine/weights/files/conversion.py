@@ -1,4 +1,4 @@
-"""Weights that no file holds as they are used, written once into a file that does."""
+"""The conversion of weights that no file holds as the module uses them, written once to a file of ours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.weights.files import pages
 from engine.weights.files.identity import Identity
 from engine.weights.files.inventory import Region
 from engine.weights.files.mapping import TORCH_NAMES
-from engine.weights.files.matching import let_go, type_name
+from engine.weights.files.matching import give_back_unwritten, type_name
 from engine.weights.files.pages import Backings
 from engine.weights.files.store import Entry, Store
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     import torch
 
 _FORMAT: Final = 1
-"""Counts up when converted files are written in another way."""
+"""The version of converted files, raised when they are written differently."""
 _AT_ONCE: Final = 16 << 20  # bytes of the file
 _SPELLED: Final = {torch_name: name for name, torch_name in TORCH_NAMES.items()}
 
 
 def can_hold(dtype: torch.dtype) -> bool:
-    """Whether a file of ours can hold elements of this type."""
+    """Whether a converted file can hold elements of this type."""
     return type_name(dtype) in _SPELLED
 
 
@@ -41,9 +41,8 @@ def convert(
 ) -> Path:
     """Return the file in `store` that holds `regions`, each as one row of elements of its type in `types`.
 
-    It is written unless an earlier one of the same `sources`, read by the same libraries in the same way (`made_by`),
-    is there, 16 MiB at a time: the pages of files that `regions` lie on go back as soon as they were read. Raises
-    OSError.
+    An earlier file from the same `sources` and `made_by` is reused. Otherwise it is written 16 MiB at a time, and the
+    file pages behind `regions` are given back as soon as they are read. Raises OSError.
     """
     backings = pages.backings()
     entries = [
@@ -61,14 +60,14 @@ def convert(
 
 
 def _parts(flat: torch.Tensor, dtype: torch.dtype, backings: Backings) -> Iterator[Any]:
-    """The elements as `dtype`, in parts that a file takes: each lies where the one before it lay."""
+    """Return the elements as `dtype`, in parts for a file; each part reuses the memory of the one before."""
     import torch
 
     count = max(1, _AT_ONCE // dtype.itemsize)
-    room = torch.empty(min(count, flat.numel()), dtype=dtype)
+    buffer = torch.empty(min(count, flat.numel()), dtype=dtype)
     for begin in range(0, flat.numel(), count):
         source = flat[begin : begin + count]
-        part = room[: source.numel()].copy_(source)
-        # What the file's pages held is copied by now, and a machine that streams has no room for all of them.
-        let_go(source.data_ptr(), source.nbytes, backings)
+        part = buffer[: source.numel()].copy_(source)
+        # These pages are copied by now, and a computer that has to stream cannot keep all of them in RAM.
+        give_back_unwritten(source.data_ptr(), source.nbytes, backings)
         yield part.view(torch.uint8).numpy()

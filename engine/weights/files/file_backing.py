@@ -88,7 +88,7 @@ class FileBacking:
         mapping = next(mapping for mapping in self.mappings if mapping.identity.path == path)
         return mapping, mapping.places[name].begin
 
-    def written(self, regions: Iterable[Region]) -> Iterator[Region]:
+    def modified(self, regions: Iterable[Region]) -> Iterator[Region]:
         """Return those whose bytes differ from their file's, or cannot be compared with them."""
         files = {mapping.identity.path: _mapped(mapping.identity.path) for mapping in self.mappings}
         for region in regions:

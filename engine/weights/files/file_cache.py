@@ -1,4 +1,4 @@
-"""What the system keeps of files in RAM, which belongs to no process."""
+"""Advice to the system about its cache of files in RAM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 
 
 def forget(path: Path) -> None:
-    """Let the system drop a file from its cache, where it can be asked to; pages that a process uses stay.
+    """Advise the system to drop a file from its cache, if it takes advice; pages in use by a process stay.
 
     Source: posix_fadvise(2), POSIX_FADV_DONTNEED.
     """
@@ -22,10 +22,10 @@ def forget(path: Path) -> None:
 
 
 def write_soon(descriptor: int, begin: int, length: int) -> None:
-    """Let the system begin to write a range of bytes that was just written to a file, where it can be asked to.
+    """Advise the system to start writing a range of a file to disk, if it takes advice.
 
-    Left to itself it collects gigabytes, and the wait for the disk comes at the end. The range stays in its cache.
-    Source: Linux, mm/fadvise.c: the same advice first starts to write what is not on the disk, which it then keeps.
+    Without it the system collects gigabytes and the program waits for the disk at the end. The range stays in the
+    cache. Source: Linux, mm/fadvise.c: the advice starts the write of pages that are not on disk yet, and keeps them.
     """
     try:
         _advise(descriptor, begin, length)

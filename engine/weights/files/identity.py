@@ -1,4 +1,4 @@
-"""Which file it was: noticed by a stat, before one of its pages is touched."""
+"""The identity of a file, by which one stat detects a change before any page is touched."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ class Identity:
 
     @classmethod
     def of(cls, path: Path) -> Identity:
-        """Look at the file at `path`; raises OSError."""
-        found = path.stat()
-        return cls(path, found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)
+        """Return the identity of the file at `path` now; raises OSError."""
+        status = path.stat()
+        return cls(path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What a conversion of this file may be found by again.
+        """The values that identify a conversion of this file.
 
-        In a hub's cache a link leads to a file whose name is the hash of its content, which says more than its times.
+        In a hub's cache the file is a link whose target is named by the hash of its content, which is used instead of
+        the times.
         """
         target = self.path.resolve()
         if self.path.is_symlink() and target.parent.name == "blobs" and _HASH.fullmatch(target.name):
@@ -39,7 +40,7 @@ class Identity:
         return (str(target), self.size, self.modified_ns, self.inode)
 
     def changed(self) -> str | None:
-        """Say what became of the file since, or None when it is the same."""
+        """Return the change of the file since in words; None if it is the same."""
         try:
             now = Identity.of(self.path)
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Where each tensor lies in a safetensors file, to the byte; the header read and written without torch.
+"""The layout of a safetensors file: its header, read and written without torch.
 
 The format (https://huggingface.co/docs/safetensors): 8 bytes with the header's length N as a little-endian integer,
-N bytes of JSON, then the tensors' bytes, little-endian and in C order, without holes.
+N bytes of JSON, then the tensors' bytes, little-endian and in C order, without gaps.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ITEM_SIZES: Final[Mapping[str, int]] = {
     "F64": 8,
     "C64": 8,
 }
-"""Bytes of one element, by safetensors' name of the dtype; its dtypes below one byte are left out."""
+"""Bytes of one element, by safetensors' name of the dtype; dtypes below one byte are left out."""
 
 _LENGTH_BYTES: Final = 8
 _LONGEST_HEADER: Final = 100_000_000  # bytes; safetensors' own limit
@@ -47,20 +47,21 @@ _METADATA: Final = "__metadata__"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One tensor in a file: `begin` is its first byte, counted from the start of the file."""
+    """The place of one tensor in a file."""
 
     name: str
     dtype: str
-    """As safetensors spells it: F32, F16, BF16, I64, BOOL, F8_E4M3, ..."""
+    """In safetensors' spelling: F32, F16, BF16, I64, BOOL, F8_E4M3, ..."""
     shape: tuple[int, ...]
     begin: int
+    """The first byte, counted from the start of the file."""
     nbytes: int
 
 
 def read(path: Path) -> tuple[Place, ...]:
-    """Return where the tensors of a safetensors file lie, in the order of their bytes; reads the header alone.
+    """Return the places of the tensors of a safetensors file, in the order of their bytes; reads only the header.
 
-    Raises LoadFailed when the file cannot be read, is cut short, or its header contradicts the file or itself.
+    Raises LoadFailed if the file cannot be read or is cut short, or if its header contradicts the file or itself.
     """
     try:
         with path.open("rb") as file:
@@ -93,10 +94,10 @@ def read(path: Path) -> tuple[Place, ...]:
 
 
 def header(entries: Sequence[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
-    """Return the head of a file with these tensors (name, dtype, shape), their bytes to follow in this order.
+    """Return the header of a file with these tensors (name, dtype, shape), whose bytes follow in this order.
 
-    Its length is a multiple of 64 bytes, so the first tensor is aligned. Raises ValueError for a dtype that
-    `ITEM_SIZES` lacks and for a name that comes twice.
+    Its length is a multiple of 64 bytes, so that the first tensor is aligned. Raises ValueError for a dtype missing in
+    `ITEM_SIZES` and for a repeated name.
     """
     described: dict[str, Any] = {_METADATA: dict(metadata)}
     begin = 0
@@ -112,7 +113,7 @@ def header(entries: Sequence[tuple[str, str, tuple[int, ...]]], metadata: Mappin
 
 
 def size_of(dtype: str, shape: tuple[int, ...]) -> int:
-    """Return a tensor's size in bytes; raises ValueError for a dtype that `ITEM_SIZES` lacks."""
+    """Return a tensor's size in bytes; raises ValueError for a dtype missing in `ITEM_SIZES`."""
     if dtype not in ITEM_SIZES:
         raise ValueError(f"safetensors' dtype {dtype!r} is not known here")
     return math.prod(shape) * ITEM_SIZES[dtype]

@@ -1,4 +1,4 @@
-"""One weights file, mapped into memory: its tensors are views of the file's pages."""
+"""The mapping of one weights file into memory, whose tensors are views of the file's pages."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ TORCH_NAMES: Final = {
     "U8": "uint8",
     "BOOL": "bool",
 }
-"""The safetensors spelling of an element type -> torch's."""
+"""safetensors' name of an element type -> torch's."""
 
 
 def warm_cache(path: Path) -> None:
-    """Bring the file into the system's cache in large pieces, never more than one of them into this process.
+    """Read the file into the system's cache in large pieces; at most one piece is resident in this process.
 
     Raises OSError.
     """
@@ -46,7 +46,7 @@ def warm_cache(path: Path) -> None:
 
 
 def runs_of(places: Iterable[Place]) -> tuple[tuple[int, int], ...]:
-    """Return the pages on which tensors of one file lie, as (begin, end) in bytes, in order and apart."""
+    """Return the pages of tensors of one file as (begin, end) in bytes, in order and without overlap."""
     runs: list[tuple[int, int]] = []
     for place in sorted(places, key=lambda place: place.begin):
         begin = place.begin // mmap.PAGESIZE * mmap.PAGESIZE
@@ -60,12 +60,12 @@ def runs_of(places: Iterable[Place]) -> tuple[tuple[int, int], ...]:
 class Mapping:
     """A copy-on-write mapping of one safetensors file.
 
-    Its pages come from the file when they are touched and go back at no cost. What is written into a view stays in
-    this process, in private copies of the pages written to, and never reaches the file.
+    Its pages are read from the file when they are touched, and are dropped at no cost. A write to a view stays in this
+    process, in private copies of the pages, and never reaches the file.
     """
 
     def __init__(self, path: Path) -> None:
-        """Map the file at `path` without reading more than its header; raises LoadFailed or OSError."""
+        """Map the file at `path`, reading only its header; raises LoadFailed or OSError."""
         self.places = {place.name: place for place in layout.read(path)}
         with path.open("rb") as file:
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -76,7 +76,7 @@ class Mapping:
         self._length = len(memory)
 
     def can_view(self, place: Place) -> bool:
-        """Whether torch can compute on the bytes where they are."""
+        """Whether torch can compute on the bytes in place."""
         return place.dtype in TORCH_NAMES and place.begin % layout.ITEM_SIZES[place.dtype] == 0
 
     def flat(self, place: Place) -> torch.Tensor:
@@ -88,30 +88,30 @@ class Mapping:
         return torch.frombuffer(self._memory, dtype=dtype, count=count, offset=place.begin)
 
     def usage(self, runs: Iterable[tuple[int, int]] | None = None) -> Usage:
-        """Return how many of its bytes are resident, and how many were written to, in this process now.
+        """Return how many of its bytes are resident in this process now, and how many were written to.
 
-        With `runs`, as `runs_of` returns them, only what lies there counts as resident: beside a page that is touched
-        the system maps its neighbours too, which belong to nobody here.
+        With `runs`, from `runs_of`, only pages in those count as resident, because around a touched page the system
+        also maps neighbours that no tensor of ours needs.
         """
         if self.gone:
             return Usage(0, 0)
         whole = pages.usage(self._address, self._length)
         if runs is None or not whole.resident:
             return whole
-        found = [pages.usage(self._address + begin, end - begin).resident for begin, end in runs]
-        return Usage(None if None in found else sum(filter(None, found)), whole.written)
+        resident = [pages.usage(self._address + begin, end - begin).resident for begin, end in runs]
+        return Usage(None if None in resident else sum(filter(None, resident)), whole.written)
 
     def backing(self, place: Place, known: Backings) -> Backing | None:
-        """Return what the system calls the place of a tensor in this file; None where it does not say."""
+        """Return the system's own file and offset for a tensor in this file; None if it does not list them."""
         return known.of(self._address + place.begin, place.nbytes)
 
     def read_in(self) -> None:
-        """Bring all of its pages in; only before `close`."""
+        """Make all of its pages resident; only before `close`."""
         if self._memory is not None:
             pages.read_in(self._memory)
 
     def give_back(self, begin: int = 0, end: int | None = None) -> None:
-        """Let the system have its pages, or those on which a range of bytes lies; what was written there is lost.
+        """Give all its pages, or those of a range of bytes, back to the system; writes to them are lost.
 
         Raises OSError.
         """
@@ -119,22 +119,22 @@ class Mapping:
         pages.give_back(start, length)
 
     def will_need(self, begin: int = 0, end: int | None = None) -> None:
-        """Hint that a range of bytes is wanted soon: the system may read it from the disk meanwhile."""
+        """Hint that a range of bytes is needed soon; the system may read it from the disk in advance."""
         if not self.gone:
             start, length = self._pages(begin, end)
             pages.will_need(start, length)
 
     def close(self) -> None:
-        """Unmap the file once the last view of it is gone."""
+        """Drop our reference; the file is unmapped once the last view of it is freed."""
         self._memory = None
 
     def _pages(self, begin: int, end: int | None) -> tuple[int, int]:
-        """The address and the length of the whole pages on which a range lies."""
+        """Return the address and the length of the whole pages that contain a range."""
         last = self._length if end is None else min(end, self._length)
         first = begin // mmap.PAGESIZE * mmap.PAGESIZE
         return self._address + first, -(-max(0, last - first) // mmap.PAGESIZE) * mmap.PAGESIZE
 
     @property
     def gone(self) -> bool:
-        """Whether the file is no longer mapped here."""
+        """Whether the file is no longer mapped in this process."""
         return self._seen() is None

@@ -76,11 +76,11 @@ def same(left: torch.Tensor, right: torch.Tensor, backings: Backings | None = No
             return False
         for address in addresses:
             if backings is not None:
-                let_go(address, size, backings)
+                give_back_unwritten(address, size, backings)
     return True
 
 
-def let_go(address: int, size: int, backings: Backings) -> None:
+def give_back_unwritten(address: int, size: int, backings: Backings) -> None:
     """Give the whole pages of a range back, if `backings` maps them from a file and they are unwritten.
 
     No other thread may write to the range meanwhile.

@@ -1,4 +1,4 @@
-"""The folder of weights files converted once, for models whose own files cannot be mapped as they are."""
+"""The store of converted weights files, for models whose own files cannot be mapped directly."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ if TYPE_CHECKING:
 _SUFFIX: Final = ".safetensors"
 _PARTIAL: Final = ".partial"
 _STALE_NS: Final = 3600 * 10**9
-"""A partial file untouched for this long belongs to a process that was killed, whoever has its number now."""
+"""A partial file untouched for this long is left from a killed process, even if its number is in use again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor to write; `parts` is called once, and each part is written before the next one is asked for.
-
-    Together the parts are in C order and have exactly the bytes that `dtype` (safetensors' spelling) and `shape` ask
-    for.
-    """
+    """One tensor to write."""
 
     name: str
     dtype: str
+    """In safetensors' spelling."""
     shape: tuple[int, ...]
     parts: Callable[[], Iterable[ReadableBuffer]]
+    """Returns the tensor's bytes in parts, in C order; called once, and each part is written before the next is made.
+
+    Together they must have exactly the length given by `dtype` and `shape`.
+    """
 
 
 class _Refusal(OSError):
-    """The store's own decision, in words for a person."""
+    """The store's own refusal, in words for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,11 @@ class _Kept:
 
 
 class Store:
-    """Safetensors files by key, bounded in size, the least recently used removed first.
+    """Safetensors files by key, limited in total size; the least recently used are removed first.
 
-    The key is a hex digest of all that the content depends on. `provide` counts a use of the file that it
-    returns: it is not removed until each is given back to `release`. Use shows in a file's access time alone, so
-    that its modification time tells whether anybody changed it.
+    The key is a hex digest of everything that the content depends on. `provide` counts a use of the file that it
+    returns, which is not removed until each use is ended by `release`. A use is recorded in the file's access time, not
+    in its modification time, by which a change is detected.
     """
 
     def __init__(
@@ -71,22 +72,22 @@ class Store:
         reserve_bytes: int = 256 * MIB,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Keep at most `limit_bytes` in `folder`, and leave `reserve_bytes` of its disk free; touches nothing yet."""
+        """Keep at most `limit_bytes` in `folder` and `reserve_bytes` of its disk free; touches no file yet."""
         self._folder = folder
         self._limit = limit_bytes
         self._reserve = reserve_bytes
         self._clock_ns = clock_ns
-        self._writing = threading.Lock()  # held for a whole file, so that one who wants the same file waits for it
-        self._lock = threading.Lock()  # guards `_uses`, and no longer than one system call
+        self._writing = threading.Lock()  # held for a whole file, so that a second caller for it waits
+        self._lock = threading.Lock()  # guards `_uses`, for at most one system call
         self._uses: Counter[Path] = Counter()
 
     def provide(self, key: str, entries: Sequence[Entry]) -> Path:
-        """Return the file for `key`, written from `entries` where there is none yet, and count a use of it.
+        """Return the file for `key`, written from `entries` if it does not exist, and count a use of it.
 
-        A file that is there already waits for nobody who writes another.
+        An existing file is returned at once, even while another is being written.
 
-        Raises OSError (ENOSPC, EFBIG, EIO, ...) when it does not fit or cannot be written, with nothing left behind;
-        its `strerror` says so to a person. Raises ValueError when an entry's data are not what it announced.
+        Raises OSError (ENOSPC, EFBIG, EIO, ...) with words for the user in `strerror` if it does not fit or cannot be
+        written; no partial file is left. Raises ValueError if an entry's parts have the wrong length.
         """
         path = self._path(key)
         # Widest elements first: after 64-byte alignment at the start, each tensor is then aligned to its element.
@@ -95,10 +96,10 @@ class Store:
         return self._provided(path, lambda: self._write_once(path, head, ordered))
 
     def provide_written(self, key: str, nbytes: int, write: Callable[[Path], None]) -> Path:
-        """Return the file for `key`, which `write` makes at a path that it is given where there is none yet.
+        """Return the file for `key`, which `write` creates at the path that it gets if it does not exist.
 
-        As `provide`; `nbytes` is about how long the file will be. Raises what `write` raises, and OSError where it left
-        no whole safetensors file.
+        Otherwise as `provide`; `nbytes` is the approximate length. Raises the errors of `write`, and OSError if the
+        result is no complete safetensors file.
         """
         path = self._path(key)
         return self._provided(path, lambda: self._let_write(path, nbytes, write))
@@ -120,7 +121,7 @@ class Store:
         return path
 
     def release(self, path: Path) -> None:
-        """Count one use less of a path from `provide`; raises ValueError when none is left."""
+        """End one use of a path from `provide`; raises ValueError if it has none."""
         with self._lock:
             if not self._uses[path]:
                 del self._uses[path]
@@ -142,7 +143,7 @@ class Store:
         try:
             os.utime(path, ns=(self._clock_ns(), path.stat().st_mtime_ns))
         except OSError:
-            pass  # only the order of removal suffers, as in a folder that we may not write
+            pass  # as in a read-only folder; only the order of removal suffers
 
     def _write_once(self, path: Path, head: bytes, entries: Sequence[Entry]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +161,7 @@ class Store:
         with self._writing:
             if _is_whole(path):
                 return
-            _remove(path)  # what is there is broken
+            _remove(path)  # broken, if it exists
             self._make_room(nbytes)
             descriptor, partial = self._partial(path)
             os.close(descriptor)
@@ -178,18 +179,18 @@ class Store:
         return descriptor, Path(name)
 
     def _write(self, path: Path, head: bytes, entries: Sequence[Entry]) -> None:
-        _remove(path)  # what is there is broken
+        _remove(path)  # broken, if it exists
         self._make_room(len(head) + sum(layout.size_of(e.dtype, e.shape) for e in entries))
         descriptor, partial = self._partial(path)
         try:
-            # Unbuffered and in large parts: large writes make the kernel cache the file in large folios, which map with
-            # far fewer page faults.
+            # Unbuffered and in large parts, because the kernel then caches the file in large folios, which map with far
+            # fewer page faults.
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 _write_all(file.write, memoryview(head))
                 for entry in entries:
                     _write_entry(file, entry)
                 os.fsync(file.fileno())
-            if _is_whole(path, head):  # another process was faster, and has mapped it by now
+            if _is_whole(path, head):  # another process was faster, and may have mapped it by now
                 partial.unlink()
             else:
                 partial.replace(path)
@@ -198,7 +199,7 @@ class Store:
             raise
 
     def _make_room(self, wanted: int) -> None:
-        """Remove files until `wanted` bytes fit; raises _Refusal, and then removes none, when they cannot."""
+        """Remove files until `wanted` bytes fit; if that is impossible, remove none and raise _Refusal."""
         limit = f"{self._limit // MIB} MiB"
         if wanted > self._limit:
             raise _Refusal(
@@ -223,14 +224,14 @@ class Store:
                     _remove(file.path)
 
     def _sweep(self) -> None:
-        """Remove the partial files of processes that are gone."""
+        """Remove the partial files of processes that have ended."""
         for partial in self._folder.glob(f".*{_PARTIAL}"):
             try:
                 left = self._clock_ns() - partial.stat().st_mtime_ns > _STALE_NS
                 if left or not _is_running(partial.name.split(".")[2]):
                     partial.unlink()
             except OSError:
-                pass  # gone by now, or still open in another process
+                pass  # removed by now, or still open in another process
 
 
 def _is_running(process: str) -> bool:
@@ -240,7 +241,7 @@ def _is_running(process: str) -> bool:
 
 
 def _victims(kept: Sequence[_Kept], used: set[Path], excess: int) -> list[_Kept] | None:
-    """The least recently used files whose removal frees `excess` bytes; None when those in use leave too few."""
+    """Return the least recently used files that hold `excess` bytes together; None if too few are unused."""
     victims: list[_Kept] = []
     for file in sorted((file for file in kept if file.path not in used), key=lambda file: file.used_ns):
         if excess <= 0:
@@ -262,7 +263,7 @@ def _kept(folder: Path) -> list[_Kept]:
 
 
 def _is_whole(path: Path, head: bytes | None = None) -> bool:
-    """Whether the file is there, as long as its header says and, where `head` is given, starts with that header."""
+    """Whether the file exists with the length that its header gives and, if `head` is given, with that header."""
     try:
         places = layout.read(path)
         size = path.stat().st_size

@@ -1,7 +1,8 @@
-"""Pickled state dicts, read once by a process of their own and kept as safetensors.
+"""The conversion of pickled state dicts to safetensors, once, in a child process.
 
-The process has no other task than the files of one model: what a broken or hostile one makes of its memory ends with
-it. Only torch's restricted unpickler reads there, which makes tensors and plain containers and calls nothing else.
+The process has no other task than the files of one model, so the damage that a broken or hostile file does to its
+memory ends with it. It uses only torch's restricted unpickler, which creates tensors and plain containers and calls
+nothing else.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from engine.weights.files.mapping import TORCH_NAMES
 from engine.weights.files.store import Store
 
 _FORMAT: Final = 1
-"""Counts up when files are written in another way."""
+"""The version of converted files, raised when they are written differently."""
 _AT_ONCE: Final = 16 << 20  # bytes
 _PATIENCE_SECONDS: Final = 120.0
 _SLOWEST: Final = 5 << 20
-"""Bytes a second that any disk reads and writes."""
+"""Bytes per second that the slowest disk reads and writes."""
 _CODE, _NO_WEIGHTS, _MEMORY, _DISK, _DIED, _OTHER = "code", "no weights", "memory", "disk", "died", "other"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DONE: Final = "done"
@@ -44,22 +45,22 @@ _CONVERTED_REPOSITORIES: Final = {
     "ViT-L-14.pt": "openai/clip-vit-large-patch14",
     "ViT-L-14-336px.pt": "openai/clip-vit-large-patch14-336",
 }
-"""OpenAI's own archives of CLIP, which hold programs, and where the same weights are as plain tensors."""
+"""OpenAI's own archives of CLIP, which contain programs -> a repository with the same weights as plain tensors."""
 
 
 class Unreadable(LoadFailed):
-    """A pickled file that only code of its own can read, that holds no weights or is damaged; none of it is run."""
+    """A pickled file that needs its own code, holds no weights or is damaged; its code is never run."""
 
     title = "Weights not read"
 
 
 class Unpickler:
-    """The process that converts one file after another; it starts with the first, and `close` ends it."""
+    """The child process that converts files one after another, from the first `convert` to `close`."""
 
     def __init__(self) -> None:
         self._process: BaseProcess | None = None
         self._ours: Any = None
-        """Our end of the pipe to it, whose type is another on Windows."""
+        """Our end of the pipe to the process; its type differs on Windows."""
 
     def __enter__(self) -> Unpickler:
         return self
@@ -67,11 +68,11 @@ class Unpickler:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def converted(self, source: Identity, store: Store) -> Path:
+    def convert(self, source: Identity, store: Store) -> Path:
         """Return the safetensors file in `store` with the tensors of a pickled state dict, and count a use of it.
 
-        Tensors that share memory stand in it once each. It is written unless an earlier one of the same file is there.
-        Raises Unreadable, or LoadFailed where it cannot be read or kept.
+        Tensors that share memory are written once each. An earlier conversion of the same file is reused. Raises
+        Unreadable, or LoadFailed if the file cannot be read or the result cannot be kept.
         """
         identity = json.dumps(["state dict", _FORMAT, source.key])
         key = hashlib.sha256(identity.encode()).hexdigest()
@@ -85,7 +86,7 @@ class Unpickler:
             ) from error
 
     def close(self) -> None:
-        """End the process, which has nothing left to lose; safe to call twice."""
+        """Kill the process, which has no state worth saving; safe to call twice."""
         process, ours = self._process, self._ours
         self._process = self._ours = None
         if ours is not None:
@@ -95,7 +96,7 @@ class Unpickler:
             process.join()
 
     def _convert(self, source: Identity, target: Path) -> None:
-        """Let the process write `target`; raises LoadFailed, or OSError for a full disk."""
+        """Let the process write `target`; raises LoadFailed, or OSError if the disk is full."""
         how, detail = self._answer(source, target)
         if how in (_MEMORY, _DIED):
             self.close()
@@ -105,7 +106,7 @@ class Unpickler:
             raise _failed(source.path, how, detail)
 
     def _answer(self, source: Identity, target: Path) -> tuple[str, str]:
-        """What the process says of one file, or what became of it instead."""
+        """Return the result of the process for one file, or its own end as one."""
         process, ours = self._started()
         patience = _PATIENCE_SECONDS + source.size / _SLOWEST
         try:
@@ -113,7 +114,7 @@ class Unpickler:
             if not ours.poll(patience):
                 return _DIED, f"it took longer than {patience:.0f} seconds"
             how, detail = ours.recv()
-        except (EOFError, ConnectionError):  # it ended without a word
+        except (EOFError, ConnectionError):  # it ended without an answer
             process.join(5.0)
             return _DIED, _ended(process.exitcode)
         return how, detail
@@ -131,7 +132,7 @@ class Unpickler:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Let a new process not import the program's main module again: it may be a script that does its work at import."""
+    """Keep a new process from importing the program's main module, which may be a script that works at import."""
     with _MAIN:
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
@@ -166,25 +167,25 @@ def _failed(path: Path, how: str, detail: str) -> LoadFailed:
 
 
 def work(orders: Any) -> None:
-    """Write one file after another as `orders` says, and answer how each went; runs in the process of its own."""
+    """Write one file after another as `orders` says, and send the result of each; runs in the child process."""
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    # Whoever asked may be gone.
+    # The parent may have ended.
     with suppress(EOFError, ConnectionError):
         while True:
             source, target = orders.recv()
-            orders.send(written(source, target))
+            orders.send(convert_file(source, target))
 
 
 def _end_with_parent() -> None:
-    """End this process once the one that started it has ended, however it did: nobody waits for the file any more."""
+    """End this process once its parent has ended for any reason, because the file is no longer needed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def written(source: str, target: str) -> tuple[str, str]:
-    """Write the tensors of `source` to `target`, and return how it went."""
+def convert_file(source: str, target: str) -> tuple[str, str]:
+    """Write the tensors of `source` to `target`; return the result and a detail for the message."""
     try:
         _write(Path(target), _tensors(_load(source)))
     except _Refused as error:
@@ -200,7 +201,7 @@ def written(source: str, target: str) -> tuple[str, str]:
 
 
 class _Refused(Exception):
-    """Why a file is not converted."""
+    """The reason why a file is not converted."""
 
     def __init__(self, how: str, reason: str) -> None:
         super().__init__(reason)
@@ -214,7 +215,7 @@ def _load(source: str) -> Any:
 
     def load(**how: Any) -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about archives that are refused right after
+            warnings.simplefilter("ignore")  # about archives that are refused below
             return torch.load(source, map_location="cpu", weights_only=True, **how)
 
     try:
@@ -233,14 +234,14 @@ def _load(source: str) -> Any:
 
 
 def _why(text: str) -> str:
-    """The cause from torch's long message."""
-    _, found, cause = text.partition("WeightsUnpickler error:")
-    lines = (cause if found else text).strip().splitlines() or ["torch's safe unpickler refuses it"]
+    """Return the cause from torch's long message."""
+    _, separator, cause = text.partition("WeightsUnpickler error:")
+    lines = (cause if separator else text).strip().splitlines() or ["torch's safe unpickler refuses it"]
     return lines[0].rstrip(".")
 
 
 def _tensors(loaded: Any) -> dict[str, Any]:
-    """The tensors by name; those of a training checkpoint stand in its `state_dict`, perhaps behind `module.`."""
+    """Return the tensors by name; a training checkpoint has them in its `state_dict`, perhaps prefixed `module.`."""
     import torch
 
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
@@ -263,7 +264,7 @@ def _spelled(tensor: Any) -> str | None:
 
 
 def _write(target: Path, tensors: dict[str, Any]) -> None:
-    """Write the tensors in C order, widest elements first, so that each is aligned to its own."""
+    """Write the tensors in C order, widest elements first, so that each is aligned to its elements."""
     import torch
 
     ordered = sorted(tensors.items(), key=lambda item: item[1].element_size(), reverse=True)

@@ -1,1 +1,1 @@
-"""How weights come to where they compute, whole or block by block, and leave again."""
+"""The moves of weights to the device that computes and back, whole or block by block."""

@@ -1,4 +1,4 @@
-"""The blocks of a module that runs them one after the other, and which weights are theirs alone."""
+"""The blocks of a module that runs them in sequence, and the weights that each has to itself."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from engine.weights.moves.staging import aligned
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One entry of a `torch.nn.ModuleList`, and the weights that nothing else holds."""
+    """One entry of a `torch.nn.ModuleList`, and the weights that only this entry holds."""
 
     module: Any
     regions: tuple[Region, ...]
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes in one piece of memory."""
-        return packed(self.regions)
+        """Bytes of its weights in one run of memory."""
+        return packed_size(self.regions)
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingTable:
-    """The weight of a `torch.nn.Embedding`, or of several that share it: larger than any block, and few rows used."""
+    """The weight of one or more `torch.nn.Embedding`s: larger than any block, and a call reads few rows."""
 
     modules: tuple[Any, ...]
     region: Region
@@ -34,15 +34,17 @@ class EmbeddingTable:
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """How many of the leading blocks stay on the device, and how many buffers there are for the others."""
+    """The division of a limit between blocks that stay on the device and buffers for the others."""
 
     resident: int
+    """Leading blocks that stay."""
     buffers: int
+    """Buffers that the other blocks share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """A module's weights by where they are used: in the blocks, in the order of the module, in tables, elsewhere."""
+    """A module's weights by their use: in blocks, in the order of the module, in embedding tables, elsewhere."""
 
     blocks: tuple[Block, ...]
     tables: tuple[EmbeddingTable, ...]
@@ -50,24 +52,24 @@ class Blocks:
 
     @property
     def can_stream(self) -> bool:
-        """Whether there are at least two blocks, so that not all have to be there at once."""
+        """Whether there are at least two blocks, so that not all must be on the device at once."""
         return len(self.blocks) > 1
 
     def least(self, loose: Sequence[TensorRef]) -> int | None:
-        """Bytes on a device with no block resident and two buffers; None where it cannot be streamed."""
+        """Return the bytes on a device with no block resident and two buffers; None if it cannot be streamed."""
         if not self.can_stream:
             return None
         return self._always(loose) + 2 * max(block.nbytes for block in self.blocks)
 
     def plan(self, loose: Sequence[TensorRef], nbytes: int) -> StreamPlan | None:
-        """Return what fits in `nbytes` beside all that is no block's; None when not even one buffer does."""
+        """Divide `nbytes`, less the weights outside the blocks; None if not even one buffer fits."""
         sizes = [block.nbytes for block in self.blocks]
-        room = nbytes - self._always(loose)
-        if sum(sizes) <= room:
+        available = nbytes - self._always(loose)
+        if sum(sizes) <= available:
             return StreamPlan(len(sizes), 0)
         for buffers in (2, 1):
             for resident in reversed(range(len(sizes))):
-                if sum(sizes[:resident]) + buffers * max(sizes[resident:]) <= room:
+                if sum(sizes[:resident]) + buffers * max(sizes[resident:]) <= available:
                     return StreamPlan(resident, buffers)
         return None
 
@@ -76,16 +78,16 @@ class Blocks:
 
 
 class Order:
-    """Which block follows which: as they stand in the module, until they are seen to run otherwise."""
+    """The order in which blocks run: that of the module, until calls are observed in another one."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
-        """Begin with the order of the module, the first after the last."""
+        """Begin with the order of the module, in which the first block follows the last."""
         second_first = (*blocks[1:], *blocks[:1])
         self._following = {id(block): other for block, other in zip(blocks, second_first, strict=True)}
         self._last: Block | None = None
 
-    def came(self, block: Block) -> None:
-        """Learn that `block` runs now."""
+    def started(self, block: Block) -> None:
+        """Note that `block` runs now."""
         if self._last is not None:
             self._following[id(self._last)] = block
         self._last = block
@@ -98,34 +100,37 @@ class Order:
 def find_blocks(module: Any, regions: Sequence[Region]) -> Blocks:
     """Group the weights of a `torch.nn.Module` by the entries of its outermost `ModuleList`s; changes nothing."""
     entries = list({id(entry): entry for entry in _entries(module)}.values())
-    owner = {id(table): index for index, entry in enumerate(entries) for table in _tables(entry)}
+    owner = {id(holder): index for index, entry in enumerate(entries) for holder in _holders(entry)}
     inside: dict[int, list[Region]] = {}
     outside: list[Region] = []
     for region in regions:
-        owners = {owner.get(id(table)) for table, _ in region.holders}
+        owners = {owner.get(id(holder)) for holder, _ in region.holders}
         index = owners.pop() if len(owners) == 1 else None
         (outside if index is None else inside.setdefault(index, [])).append(region)
     if len(inside) < 2:
         return Blocks((), (), tuple(regions))
     blocks = tuple(Block(entries[index], tuple(inside[index])) for index in sorted(inside))
     largest = max(block.nbytes for block in blocks)
-    looked_up = _looked_up(module)
+    embeddings = _embeddings(module)
     tables = [
         EmbeddingTable(modules, region)
         for region in outside
-        if region.flat.nbytes > largest and (modules := _readers(region, looked_up))
+        if region.flat.nbytes > largest and (modules := _readers(region, embeddings))
     ]
     kept = {id(table.region) for table in tables}
     return Blocks(blocks, tuple(tables), tuple(region for region in outside if id(region) not in kept))
 
 
-def packed(regions: Iterable[Region]) -> int:
-    """Bytes that regions take one after the other, each at an aligned offset."""
+def packed_size(regions: Iterable[Region]) -> int:
+    """Return the bytes of regions one after the other, each at an aligned offset."""
     return sum(aligned(region.flat.nbytes) for region in regions)
 
 
 def _entries(module: Any) -> Iterator[Any]:
-    """The entries of the outermost lists, of which one entry alone is no list; a list in a list is never called."""
+    """Return the entries of the outermost lists with several entries.
+
+    An entry that is a list or a dict itself is replaced by its own entries, because such an entry is never called.
+    """
     import torch
 
     for child in module.children():
@@ -139,14 +144,14 @@ def _entries(module: Any) -> Iterator[Any]:
             yield from _entries(child)
 
 
-def _tables(module: Any) -> Iterator[dict[str, Any]]:
+def _holders(module: Any) -> Iterator[dict[str, Any]]:
     for part in module.modules():
         yield part._parameters
         yield part._buffers
 
 
-def _looked_up(module: Any) -> dict[int, Any]:
-    """The modules that do nothing but take rows of their weight, by the table that holds it."""
+def _embeddings(module: Any) -> dict[int, Any]:
+    """Return the modules that only look up rows of their weight, by the id of the dict that holds it."""
     import torch
 
     return {
@@ -156,9 +161,9 @@ def _looked_up(module: Any) -> dict[int, Any]:
     }
 
 
-def _readers(region: Region, looked_up: dict[int, Any]) -> tuple[Any, ...]:
-    """The modules that take rows of this region, if it is the whole weight of those and nothing else."""
+def _readers(region: Region, embeddings: dict[int, Any]) -> tuple[Any, ...]:
+    """Return the modules that look up rows of this region, if it is exactly their weight and of no other module."""
     tensors = region.tensors
     whole = len(tensors) == 1 and tensors[0].dim() == 2 and tensors[0].is_contiguous()
-    found = [looked_up.get(id(table)) for table, _ in region.holders]
-    return tuple(found) if whole and None not in found else ()
+    readers = [embeddings.get(id(holder)) for holder, _ in region.holders]
+    return tuple(readers) if whole and None not in readers else ()

@@ -1,4 +1,4 @@
-"""Copies of a module's weights on a device, which stand in the module while its own tensors wait in their home."""
+"""A copy of a module's weights on a device, used by the module in place of its own tensors."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import TYPE_CHECKING
 
 from engine.weights.files.inventory import Region, TensorRef
 from engine.weights.moves.live_bytes import LiveBytes
-from engine.weights.moves.staging import Piece, Source, Uploader, laid_out
+from engine.weights.moves.staging import Piece, Source, Uploader, lay_out
 
 if TYPE_CHECKING:
     import torch
 
 
 class DeviceCopy:
-    """A copy of everything on one device, nearly all of it in one run of memory; the module sees it until `end`.
+    """A copy of all weights on one device, nearly all in one run of memory, in the module until `end`.
 
-    What goes back needs no copy, because the own tensors are still there. Only what was written into on the device is
-    fetched: torch counts writes in a tensor's version, those through `.data` excepted.
+    Nothing is copied back, because the module's own tensors are kept, except regions that were written to on the
+    device: torch counts writes in a tensor's version, but not those through `.data`.
     """
 
     note: str | None = None
-    """What a person should know about how the weights stand there: nothing."""
+    """A full copy needs no note for the user."""
 
     def __init__(
         self, regions: Sequence[Region], loose: Sequence[TensorRef], device: str, uploader: Uploader, source: Source
     ) -> None:
-        """Copy, and let the module see the copies once all of them are there; an error leaves it as it was."""
+        """Copy everything, then point the module to the copies; an error leaves the module unchanged."""
         import torch
 
         # An inference tensor counts no writes.
         with torch.inference_mode(False):
-            nbytes, offsets = _laid_out(regions, loose)
+            nbytes, offsets = _lay_out(regions, loose)
             arena = torch.empty(nbytes, dtype=torch.uint8, device=device)
             pieces = [source(region, next(offsets)) for region in regions]
             copies = []
@@ -48,7 +48,7 @@ class DeviceCopy:
             self._regions = [(*pair, pair[1]._version) for pair in zip(regions, flats, strict=True)]
             self._loose = [(*pair, pair[1]._version) for pair in zip(loose, copies, strict=True)]
             self.live = LiveBytes([arena, *(copy for copy in copies if copy.layout is torch.strided)])
-            """The device memory that it took."""
+            """The device memory of the copy."""
             for region, flat, _ in self._regions:
                 region.point_to(flat)
             for ref, copy, _ in self._loose:
@@ -56,12 +56,12 @@ class DeviceCopy:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the device; after `end` those that somebody else keeps there."""
+        """Bytes on the device; after `end` those that other references keep alive."""
         return self.live.nbytes
 
     def end(self) -> dict[str, torch.Tensor]:
-        """Let the module see its own tensors again; return what it wrote into: region -> its elements, on the CPU."""
-        written = {s.name: copy.to("cpu") for s, copy, version in self._regions if copy._version != version}
+        """Put the module's own tensors back; return the regions it has written to: name -> elements, on the CPU."""
+        written = {region.name: copy.to("cpu") for region, copy, version in self._regions if copy._version != version}
         for ref, copy, version in self._loose:
             now = ref.current
             if now is not None and (now is not copy or copy._version != version):
@@ -79,25 +79,25 @@ def copy_size(regions: Sequence[Region], loose: Sequence[TensorRef]) -> int:
     """Return the bytes that a copy takes on a device."""
     import torch
 
-    apart = [t.tensor for t in loose if t.tensor.layout is torch.strided and not _fits(t.tensor)]
-    return _laid_out(regions, loose)[0] + sum(int(tensor.nbytes) for tensor in apart)
+    apart = [ref.tensor for ref in loose if ref.tensor.layout is torch.strided and not _fits(ref.tensor)]
+    return _lay_out(regions, loose)[0] + sum(int(tensor.nbytes) for tensor in apart)
 
 
-def _laid_out(regions: Sequence[Region], loose: Sequence[TensorRef]) -> tuple[int, Iterator[int]]:
-    """The length of the arena, and where each region and then each loose tensor that fits begins in it."""
-    nbytes, offsets = laid_out(
-        [*(region.flat.nbytes for region in regions), *(t.tensor.nbytes for t in loose if _fits(t.tensor))]
+def _lay_out(regions: Sequence[Region], loose: Sequence[TensorRef]) -> tuple[int, Iterator[int]]:
+    """Return the length of the arena, and the offsets of each region and then each loose tensor that fits."""
+    nbytes, offsets = lay_out(
+        [*(region.flat.nbytes for region in regions), *(ref.tensor.nbytes for ref in loose if _fits(ref.tensor))]
     )
     return nbytes, iter(offsets)
 
 
 def _part(arena: torch.Tensor, piece: Piece, like: torch.Tensor) -> torch.Tensor:
-    """The piece's elements in the arena, (n,), with a count of writes of their own."""
+    """Return the piece's elements in the arena, (n,), with a version of their own."""
     return arena[piece.offset : piece.end].view(like.dtype).data
 
 
 def _fits(tensor: torch.Tensor) -> bool:
-    """Whether a copy of its bytes is a copy of it."""
+    """Whether a copy of its bytes is a full copy of the tensor."""
     import torch
 
     return (

@@ -1,4 +1,4 @@
-"""Embeddings whose weight stays on the CPU: the rows that one call needs are brought to the device for it."""
+"""Embeddings whose weight stays on the CPU: the rows that a call needs are copied to the device."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class EmbeddingRows:
-    """One table on the CPU; each module that reads it gets a small one, of the rows that its ids name, while it runs.
+    """An embedding table on the CPU; while a module runs, its weight is only the rows of its ids.
 
-    What comes out is the same to the bit. An id outside the table is an IndexError, on every device.
+    The output is bit-identical. An id outside the table raises IndexError, on every device.
     """
 
     def __init__(self, table: EmbeddingTable, device: torch.device) -> None:
-        """Take the weight's place in its modules; an error leaves them as they were."""
+        """Replace the weight by a placeholder in its modules; an error leaves them unchanged."""
         (self._weight,) = table.region.tensors
         self._device = device
         self._placeholder = placeholder(self._weight, device)
@@ -38,7 +38,7 @@ class EmbeddingRows:
             raise
 
     def end(self) -> None:
-        """Let the modules have their weight again."""
+        """Give the modules their weight back."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -49,13 +49,13 @@ class EmbeddingRows:
 
         ids = args[0] if args else kwargs.get("input")
         if not isinstance(ids, torch.Tensor) or ids.is_floating_point():
-            return None  # the module itself says what is wrong with it
+            return None  # the module itself raises the right error
         with torch.inference_mode(False), torch.no_grad():
             unique, positions = torch.unique(ids.to("cpu"), return_inverse=True)
             rows = self._weight.detach().index_select(0, unique).to(self._device)
             positions = positions.to(self._device)
         module._parameters["weight"] = rows
-        # It is checked against the number of rows, and matters to gradients only.
+        # The functional call checks it against the number of rows; it matters to gradients only.
         module.padding_idx = None
         return ((positions, *args[1:]), kwargs) if args else (args, kwargs | {"input": positions})
 

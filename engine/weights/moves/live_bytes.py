@@ -1,4 +1,4 @@
-"""Whether device memory that we took is really free again."""
+"""The bytes of device memory that are still allocated after we released them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class LiveBytes:
-    """Device memory, looked at without being held: a parameter that somebody keeps keeps all of its storage."""
+    """Weak references to device memory: one parameter that is still referenced keeps its whole storage alive."""
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Watch the storages of tensors, each of which is counted once."""
+        """Watch the storages of tensors; a storage that tensors share is counted once."""
         from torch.multiprocessing.reductions import StorageWeakRef
 
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
@@ -21,6 +21,6 @@ class LiveBytes:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are still there."""
+        """Bytes that are still allocated."""
         self._seen = [(seen, nbytes) for seen, nbytes in self._seen if not seen.expired()]
         return sum(nbytes for _, nbytes in self._seen)

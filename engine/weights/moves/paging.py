@@ -1,4 +1,4 @@
-"""Weights on a CPU that are more than shall be in RAM at once: each block's pages go back after it ran."""
+"""Weights on a CPU that exceed their limit in RAM: each block's pages are given back after it ran."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import torch
 
 PlaceOf = Callable[[Region], tuple[Mapping, int] | None]
-"""Says in which mapping a region lies, and at which byte of it; None where it is in none."""
+"""Returns the mapping of a region and its first byte there; None if it is in no mapping."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Whole pages of a mapping, from one byte of it to another; `address` is where the first one is."""
+    """Whole pages of a mapping, as a range of its bytes, and the address of the first one."""
 
     mapping: Mapping
     begin: int
@@ -30,35 +30,36 @@ class Range:
     address: int
 
     def will_need(self) -> None:
-        """Have the system read them from the disk meanwhile."""
+        """Let the system read the pages from the disk in the background."""
         self.mapping.will_need(self.begin, self.end)
 
     def give_back(self) -> None:
-        """Let the system have them, unless something was written there, or the system does not say."""
+        """Give the pages back, unless some were written to or the system cannot say."""
         if not self.mapping.gone and pages.usage(self.address, self.end - self.begin).written == 0:
             self.mapping.give_back(self.begin, self.end)
 
 
 class Paging:
-    """A module that computes on its mapped pages, few of them resident at a time; until `end`.
+    """A module that computes on its mapped pages, few of them resident at a time, until `end`.
 
-    What is no block's and the leading blocks that fit stay as they are. The pages of another block go back after it
-    ran, while the system reads those of the next one into its cache; the pages of large embeddings after each call.
+    Weights outside the blocks and the leading blocks that fit stay in RAM. The pages of each other block are given back
+    after it ran, while the system reads those of the next one into its cache; the pages of large embeddings are given
+    back after each call.
     """
 
     nbytes = 0
-    """On a device that is not RAM."""
+    """Bytes on a device other than RAM."""
 
     def __init__(self, blocks: Blocks, streamed_in: int, place_of: PlaceOf) -> None:
-        """Let the weights take about `streamed_in` bytes of RAM; fewer than one block beside the rest they cannot."""
-        room = streamed_in - sum(region.flat.nbytes for region in blocks.rest)
+        """Limit the weights to about `streamed_in` bytes of RAM, but to no less than one block and the rest."""
+        available = streamed_in - sum(region.flat.nbytes for region in blocks.rest)
         sizes = [block.nbytes for block in blocks.blocks]
-        fitting = [n for n in range(len(sizes)) if sum(sizes[:n]) + max(sizes[n:]) <= room]
-        kept = len(sizes) if sum(sizes) <= room else max(fitting, default=0)
+        fitting = [n for n in range(len(sizes)) if sum(sizes[:n]) + max(sizes[n:]) <= available]
+        kept = len(sizes) if sum(sizes) <= available else max(fitting, default=0)
         self.note = f"Streamed: {kept} of {len(sizes)} blocks stay in RAM."
         paged = blocks.blocks[kept:]
         self._order = Order(paged)
-        self._ranges = {id(block): merged(block.regions, place_of) for block in paged}
+        self._ranges = {id(block): page_ranges(block.regions, place_of) for block in paged}
         self._hooks: list[Any] = []
         try:
             for block in paged:
@@ -67,14 +68,14 @@ class Paging:
                     block.module.register_forward_hook(partial(self._leave, block), always_call=True),
                 ]
             for table in blocks.tables:
-                after = partial(_give_back, merged([table.region], place_of))
+                after = partial(_give_back, page_ranges([table.region], place_of))
                 self._hooks += [module.register_forward_hook(after, always_call=True) for module in table.modules]
         except BaseException:
             self.end()
             raise
 
     def end(self) -> dict[str, torch.Tensor]:
-        """Leave the pages alone from now on; what was written stands in them, so there is nothing to return."""
+        """Stop giving pages back; returns nothing, because writes are in the pages themselves."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -83,7 +84,7 @@ class Paging:
         return {}
 
     def _enter(self, block: Block, module: Any, args: Any) -> None:
-        self._order.came(block)
+        self._order.started(block)
         for ahead in self._ranges[id(self._order.after(block))]:
             ahead.will_need()
 
@@ -91,21 +92,21 @@ class Paging:
         _give_back(self._ranges[id(block)])
 
 
-def merged(regions: Iterable[Region], place_of: PlaceOf) -> tuple[Range, ...]:
-    """Return the pages on which regions lie, those that touch as one range; what is in no file is left out."""
-    found: list[Range] = []
+def page_ranges(regions: Iterable[Region], place_of: PlaceOf) -> tuple[Range, ...]:
+    """Return the pages of regions, adjacent ones as one range; regions in no file are left out."""
+    ranges: list[Range] = []
     placed = [(*place, region) for region in regions if (place := place_of(region)) is not None]
     for mapping, begin, region in sorted(placed, key=lambda item: (id(item[0]), item[1])):
         first = begin // mmap.PAGESIZE * mmap.PAGESIZE
         end = -(-(begin + region.flat.nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = found[-1] if found else None
+        last = ranges[-1] if ranges else None
         if last is not None and last.mapping is mapping and first <= last.end:
-            found[-1] = Range(mapping, last.begin, max(end, last.end), last.address)
+            ranges[-1] = Range(mapping, last.begin, max(end, last.end), last.address)
         else:
-            found.append(Range(mapping, first, end, region.flat.data_ptr() - (begin - first)))
-    return tuple(found)
+            ranges.append(Range(mapping, first, end, region.flat.data_ptr() - (begin - first)))
+    return tuple(ranges)
 
 
 def _give_back(ranges: Sequence[Range], *_: Any) -> None:
-    for used in ranges:
-        used.give_back()
+    for each in ranges:
+        each.give_back()

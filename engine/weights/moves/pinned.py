@@ -1,4 +1,4 @@
-"""Memory that a device copies from at the bus's speed, and that goes back to the system when we say so."""
+"""Pinned memory of our own, which a device reads at the bus's speed and `close` returns to the system."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.devices.backends import made_current, module_for
+from engine.devices.backends import make_current, module_for
 from engine.errors import first_line
 
 if TYPE_CHECKING:
@@ -23,38 +23,38 @@ _PORTABLE: Final = 1
 
 
 class PinnedMemory:
-    """Bytes of our own, registered with a device's driver; plain memory where that is refused.
+    """Memory of our own, registered with a device's driver; plain memory if the driver refuses.
 
-    torch's own pinned memory is kept for reuse and never returned to the system, so it is not used.
+    torch's own pinned memory is not used, because torch caches it and never returns it to the system.
     """
 
     def __init__(self, nbytes: int, device: str) -> None:
-        """Take `nbytes` of memory and pin them for `device`; raises OSError when the system has no such run."""
+        """Allocate `nbytes` of memory and pin them for `device`; raises OSError if the system has too little."""
         import torch
 
         self.nbytes = nbytes
         self._device = device
         self._memory: mmap.mmap | None = mmap.mmap(-1, nbytes)
         self._tensor: torch.Tensor | None = torch.frombuffer(self._memory, dtype=torch.uint8)
-        # Apart: a refusal stays behind as the thread's last error, and torch would blame the next kernel for it.
+        # On a thread of its own: a refusal stays its last error, and torch would report that for the next kernel.
         with ThreadPoolExecutor(1, thread_name_prefix="engine-pinning") as apart:
             self.pinned = apart.submit(self._register).result()
-        """Whether a device can copy from here while the host goes on."""
+        """Whether the device can copy from this memory while the host continues."""
 
     @property
     def tensor(self) -> torch.Tensor:
-        """Its bytes, (n,) uint8, on the CPU; only before `close`."""
+        """The bytes as a tensor, (n,) uint8, on the CPU; only before `close`."""
         assert self._tensor is not None, "closed"  # noqa: S101 - the owner's promise
         return self._tensor
 
     @property
     def bytes(self) -> memoryview:
-        """Its bytes, to be read into; only before `close`."""
+        """The bytes as a writable buffer; only before `close`."""
         assert self._memory is not None, "closed"  # noqa: S101 - the owner's promise
         return memoryview(self._memory)
 
     def close(self) -> None:
-        """Give the memory back as soon as no view of it is left. No copy from it may be on its way."""
+        """Free the memory once the last view of it is gone; no copy from it may be in progress."""
         if self.pinned:
             self.pinned = False
             try:
@@ -78,12 +78,12 @@ class PinnedMemory:
 
 @contextmanager
 def _runtime(device: str) -> Iterator[tuple[Any, Any]]:
-    """The device's module and the CUDA runtime, None without one; no other device gets a context by using it."""
+    """Give the device's module and the CUDA runtime, None without one; no other device gets a context."""
     module = module_for(device)
     if not hasattr(module, "cudart"):
         yield module, None
         return
-    with made_current(device):
+    with make_current(device):
         yield module, module.cudart()
 
 

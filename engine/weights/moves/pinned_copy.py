@@ -1,4 +1,4 @@
-"""A second home for weights that shall come to their device at the bus's speed: a pinned copy of all of them."""
+"""A pinned copy of a module's weights, from which they reach their device at the bus's speed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from engine.weights.files.inventory import Region
 from engine.weights.moves.pinned import PinnedMemory
-from engine.weights.moves.staging import Piece, Source, Uploader, laid_out
+from engine.weights.moves.staging import Piece, Source, Uploader, lay_out
 
 
 class PinnedCopy:
-    """All regions of a module, in one run of pinned memory that is ours; it stays in RAM until `close`."""
+    """All regions of a module in one run of pinned memory, resident until `close`."""
 
     def __init__(self, regions: Sequence[Region], device: str, uploader: Uploader, source: Source) -> None:
-        """Read everything. Raises MemoryError or OSError where it cannot be had, and what reading a file raises."""
-        self.nbytes, offsets = laid_out(region.flat.nbytes for region in regions)
+        """Read everything; raises MemoryError or OSError without enough pinned memory, and any error of a file."""
+        self.nbytes, offsets = lay_out(region.flat.nbytes for region in regions)
         if self.nbytes > (free := _available()):
             raise MemoryError(f"{self.nbytes} bytes are more than the {free} that the system has left")
         self._memory = PinnedMemory(self.nbytes, device)
@@ -29,12 +29,12 @@ class PinnedCopy:
             raise
 
     def piece(self, region: Region, offset: int) -> Piece:
-        """Return where the bytes of a region are; the device has to have them before `close`."""
+        """Return the bytes of a region; the device must have received them before `close`."""
         begin = self._offsets[region]
         return Piece(offset, self._memory.tensor[begin : begin + region.flat.nbytes], pinned=True)
 
     def close(self) -> None:
-        """Give the memory back; nothing may be on its way from it."""
+        """Free the memory; no copy from it may be in progress."""
         self._memory.close()
 
 

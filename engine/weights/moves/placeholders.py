@@ -1,4 +1,4 @@
-"""What stands in a module on a device in place of weights that are not there now."""
+"""Placeholders in a module for weights that are not on the device at the moment."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def placeholder(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a tensor that looks like `tensor` on `device`, takes no memory there, and refuses to be computed with.
+    """Return a tensor with the shape and type of `tensor` on `device`, without memory; computing with it raises.
 
-    Libraries look at the device of a module's parameters, and move all of it there when one is elsewhere.
+    Libraries check the device of a module's parameters and move the whole module if one is on another.
     """
     return _type()(tensor, device)
 
@@ -22,7 +22,7 @@ def _type() -> Any:
     import torch
 
     class Placeholder(torch.Tensor):  # type: ignore[misc]
-        # Without it the result of every function on it would be made one too.
+        # Otherwise torch would make the result of every function on it a placeholder too.
         __torch_function__ = torch._C._disabled_torch_function_impl
 
         @staticmethod
@@ -33,7 +33,7 @@ def _type() -> Any:
 
         @classmethod
         def __torch_dispatch__(cls, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            # Under inference mode `to` arrives whole; where it changes nothing it is no computation.
+            # Under inference mode `to` arrives undecomposed; one that changes nothing must not raise.
             parts = op.decompose(*args, **(kwargs or {}))
             if parts is not NotImplemented:
                 return parts

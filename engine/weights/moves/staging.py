@@ -1,4 +1,4 @@
-"""The way up to a device: through a ring of buffers that are filled and sent at the same time."""
+"""The upload to a device, through a ring of staging buffers that are filled and sent at the same time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from io import FileIO
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from engine.devices.backends import made_current
+from engine.devices.backends import make_current
 from engine.errors import FilesChanged
 from engine.weights.files.identity import Identity
 from engine.weights.files.inventory import Region
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     import torch
 
 ALIGNMENT: Final = 256
-"""Bytes; what lies in an arena begins at multiples of it, as the device's own allocations do."""
+"""Bytes; every piece of an arena begins at a multiple of it, like the device's own allocations."""
 
 _BUFFER: Final = 4 << 20  # bytes
 _BUFFERS: Final = 16
 _READERS: Final = 8  # 4 to 7 GB/s each from the system's cache, and a bus of 16 lanes takes 25 to 50
 
 CopyEvent = Any
-"""What `Uploader.wait` takes; opaque."""
+"""The event after a copy, for `Uploader.wait`; opaque, None if the copy is complete already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,17 @@ class Piece:
     """A run of bytes for an arena on a device."""
 
     offset: int
-    """Where it goes, in bytes; a multiple of ALIGNMENT."""
+    """Its first byte in the arena; a multiple of ALIGNMENT."""
     source: torch.Tensor
     """Its bytes: (n,) uint8, contiguous, on the CPU."""
     file: tuple[Identity, int] | None = None
-    """A file that has the same bytes, and where. They are read from there: that makes no page of `source` resident, and
-    a file that was cut short is an error and not the end of the process. A copy of mapped pages is up to 1.3 times as
-    fast."""
+    """A file with the same bytes, and their offset in it, to be read instead of `source`.
+
+    Reading makes no page of `source` resident, and a file that was cut short raises an error instead of ending the
+    process. A copy of mapped pages would be up to 1.3 times as fast.
+    """
     pinned: bool = False
-    """Whether `source` is pinned memory; it has to stay so until the device has it."""
+    """Whether `source` is pinned memory; it must stay pinned until the device has received it."""
 
     @property
     def end(self) -> int:
@@ -56,16 +58,16 @@ class Piece:
 
 
 Source = Callable[[Region, int], Piece]
-"""Says for a region, and the offset that it gets in an arena, where its bytes come from now."""
+"""Returns the piece for a region at an offset in an arena, with the current source of its bytes."""
 
 
 def aligned(nbytes: int) -> int:
-    """Round up to where the next run of bytes may begin in an arena."""
+    """Round up to the next offset at which a piece may begin in an arena."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def laid_out(sizes: Iterable[int]) -> tuple[int, list[int]]:
-    """Return the length of an arena for runs of these sizes, in bytes, and where each of them begins in it."""
+def lay_out(sizes: Iterable[int]) -> tuple[int, list[int]]:
+    """Return the length of an arena for pieces of these sizes, in bytes, and the offset of each."""
     offsets, end = [], 0
     for size in sizes:
         offsets.append(aligned(end))
@@ -74,17 +76,17 @@ def laid_out(sizes: Iterable[int]) -> tuple[int, list[int]]:
 
 
 class Uploader:
-    """Sends bytes to one device, in large copies on a stream of their own while readers fill the next buffers.
+    """Copies bytes to one device, in large copies on its own stream, while reader threads fill the next buffers.
 
-    Several threads may send at once. Where memory cannot be pinned, or the device knows no streams, a copy is done
-    when `send` returns.
+    Several threads may send at once. If memory cannot be pinned, or the device has no streams, a copy is complete when
+    `send` returns.
     """
 
     _lock: ClassVar = threading.Lock()  # guards the next, and `_users` of each
     _of: ClassVar[dict[str, Uploader]] = {}
 
     def __init__(self, device: str) -> None:
-        """Send to `device`, by torch's name with its number; buffers and threads come when they are needed."""
+        """Prepare for `device`, by torch's name with its number; buffers and threads are created on first use."""
         import torch
 
         self._device = torch.device(device)
@@ -100,14 +102,14 @@ class Uploader:
 
     @classmethod
     def of(cls, device: str) -> Uploader:
-        """Return the one that all encoders on a device share; each use needs its `release`."""
+        """Return the uploader that all encoders on a device share; each call needs a `release`."""
         with cls._lock:
             uploader = cls._of.get(device) or cls._of.setdefault(device, cls(device))
             uploader._users += 1
             return uploader
 
     def release(self) -> None:
-        """Count one use less; with the last one its buffers and threads go."""
+        """End one use; the last one frees its buffers and ends its threads."""
         with self._lock:
             self._users -= 1
             last = self._users == 0
@@ -117,7 +119,7 @@ class Uploader:
             self.close()
 
     def close(self) -> None:
-        """End the threads and give the buffers back; nobody may be sending."""
+        """End the threads and free the buffers; no `send` may be in progress."""
         self._readers.shutdown()
         try:
             self.synchronize()
@@ -126,12 +128,12 @@ class Uploader:
                 buffer.close()
 
     def send(self, arena: torch.Tensor, pieces: Sequence[Piece]) -> CopyEvent:
-        """Copy all pieces into `arena`, (n,) uint8 on the device; returns when nothing but pinned sources is read.
+        """Copy all pieces into `arena`, (n,) uint8 on the device; return once only pinned sources are still being read.
 
-        What lies less than ALIGNMENT bytes apart is sent in one, the bytes between included. The device may still be
-        copying: `wait` for the event. Raises FilesChanged or OSError when a file is not what it was, and what the
-        device raises; then nothing is on its way any more. Before the arena goes, `wait` or `before_current`: it is not
-        given to torch's `record_stream`, because to free such memory after an error of the device ends the process.
+        Pieces less than ALIGNMENT bytes apart are sent as one, with the bytes between them. The device may still be
+        copying: `wait` for the event. Raises FilesChanged or OSError if a file has changed, and the device's own
+        errors; then no copy is in progress any more. Before the arena is freed, call `wait` or `before_current`:
+        torch's `record_stream` is not used, because freeing such memory after an error of the device ends the process.
         """
         waiting: deque[tuple[_Load, _Buffer, Future[PinnedMemory]]] = deque()
         with self._within():
@@ -140,7 +142,7 @@ class Uploader:
                     if piece.pinned and piece.source.numel():
                         arena[piece.offset : piece.end].copy_(piece.source, non_blocking=self._side is not None)
                 for load in _loads(piece for piece in pieces if not piece.pinned):
-                    # Another sender may need the buffers that this one has, so it waits for none before those are sent.
+                    # Another sender may be waiting for our buffers, so we send those before we wait for a free one.
                     while (buffer := self._idle()) is None and waiting:
                         self._enqueue(arena, *waiting.popleft())
                     buffer = buffer or self._free.get()
@@ -165,23 +167,23 @@ class Uploader:
             filling.result()
 
     def wait(self, event: CopyEvent) -> None:
-        """Let what is computed from now on wait for what was sent; the host does not."""
+        """Make later computations wait for the copy; the host does not wait."""
         if event is not None:
             self._backend.current_stream(self._device).wait_event(event)
 
     def after_current(self) -> None:
-        """Let what is sent from now on wait for what is being computed: for an arena that is new or was read."""
+        """Make later copies wait for the computations queued so far: for an arena that is new or was read."""
         if self._side is not None:
             self._side.wait_stream(self._backend.current_stream(self._device))
 
     def before_current(self) -> None:
-        """Let what is computed from now on wait for all that was sent; the host does not. For arenas that go."""
+        """Make later computations wait for all copies: before an arena is freed. The host does not wait."""
         if self._side is not None:
-            with suppress(RuntimeError):  # a lost device computes nothing any more
+            with suppress(RuntimeError):  # a lost device runs nothing that could wait
                 self._backend.current_stream(self._device).wait_stream(self._side)
 
     def synchronize(self) -> None:
-        """Wait until all that was sent is there."""
+        """Wait until all copies are complete."""
         if self._side is not None:
             self._side.synchronize()
 
@@ -190,7 +192,7 @@ class Uploader:
         if self._side is None:
             yield
             return
-        with made_current(str(self._device)), self._backend.stream(self._side):
+        with make_current(str(self._device)), self._backend.stream(self._side):
             yield
 
     def _idle(self) -> _Buffer | None:
@@ -210,7 +212,7 @@ class Uploader:
 
 
 class _Buffer:
-    """One place of the ring, which belongs to nobody or to one sender; `sent` happens when its bytes are there."""
+    """One buffer of the ring, free or used by one sender; `sent` is the event after the copy from it."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -219,7 +221,7 @@ class _Buffer:
 
     def fill(self, load: _Load) -> PinnedMemory:
         if self.sent is not None:
-            with made_current(self._device):
+            with make_current(self._device):
                 self.sent.synchronize()
         if self._memory is None:
             self._memory = PinnedMemory(_BUFFER, self._device)
@@ -234,7 +236,7 @@ class _Buffer:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Some bytes of a piece: the first one, and how many."""
+    """A range of a piece's bytes."""
 
     piece: Piece
     begin: int
@@ -243,7 +245,7 @@ class _Part:
 
 @dataclass(slots=True)
 class _Load:
-    """What goes into one buffer: parts that are neighbours in the arena, and where they begin and end there."""
+    """The content of one buffer: parts that are neighbours in the arena, and their range there."""
 
     begin: int
     end: int
@@ -251,7 +253,7 @@ class _Load:
 
 
 def _loads(pieces: Iterable[Piece]) -> Iterator[_Load]:
-    """Pack small neighbours together and cut what is larger than a buffer."""
+    """Pack small neighbours together and split pieces larger than a buffer."""
     load: _Load | None = None
     for piece in sorted(pieces, key=lambda piece: piece.offset):
         at = piece.offset
@@ -268,7 +270,7 @@ def _loads(pieces: Iterable[Piece]) -> Iterator[_Load]:
 
 
 def _read(load: _Load, memory: PinnedMemory, begin: int = 0) -> None:
-    """Bring the bytes of a load together, from `begin` on."""
+    """Read the bytes of a load into memory, from byte `begin` on."""
     address, target = memory.tensor.data_ptr(), memory.bytes
     with ExitStack() as opened:
         files: dict[Identity, FileIO] = {}

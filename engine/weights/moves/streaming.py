@@ -180,7 +180,7 @@ class Stream:
             self._prefetch(self._streamed[id(streamed[0])])
 
     def _release(self) -> None:
-        """Remove the hooks and free all device memory except the copy that stays until the end."""
+        """Remove the hooks and free all device memory except the copy of the kept weights."""
         for hook in self._hooks:
             hook.remove()
         for rows in self._embeddings:
@@ -205,7 +205,7 @@ class Stream:
             return
         # A tensor made under inference mode counts no writes.
         with torch.inference_mode(False), torch.no_grad():
-            self._order.came(streamed.block)
+            self._order.started(streamed.block)
             buffer = self._buffer_for(streamed)
             if buffer.content is not streamed:
                 self._uploader.after_current()

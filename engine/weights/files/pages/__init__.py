@@ -1,11 +1,11 @@
-"""What the system knows about the memory pages of one of our file mappings, chosen by system here and nowhere else.
+"""The memory pages of file mappings; this file alone chooses the implementation for the system.
 
-`usage(address, length)` says how many of a range's bytes are resident and how many were written to, as a `Usage`;
-`give_back(address, length)` lets the system take the pages and raises OSError. Both take bytes; a range that is not
-mapped any more counts 0. `read_in(memory)` brings all pages of a mapping in; `warm(file)` brings a file that is not
-empty into the system's cache and nothing of it into the process; `will_need(address, length)` has the system read a
-range of a mapping into its cache meanwhile, a hint that nothing may come of. `backings()` says which memory of this
-process is mapped from which file, as `Backings`.
+`usage(address, length)` returns how many bytes of a range are resident and how many were written to, as a `Usage`;
+`give_back(address, length)` gives its pages back to the system and raises OSError. Both count in bytes; a range that is
+not mapped any more counts 0. `read_in(memory)` makes all pages of a mapping resident; `warm(file)` reads a file that is
+not empty into the system's cache, but not into the process; `will_need(address, length)` hints that the system should
+read a range of a mapping into its cache. `backings()` lists the memory of this process that is mapped from files, as
+`Backings`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which file a piece of memory is mapped from, as far as the system tells."""
+"""The files from which the memory of this process is mapped, as far as the system lists them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Backing:
-    """Where in which file a run of memory begins; `file` is how the system names it, to be compared and no more."""
+    """The file and offset at which a run of memory begins."""
 
     file: tuple[str, int]
+    """The system's own name of the file, for comparison only."""
     offset: int
     """Bytes from the file's start."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddressRange:
-    """A run of addresses, the first one after it, and where its first byte comes from."""
+    """A run of addresses that is mapped from a file."""
 
     start: int
     end: int
+    """The first address after it."""
     backing: Backing
+    """The origin of its first byte."""
 
 
 class Backings:
-    """All file mappings of this process at one instant; none of them where the system does not list them."""
+    """All file mappings of this process at one instant; empty if the system does not list them."""
 
     def __init__(self, ranges: Iterable[AddressRange] = ()) -> None:
-        """Keep ranges, given in the order of their addresses; what a protection or an advice has split is one."""
+        """Keep ranges, given in the order of their addresses; join those split by a protection or an advice."""
         self._ranges: list[AddressRange] = []
         for each in ranges:
             if self._ranges and (whole := _joined(self._ranges[-1], each)):
@@ -39,9 +42,9 @@ class Backings:
         self._starts = [each.start for each in self._ranges]
 
     def of(self, address: int, length: int) -> Backing | None:
-        """Return what the memory from `address` on was mapped from; None when not all of it is of one file.
+        """Return the origin of the memory from `address` on; None if not all of it is mapped from one file.
 
-        It says nothing about what was written there since.
+        The memory may have been written to since.
         """
         index = bisect_right(self._starts, address) - 1
         if index < 0 or address + length > self._ranges[index].end:

@@ -1,4 +1,4 @@
-"""Linux: the page tables through one ioctl where the kernel has it (6.7), else through the list of pages."""
+"""Pages on Linux: the page tables through one ioctl if the kernel has it (6.7), else the list of pages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ENTRY_BYTES: Final = 8
 _PAGES_AT_ONCE: Final = 65536  # 512 KiB of entries
 _UNSUPPORTED: Final = (errno.ENOTTY, errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENOSYS)
 
-Way = Callable[[int, int], Usage]
+UsageOf = Callable[[int, int], Usage]
 
 
 class _Scan(ctypes.Structure):
@@ -65,18 +65,18 @@ _PAGEMAP_SCAN: Final = 3 << 30 | ctypes.sizeof(_Scan) << 16 | ord("f") << 8 | 16
 
 
 def usage(address: int, length: int) -> Usage:
-    """Say how many bytes of a range are resident and how many were written to.
+    """Return how many bytes of a range are resident and how many were written to.
 
     The ioctl takes 0.3 ms for 1.5 GB cached in large folios; smaps would take 10 to 20 ms with torch in the process.
     """
     try:
-        return _way()(address, length)
+        return _usage_of()(address, length)
     except OSError:
         return Usage(None, None)
 
 
 def give_back(address: int, length: int) -> None:
-    """Drop the pages of a range, what was written to them included; the next touch reads the file again.
+    """Drop the pages of a range, with all writes to them; the next access reads the file again.
 
     `address` is the start of a page. Raises OSError, as for a range that is not mapped. Source: madvise(2).
     """
@@ -85,33 +85,33 @@ def give_back(address: int, length: int) -> None:
 
 
 def read_in(memory: mmap.mmap) -> None:
-    """Bring a whole mapping in, and its file into the system's cache. Source: madvise(2), MADV_POPULATE_READ.
+    """Make a whole mapping resident, and read its file into the system's cache.
 
-    A file that is not cached comes at three times the speed of page faults, and in large pieces: of what page faults
-    brought in small ones, giving the pages of 2 GB back takes 50 ms instead of 1. Raises OSError.
+    An uncached file is read three times as fast as by page faults, and in large folios: giving back 2 GB that page
+    faults read in small ones takes 50 ms instead of 1. Raises OSError. Source: madvise(2), MADV_POPULATE_READ.
     """
     _in_large_pieces(memory)
     try:
         _advise(memory, _MADV_POPULATE_READ)
     except OSError as error:
-        # Anything else is about the file, and touching it would end the process.
+        # Any other error concerns the file itself, and touching its pages would end the process.
         if error.errno != errno.EINVAL:
             raise
         touch(memory)  # before Linux 5.14
 
 
 def warm(file: Readable) -> None:
-    """Bring a file, which is not empty, into the system's cache; never more than 32 MiB of it are resident here.
+    """Read a file that is not empty into the system's cache; at most 32 MiB of it are resident in this process.
 
-    That is as fast as `read_in` and leaves the same large pieces; a sequential read takes up to three times as long.
+    This is as fast as `read_in` and leaves the same large folios; a sequential read takes up to three times as long.
     """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
         _in_large_pieces(memory)
         try:
             for begin in range(0, len(memory), _WARMED_AT_ONCE):
-                place = (begin, min(_WARMED_AT_ONCE, len(memory) - begin))
-                _advise(memory, _MADV_POPULATE_READ, *place)
-                _advise(memory, _MADV_DONTNEED, *place)
+                part = (begin, min(_WARMED_AT_ONCE, len(memory) - begin))
+                _advise(memory, _MADV_POPULATE_READ, *part)
+                _advise(memory, _MADV_DONTNEED, *part)
             return
         except OSError as error:
             if error.errno != errno.EINVAL:
@@ -120,11 +120,11 @@ def warm(file: Readable) -> None:
 
 
 def will_need(address: int, length: int) -> None:
-    """Have the system read a range of a file mapping into its cache meanwhile; no page becomes resident by that.
+    """Let the system read a range of a file mapping into its cache; no page becomes resident by that.
 
     `address` is the start of a page. Source: madvise(2), MADV_WILLNEED.
     """
-    # Of one piece of advice the kernel reads no more than the device's read-ahead, often 128 KiB, and drops the rest.
+    # In steps, because for one call the kernel reads no more than the device's read-ahead, often 128 KiB.
     for begin in range(0, length, _READ_AHEAD):
         if _libc().madvise(address + begin, min(_READ_AHEAD, length - begin), _MADV_WILLNEED):
             return
@@ -140,7 +140,7 @@ def backings() -> Backings:
 
 
 def address_ranges(lines: Iterable[str]) -> Iterator[AddressRange]:
-    """Read the lines of a list of mappings; those of no file are left out."""
+    """Read the lines of a list of mappings; memory without a file is left out."""
     for line in lines:
         addresses, _, offset, device, inode = line.split(maxsplit=5)[:5]
         if inode != "0":
@@ -149,7 +149,7 @@ def address_ranges(lines: Iterable[str]) -> Iterator[AddressRange]:
 
 
 def scanned(address: int, length: int) -> Usage:
-    """Take the usage from the page tables; raises OSError where the kernel cannot. Source: PAGEMAP_SCAN(2const)."""
+    """Return the usage from the page tables; raises OSError if the kernel cannot. Source: PAGEMAP_SCAN(2const)."""
     start, end = _whole_pages(address, length)
     regions = (_PageRegion * _REGIONS)()
     resident = written = 0
@@ -160,16 +160,16 @@ def scanned(address: int, length: int) -> Usage:
             scan.vec_len = _REGIONS
             scan.category_anyof_mask = _PAGE_IS_PRESENT | _PAGE_IS_SWAPPED
             scan.return_mask = _PAGE_IS_FILE | _PAGE_IS_PRESENT | _PAGE_IS_SWAPPED
-            found = _libc().ioctl(descriptor, _PAGEMAP_SCAN, ctypes.byref(scan))
-            if found < 0:
+            count = _libc().ioctl(descriptor, _PAGEMAP_SCAN, ctypes.byref(scan))
+            if count < 0:
                 raise _error("PAGEMAP_SCAN")
             after = scan.walk_end
-            for region in regions[:found]:
+            for region in regions[:count]:
                 size = region.end - region.start
                 resident += size if region.categories & _PAGE_IS_PRESENT else 0
-                # A page of the file that is being migrated counts as swapped and as the file's.
+                # A page of the file in migration is reported as swapped and as the file's.
                 written += 0 if region.categories & _PAGE_IS_FILE else size
-                # Where the last region fills the vector at the end of the range, `walk_end` lies before that region.
+                # If the last region of the range fills the vector, `walk_end` is before that region.
                 after = max(after, region.end)
             if after <= start:
                 raise OSError(errno.EIO, "PAGEMAP_SCAN did not advance")
@@ -180,9 +180,9 @@ def scanned(address: int, length: int) -> Usage:
 
 
 def listed(address: int, length: int) -> Usage:
-    """Take the usage from the list of the process's pages; raises OSError. Source: proc_pid_pagemap(5).
+    """Return the usage from the list of the process's pages, 8 bytes each; raises OSError.
 
-    Reads 8 bytes for each page of the range.
+    Source: proc_pid_pagemap(5).
     """
     import numpy as np
 
@@ -193,11 +193,10 @@ def listed(address: int, length: int) -> Usage:
         while start < end:
             wanted = min(end - start, _PAGES_AT_ONCE * mmap.PAGESIZE) // mmap.PAGESIZE * _ENTRY_BYTES
             os.lseek(descriptor, start // mmap.PAGESIZE * _ENTRY_BYTES, os.SEEK_SET)
-            found = os.read(descriptor, wanted)
-            entries = np.frombuffer(found, dtype=np.uint64)
+            entries = np.frombuffer(os.read(descriptor, wanted), dtype=np.uint64)
             if not len(entries):
                 raise OSError(errno.EIO, "the list of pages ends early")
-            # The upper three bits: present, swapped, of a file.
+            # The upper three bits mean present, swapped, and of a file.
             kinds += np.bincount((entries >> np.uint64(61)).astype(np.uint8), minlength=8)
             start += len(entries) * mmap.PAGESIZE
     finally:
@@ -208,8 +207,8 @@ def listed(address: int, length: int) -> Usage:
     return Usage(resident * mmap.PAGESIZE, written * mmap.PAGESIZE)
 
 
-def first_that_works(fast: Way, sure: Way) -> Way:
-    """Return `fast` unless a look at an empty page shows that this kernel or sandbox lacks it; raises OSError."""
+def first_that_works(fast: UsageOf, sure: UsageOf) -> UsageOf:
+    """Return `fast` unless a trial on one page shows that this kernel or sandbox lacks it; raises OSError."""
     try:
         fast(0, mmap.PAGESIZE)
     except OSError as error:
@@ -220,16 +219,16 @@ def first_that_works(fast: Way, sure: Way) -> Way:
 
 
 @functools.cache
-def _way() -> Way:
+def _usage_of() -> UsageOf:
     return first_that_works(scanned, listed)
 
 
 def _in_large_pieces(memory: mmap.mmap) -> None:
-    """Have the system read what it reads for this mapping into its cache in huge pages, where it has them."""
+    """Let the system cache the file of this mapping in huge pages, if it has them."""
     try:
         _advise(memory, _MADV_HUGEPAGE)
     except OSError:
-        pass  # only the pieces are smaller
+        pass  # the pages are smaller, nothing else
 
 
 def _advise(memory: mmap.mmap, *advice: int) -> None:

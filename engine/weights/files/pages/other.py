@@ -1,4 +1,4 @@
-"""macOS, the BSDs and other POSIX systems: a hint that pages are not needed, and no cheap figures."""
+"""Pages on macOS, the BSDs and other POSIX systems: a hint that they are not needed, and no figures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MADV_DONTNEED: Final = 4  # <sys/mman.h> on macOS and the BSDs
 
 
 def usage(address: int, length: int) -> Usage:
-    """Say that nothing is known about residency and that dropping the pages would lose nothing."""
-    # POSIX's advice changes no content (posix_madvise, "shall have no effect on the semantics"), and these systems
-    # keep to it, Linux alone discards private copies: so whatever was written is safe.
+    """Return that residency is unknown and that dropping the pages loses nothing."""
+    # By POSIX (posix_madvise) the advice does not change the content of memory, and these systems comply; Linux alone
+    # discards private copies. So writes are safe.
     return Usage(None, 0)
 
 
 def give_back(address: int, length: int) -> None:
-    """Advise the system that a range is not needed now; raises OSError, ENOSYS where it takes no advice."""
+    """Advise the system that a range is not needed now; raises OSError, ENOSYS if it takes no advice."""
     libc = ctypes.CDLL(None, use_errno=True)
     madvise = getattr(libc, "madvise", None)
     if madvise is None:
@@ -33,9 +33,9 @@ def give_back(address: int, length: int) -> None:
 
 
 def backings() -> Backings:
-    """Say that nothing is known of which memory is a file's."""
+    """Return no mappings, because the system does not list them."""
     return Backings()
 
 
 def will_need(address: int, length: int) -> None:
-    """Do nothing; reading ahead is left to the system."""
+    """Do nothing; the system reads ahead by itself."""

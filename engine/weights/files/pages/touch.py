@@ -1,4 +1,4 @@
-"""The ways to bring a file in that work everywhere."""
+"""Portable ways to read a mapping or a file into memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _AT_ONCE: Final = 4 << 20  # bytes
 
 
 class Readable(Protocol):
-    """A file that is open for reading, without a buffer of Python's."""
+    """A file that is open for reading, without Python's buffering."""
 
     def fileno(self) -> int:
-        """Return its descriptor."""
+        """Return the file's descriptor."""
 
     def readinto(self, buffer: bytearray, /) -> int | None:
-        """Fill the buffer with what comes next and return how many bytes that were; raises OSError."""
+        """Read the next bytes into the buffer and return their number; raises OSError."""
 
 
 def touch(memory: mmap.mmap) -> None:
@@ -27,7 +27,7 @@ def touch(memory: mmap.mmap) -> None:
 
 
 def read_through(file: Readable) -> None:
-    """Read the file to its end and keep nothing of it."""
+    """Read the file to its end and discard the bytes."""
     buffer = bytearray(_AT_ONCE)
     while file.readinto(buffer):
         pass

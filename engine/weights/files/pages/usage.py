@@ -1,4 +1,4 @@
-"""What is known about a range of mapped memory at one instant."""
+"""The usage of a range of mapped memory at one instant."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Bytes of a range of a private file mapping; None where the system does not say."""
+    """Bytes of a range of a private file mapping, None if unknown."""
 
     resident: int | None
-    """In RAM and in this process's page tables now."""
+    """Bytes in RAM and in this process's page tables now."""
     written: int | None
-    """Copied for this process because something wrote to them; the file does not have them."""
+    """Bytes of pages copied for this process by a write; the file does not have them."""

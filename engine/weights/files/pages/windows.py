@@ -1,4 +1,4 @@
-"""Windows: the working set's list of pages, and the regions that a write made private.
+"""Pages on Windows: the working set's list of them, and the regions that a write made private.
 
 Sources, by their titles at learn.microsoft.com: "VirtualUnlock function (memoryapi.h)", "VirtualQuery function
 (memoryapi.h)", "MEMORY_BASIC_INFORMATION structure (winnt.h)", "QueryWorkingSetEx function (psapi.h)",
@@ -19,14 +19,14 @@ from engine.weights.files.pages.usage import Usage
 _ERROR_NOT_LOCKED: Final = 158
 _MEM_MAPPED: Final = 0x40000
 _PROTECTION: Final = 0xFF  # without the modifiers: guard, no cache, write-combine
-_PRIVATE: Final = (0x04, 0x40)  # PAGE_READWRITE and its executable kin; PAGE_WRITECOPY until the first write
+_PRIVATE: Final = (0x04, 0x40)  # PAGE_READWRITE, also executable; PAGE_WRITECOPY until the first write
 _VALID: Final = 1
 _SHARED: Final = 1 << 15
 _CHUNK_PAGES: Final = 65536  # 1 MiB of answers per call
 
 
 class _MemoryInformation(ctypes.Structure):
-    """`MEMORY_BASIC_INFORMATION`; natural alignment makes room for PartitionId, which 64 bits have."""
+    """`MEMORY_BASIC_INFORMATION`; on 64 bits, natural alignment leaves the place of PartitionId."""
 
     _fields_ = [
         ("BaseAddress", ctypes.c_size_t),
@@ -40,27 +40,27 @@ class _MemoryInformation(ctypes.Structure):
 
 
 class Memory:
-    """This process's memory through kernel32; `last_error` is the error that its latest call set on this thread."""
+    """This process's memory through kernel32; `last_error` returns the error of the thread's latest call."""
 
     def __init__(self, kernel32: Any, last_error: Callable[[], int]) -> None:
         self._kernel32 = kernel32
         self._last_error = last_error
 
     def usage(self, address: int, length: int) -> Usage:
-        """Say how many bytes of a range are in the working set and how many were written to."""
+        """Return how many bytes of a range are in the working set and how many were written to."""
         start = address // mmap.PAGESIZE * mmap.PAGESIZE
         end = -(-(address + length) // mmap.PAGESIZE) * mmap.PAGESIZE if length else start
         counted = self._working_set(start, end)
         if counted is None:
             return Usage(None, self._unshared(start, end))
         resident, private = counted
-        # The documented sign of a write covers pages in the working set alone, the region's protection all of them.
+        # The documented sign of a write covers only pages in the working set, the region's protection all of them.
         return Usage(resident, max(private, self._unshared(start, end)))
 
     def give_back(self, address: int, length: int) -> None:
-        """Take the pages of a range out of the working set; what was written to them is kept.
+        """Remove the pages of a range from the working set; writes to them are kept.
 
-        VirtualUnlock does that with pages that nobody locked, and then fails with ERROR_NOT_LOCKED. Raises OSError.
+        VirtualUnlock does that with pages that are not locked, and then fails with ERROR_NOT_LOCKED. Raises OSError.
         """
         if length and not self._kernel32.VirtualUnlock(address, length):
             code = self._last_error()
@@ -68,7 +68,7 @@ class Memory:
                 raise OSError(0, f"VirtualUnlock failed with Windows error {code}", None, code)
 
     def _working_set(self, start: int, end: int) -> tuple[int, int] | None:
-        """Bytes in the working set, and those of them that are this process's own; None when Windows does not say."""
+        """Return the bytes in the working set, and the private ones among them; None if Windows does not say."""
         import numpy as np
 
         resident = private = 0
@@ -86,7 +86,7 @@ class Memory:
         return resident, private
 
     def _unshared(self, start: int, end: int) -> int:
-        """Bytes of a copy-on-write view whose protection says that they have been copied, resident or not."""
+        """Return the bytes of a copy-on-write view that were copied, by its protection, resident or not."""
         region, copied = _MemoryInformation(), 0
         while start < end and self._kernel32.VirtualQuery(start, ctypes.byref(region), ctypes.sizeof(region)):
             after = region.BaseAddress + region.RegionSize
@@ -99,22 +99,22 @@ class Memory:
 
 
 def usage(address: int, length: int) -> Usage:
-    """Say how many bytes of a range are in the working set and how many were written to."""
+    """Return how many bytes of a range are in the working set and how many were written to."""
     return _memory().usage(address, length)
 
 
 def give_back(address: int, length: int) -> None:
-    """Take the pages of a range out of the working set; raises OSError."""
+    """Remove the pages of a range from the working set; raises OSError."""
     _memory().give_back(address, length)
 
 
 def backings() -> Backings:
-    """Say that nothing is known of which memory is a file's."""
+    """Return no mappings; they are not listed on Windows."""
     return Backings()
 
 
 def will_need(address: int, length: int) -> None:
-    """Do nothing; reading ahead is left to Windows."""
+    """Do nothing; Windows reads ahead by itself."""
 
 
 @functools.cache
