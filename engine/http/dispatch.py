@@ -1,4 +1,4 @@
-"""How the endpoint runs an operation, for every dialect: each parses into one and shapes its result."""
+"""The way of an operation from a route to the engine, the same for every dialect."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from engine.operations.operation import Answer, Operation
 
 T = TypeVar("T")
 
-
-class Asked(Protocol):
-    """What every body says that runs an encoder."""
-
-    @property
-    def model(self) -> str | None:
-        """Which encoder, by name or alias; None for the default one."""
-
-    @property
-    def keep_alive_seconds(self) -> float | None:
-        """How long it stays afterwards, as `KeepAlive` says."""
-
-
 MAX_ITEMS: Final = 2048
 """Inputs in one request."""
 
 
-async def run(engine: Engine, operation: Operation[T], body: Asked, request: Request) -> Answer[T]:
-    """Run `operation` on the encoder that `body` names, else on the default one; one about no items loads nothing.
+class EncoderRequest(Protocol):
+    """The fields of a body that choose an encoder and its stay, in every dialect."""
 
-    Raises UnknownEncoder, InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
+    @property
+    def model(self) -> str | None:
+        """The encoder's name or alias; None for the default one."""
+
+    @property
+    def keep_alive_seconds(self) -> float | None:
+        """Seconds that the encoder stays afterwards, as in `KeepAlive`."""
+
+
+async def dispatch(engine: Engine, operation: Operation[T], body: EncoderRequest, request: Request) -> Answer[T]:
+    """Run `operation` on the encoder that `body` names, else on the default one.
+
+    An operation about no items loads nothing. Raises UnknownEncoder, InvalidInput, LoadFailed, Unavailable, QueueFull
+    or Closed.
     """
     name = engine.resolve(body.model, *operation.kinds, part=operation.part)
     if operation.size > MAX_ITEMS:

@@ -1,4 +1,4 @@
-"""`GET /admin/events`: what happens, as server-sent events, for as long as somebody listens.
+"""`GET /admin/events`: the events of the engine and readings, as server-sent events.
 
 Source: the WHATWG HTML standard, "Server-sent events".
 """
@@ -16,11 +16,11 @@ from starlette.responses import StreamingResponse
 
 from engine.engine import Engine
 from engine.events import Downloading, Event, SettingsApplied, SettingsRefused, StateChanged
-from engine.http.responses import memory_fields
+from engine.http import shapes
 
 _READING_SECONDS: Final = 1.0
 _MOST_WAITING: Final = 1000
-"""Events kept for a listener that does not read; then it is let go, and its client connects anew."""
+"""Events kept for a listener that does not read; with more it is disconnected, and its client connects again."""
 
 
 def router(engine: Engine) -> APIRouter:
@@ -35,24 +35,23 @@ def router(engine: Engine) -> APIRouter:
 
 
 async def _stream(engine: Engine) -> AsyncIterator[bytes]:
-    """Give every event as it comes, and a reading each second; ends with the connection."""
+    """Yield every event as it comes, and a reading each second, until the connection ends."""
     loop = asyncio.get_running_loop()
     waiting: asyncio.Queue[bytes] = asyncio.Queue()
-
     lost = False
 
-    def put(spelled: bytes) -> None:
+    def put(encoded: bytes) -> None:
         nonlocal lost
         if waiting.qsize() < _MOST_WAITING:
-            waiting.put_nowait(spelled)
+            waiting.put_nowait(encoded)
         else:
             lost = True
 
     def take(event: Event) -> None:
-        spelled = _spelled(event)
-        if spelled is not None:
+        encoded = _encoded(event)
+        if encoded is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed already
-                loop.call_soon_threadsafe(put, spelled)
+                loop.call_soon_threadsafe(put, encoded)
 
     unsubscribe = engine.events.subscribe(take)
     try:
@@ -62,12 +61,12 @@ async def _stream(engine: Engine) -> AsyncIterator[bytes]:
                 yield await asyncio.wait_for(waiting.get(), max(0.0, read_at - loop.time()))
             except TimeoutError:
                 read_at = loop.time() + _READING_SECONDS
-                yield _event("reading", memory_fields(await asyncio.to_thread(engine.read_memory)))
+                yield _event("reading", shapes.memory(await asyncio.to_thread(engine.read_memory)))
     finally:
         unsubscribe()
 
 
-def _spelled(event: Event) -> bytes | None:
+def _encoded(event: Event) -> bytes | None:
     match event:
         case StateChanged(name, old, new, reason, error):
             message = error.message if error else None

@@ -1,4 +1,4 @@
-"""Images in a request: data URIs and base64 in JSON, files in a form; nothing is ever fetched from a URL."""
+"""Images in a request: data URIs and base64 in JSON, files in a form; no URL is ever fetched."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _URL: Final = re.compile(r"\s*[a-z][a-z0-9+.-]{1,30}:", re.IGNORECASE)
 _SPACE: Final = b" \t\r\n\f\v"
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _FIELDS: Final = ("images", "image", "files", "file")
-"""Names of the fields of a form in which texts are images."""
+"""Names of the fields of a form whose texts are images."""
 
 
 def image_bytes(text: str) -> bytes:
-    """Return what a data URI or bare base64 holds; raises ValueError with the rule.
+    """Return the content of a data URI or of bare base64; raises ValueError with the rule.
 
     Base64 may be standard or URL-safe (RFC 4648, sections 4 and 5), padded or not, with white space anywhere.
     """
@@ -66,18 +66,18 @@ def _images(value: object) -> list[bytes]:
 
 
 Images = Annotated[list[bytes], PlainValidator(_images, json_schema_input_type=list[str])]
-"""A field of a body: images as text, which come out as bytes; those of a form are bytes already."""
+"""A field of a body: images as text, converted to bytes; those of a form are bytes already."""
 
 
 _OTHERS: Final = 16
-"""How many fields a form may have beside its images."""
+"""Fields that a form may have beside its images."""
 
 
 async def form_fields(request: Request) -> dict[str, Any]:
     """Return a form's fields as a JSON body would spell them: all its images in one list, the other fields as text.
 
-    Every file is an image, whatever its field is called; so is each text in a field that is called after images.
-    Raises RequestValidationError where there is none or there are too many, HTTPException for a form that is broken.
+    Every file is an image, whatever the name of its field; so is each text in a field that is named after images.
+    Raises RequestValidationError for no image or too many, HTTPException for a form that is broken.
     """
     parser = _Parser(
         request.headers,
@@ -103,7 +103,7 @@ async def form_fields(request: Request) -> dict[str, Any]:
 
 
 class _Parser(MultiPartParser):
-    """A form's parser, for which one without its last boundary is broken."""
+    """A parser of forms that refuses one without its last boundary."""
 
     _ended = False
 
@@ -123,13 +123,13 @@ class _Parser(MultiPartParser):
 
 def _sent(form: FormData) -> Iterator[UploadFile | str]:
     for name, item in form.multi_items():
-        # A browser sends an empty file without a name where none was chosen.
+        # A browser sends an empty file without a name if none was chosen.
         if (item.filename or item.size) if isinstance(item, UploadFile) else name in _FIELDS:
             yield item
 
 
 def _numbers(fields: Mapping[str, str]) -> dict[str, float]:
-    """The fields that JSON would hold as numbers: a form knows none."""
+    """Return the fields that JSON would hold as numbers; a form has only text."""
     with suppress(KeyError, ValueError):
         return {"ttl": float(fields["ttl"])}
     return {}

@@ -1,4 +1,4 @@
-"""How long a request asks its encoder to stay: Ollama's `keep_alive` and LM Studio's `ttl`, for every dialect.
+"""The fields that say how long an encoder stays: Ollama's `keep_alive` and LM Studio's `ttl`, in every dialect.
 
 Sources: Ollama's API reference, "keep_alive" (a number of seconds, or a text in the form of Go's
 `time.ParseDuration`; negative = for ever, 0 = unload when the request ends); LM Studio's documentation, "Idle TTL and
@@ -16,7 +16,7 @@ from pydantic import BaseModel, PlainValidator
 from pydantic_core import PydanticCustomError
 
 STAY: Final = -1.0
-"""What every negative value means: the idle timer stops."""
+"""The value for every negative one: the idle timer stops."""
 
 _LONGEST: Final = 365 * 86400.0
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -36,8 +36,8 @@ _TOO_LONG: Final = "must be at most 365 days; a negative value means that the en
 def seconds(value: object) -> float | None:
     """Return the seconds that a `keep_alive` means, `STAY` for anything negative, None for a null.
 
-    Raises ValueError, which names the valid forms, for what is neither a number nor a text of that kind, and for more
-    than a year.
+    Raises ValueError, which names the valid forms, for anything but a number or a text of that kind, and for more than
+    a year.
     """
     return _of_text(value) if isinstance(value, str) else _of_number(value, _RULE)
 
@@ -74,7 +74,7 @@ def _bounded(value: float) -> float:
 
 
 def _field(parse: Callable[[object], float | None]) -> Callable[[object], float | None]:
-    """`parse` as a validator whose message reaches the client word for word."""
+    """Return `parse` as a validator whose message reaches the client word for word."""
 
     def check(value: object) -> float | None:
         try:
@@ -86,7 +86,7 @@ def _field(parse: Callable[[object], float | None]) -> Callable[[object], float 
 
 
 class KeepAlive(BaseModel):
-    """The two fields of a request's body that say how long its encoder stays; `keep_alive` wins over `ttl`."""
+    """The two fields of a body that say how long its encoder stays; `keep_alive` wins over `ttl`."""
 
     keep_alive: Annotated[float | None, PlainValidator(_field(seconds), json_schema_input_type=float | str | None)] = (
         None
@@ -95,5 +95,5 @@ class KeepAlive(BaseModel):
 
     @property
     def keep_alive_seconds(self) -> float | None:
-        """Seconds that the encoder stays after this request, negative = the idle timer stops, None = not said."""
+        """Seconds that the encoder stays afterwards; negative = the idle timer stops, None = neither was sent."""
         return self.ttl if self.keep_alive is None else self.keep_alive

@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
 
-from engine.devices.readings import Reading
-
 _PLAIN: Final = orjson.OPT_NON_STR_KEYS
 _NUMPY: Final = _PLAIN | orjson.OPT_SERIALIZE_NUMPY
 _PIECES: Final = 4096
-"""In so many a list is written at most: while one is, no other thread computes, and an answer may be 100 MB."""
+"""A list is serialised in at most this many pieces: orjson holds the GIL during one, and an answer may be 100 MB."""
 
 _FEW: Final = 16
-"""Items of a list up to which each is looked into: one text may have as long an answer as a thousand."""
+"""Longest list whose items are split themselves: one text may have as long an answer as a thousand."""
 
 
-def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return `content` as JSON; numpy arrays and dataclasses may stand anywhere in it.
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return `content` as JSON; it may contain numpy arrays and dataclasses anywhere.
 
-    Raises TypeError for what JSON does not know, and RecursionError.
+    Raises TypeError for values that JSON does not have, and RecursionError.
     """
     return Response(b"".join(_pieces(content)), status, dict(headers or {}), media_type="application/json")
 
 
-async def answered(build: Callable[[], Any]) -> Response:
-    """Return as JSON what `build` makes, as `answer` does, while the event loop serves others: it may be large."""
-    return await asyncio.to_thread(lambda: answer(build()))
+async def json_response_off_loop(build: Callable[[], Any]) -> Response:
+    """Build the content and serialise it on another thread, so that a large answer does not hold up the event loop.
+
+    Raises as `json_response`.
+    """
+    return await asyncio.to_thread(lambda: json_response(build()))
 
 
 def _pieces(value: Any) -> Iterator[bytes]:
-    """`value` as JSON: mappings key by key, the lists in them a few items at a time."""
+    """Yield `value` as JSON: mappings key by key, the lists in them a few items at a time."""
     if type(value) is dict and 0 < len(value) <= _PIECES:
         opening = b"{"
         for key, item in value.items():
@@ -59,20 +59,20 @@ def _pieces(value: Any) -> Iterator[bytes]:
 
 
 def _length(value: Any) -> int:
-    """How many items a list or an array has; 0 for anything else."""
+    """Return the number of items of a list or an array; 0 for anything else."""
     is_array = type(value).__module__ == "numpy" and getattr(value, "ndim", None)
     return len(value) if is_array or type(value) in (list, tuple) else 0
 
 
 def _dumped(value: Any) -> bytes:
     try:
-        return orjson.dumps(value, option=_NUMPY, default=_in_order)
-    except TypeError:  # it does not even ask about an array of the other byte order
-        return orjson.dumps(value, option=_PLAIN, default=_in_order)
+        return orjson.dumps(value, option=_NUMPY, default=_contiguous)
+    except TypeError:  # orjson calls no default for an array of the other byte order
+        return orjson.dumps(value, option=_PLAIN, default=_contiguous)
 
 
-def _in_order(value: Any) -> Any:
-    """What orjson refuses of numpy: arrays that do not lie in memory as they are written, and those of no dimension."""
+def _contiguous(value: Any) -> Any:
+    """Serialise the numpy values that orjson refuses: arrays in another memory or byte order, or of no dimension."""
     import numpy as np
 
     if isinstance(value, np.ndarray):
@@ -82,15 +82,6 @@ def _in_order(value: Any) -> Any:
     return orjson.Fragment(orjson.dumps(value, option=_NUMPY))
 
 
-def memory_fields(reading: Reading) -> dict[str, Any]:
-    """Return a reading of the memory as `/admin/memory` and `/admin/events` spell it; bytes, null where unknown."""
-    return {
-        "process": {"rss": reading.rss, "private": reading.private, "swap": reading.swap},
-        "system": {"ram_total": reading.ram_total, "ram_available": reading.ram_available},
-        "devices": [asdict(device) for device in reading.devices],
-    }
-
-
 def retry_after(seconds: float | None) -> dict[str, str]:
-    """The Retry-After header for a wait, rounded up to whole seconds; none for None."""
+    """Return the Retry-After header for a wait, rounded up to whole seconds; no header for None."""
     return {} if seconds is None else {"Retry-After": str(max(1, -int(-seconds // 1)))}

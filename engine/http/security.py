@@ -1,4 +1,4 @@
-"""Who may talk to the endpoint: checked before any route sees a request."""
+"""Access to the endpoint: the checks of a request before any route gets it, and the control token."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Refuse = Callable[[str, int, str], Response]
 
 
 def token(path: Path) -> str:
-    """Return the control token kept in `path`, made new where there is none; readable by this user alone.
+    """Return the control token kept in `path`, or write a new one there; only this user can read it.
 
-    Where it can be neither read nor written the token is a new one that nobody else knows: control is closed then.
+    If the file can be neither read nor written, the token is a new one that no client has: control is closed then.
     """
     made = secrets.token_urlsafe(32)
     try:
@@ -45,7 +45,7 @@ def token(path: Path) -> str:
 
 
 def _kept(path: Path) -> str | None:
-    """What the file holds, if that can be a token."""
+    """Return the content of the file, None if that cannot be a token."""
     kept = path.read_bytes().decode("ascii", errors="replace").strip()
     return kept if re.fullmatch(r"[\x21-\x7e]+", kept) else None
 
@@ -54,7 +54,7 @@ class Guard:
     """Checks `Host`, `Origin`, the token on control routes and the size of the body, then passes the request on.
 
     `Host` must name this computer, so that a web page that points its own name at 127.0.0.1 (DNS rebinding) gets
-    nothing; `Origin`, which browsers send, must be a page of this computer.
+    no answer; `Origin`, which browsers send, must be a page of this computer.
     """
 
     def __init__(self, app: ASGIApp, *, host: str, token: str, refuse: Refuse) -> None:
@@ -105,7 +105,7 @@ class Guard:
             address = ipaddress.ip_address(name)
         except ValueError:
             return False
-        # An address cannot be rebound; beyond loopback it is ours only where we were told to listen beyond loopback.
+        # An address cannot be rebound; beyond loopback it is ours only if the settings make us listen beyond loopback.
         return address.is_loopback or not _is_loopback(self._host)
 
 
@@ -121,7 +121,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _limited(receive: Receive) -> Receive:
-    """Stop reading a body without a declared length once it is over the limit."""
+    """Return `receive` with an end at the limit, for a body without a declared length."""
     seen = 0
 
     async def read() -> Message:

@@ -27,15 +27,15 @@ _BUSY: Final = (errno.EADDRINUSE, errno.EACCES) if hasattr(socket, "SO_EXCLUSIVE
 
 
 class CannotListen(PilotlightError):
-    """No socket could be opened where the settings say."""
+    """No socket could be opened at the host and port of the settings."""
 
     title = "The endpoint cannot listen"
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Return listening sockets on `port` or, when it is busy, on the next free of ten; port 0 takes any free one.
+    """Return listening sockets on `port` or, if it is busy, on the next free of ten; port 0 takes any free one.
 
-    Where `host` is this computer alone, ::1 is served beside 127.0.0.1, because some clients try it first for
+    If `host` is this computer alone, ::1 is served beside 127.0.0.1, because some clients try it first for
     "localhost". Raises CannotListen.
     """
     hosts = ("127.0.0.1", "::1") if host in ("127.0.0.1", "localhost") else (host,)
@@ -57,7 +57,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 class Server:
-    """Serves an application on sockets of ours, on the thread `engine-http`."""
+    """An application on sockets of ours, served on the thread `engine-http`."""
 
     def __init__(self, app: ASGIApp, sockets: list[socket.socket]) -> None:
         self._sockets = sockets
@@ -76,17 +76,17 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where clients reach it."""
+        """The base URL for clients."""
         host, port = self._sockets[0].getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def start(self) -> None:
-        """Start serving; the sockets listen already, so no request is lost before."""
+        """Start serving; requests sent before are answered too, because the sockets already listen."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Take no more connections, let running answers end, and join for up to `timeout` seconds."""
+        """Accept no more connections, let running answers end, and wait up to `timeout` seconds."""
         self._uvicorn.exit_soon()
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -99,21 +99,21 @@ class Server:
 
 
 class _QuietServer(uvicorn.Server):
-    """uvicorn without its ten wake-ups a second, which would be most of what an idle Pilotlight costs."""
+    """uvicorn without its ten wake-ups a second, the largest cost of an idle Pilotlight."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._wake: Callable[[], object] | None = None
 
     async def main_loop(self) -> None:
-        """Sleep until the end is asked for; uvicorn's own looks for it every 0.1 s and renews the Date header."""
-        asked = asyncio.Event()
-        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, asked.set)
+        """Wait for the request to exit; uvicorn's own loop polls for it and renews the Date header every 0.1 s."""
+        requested = asyncio.Event()
+        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, requested.set)
         if not self.should_exit:
-            await asked.wait()
+            await requested.wait()
 
     def exit_soon(self) -> None:
-        """Ask for the end, from any thread."""
+        """Make the main loop exit; from any thread."""
         self.should_exit = True
         if self._wake is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed already

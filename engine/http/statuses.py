@@ -1,4 +1,4 @@
-"""Which HTTP status an error has, in every dialect."""
+"""The HTTP status of each error, the same in every dialect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.errors import (
 
 
 def status_of(error: PilotlightError) -> tuple[int, float | None]:
-    """Return the HTTP status for an error and, where waiting helps, the seconds for Retry-After."""
+    """Return the HTTP status for an error and the seconds for Retry-After, None if waiting does not help."""
     match error:
         case InputTooLarge():
             return 422, None

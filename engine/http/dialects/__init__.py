@@ -1,1 +1,1 @@
-"""One public API's request and response shapes per file; none knows another."""
+"""The dialects: the request and response shapes of one public API per file or folder; none imports another."""

@@ -15,9 +15,10 @@ from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.errors import InvalidInput, PilotlightError, UnknownEncoder
-from engine.http import dispatch as running
+from engine.http.dialects.dialect import Dialect
+from engine.http.dispatch import dispatch
 from engine.http.keep_alive import KeepAlive
-from engine.http.responses import answer, answered, retry_after
+from engine.http.responses import json_response, json_response_off_loop, retry_after
 from engine.http.statuses import status_of
 from engine.operations.dense import Embed, Encoding
 from engine.operations.operation import Answer
@@ -28,17 +29,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PATHS: Final = ("/v1/embeddings", "/embeddings", "/v1/models", "/models")
-"""Where this dialect's shapes, errors included, are spoken."""
-
 _STARTED: Final = int(time.time())
 
-
-INPUT_RULE: Final = "input must be a text, a list of texts, a list of token ids, or a list of such lists."
+_INPUT_RULE: Final = "input must be a text, a list of texts, a list of token ids, or a list of such lists."
 
 
 def _checked_input(value: object) -> list[Any]:
-    """Return the input as a list of texts or a list of token lists; stops at the first item that does not fit."""
+    """Return the input as a list of texts or a list of token lists; stop at the first item that does not fit."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):
@@ -48,7 +45,7 @@ def _checked_input(value: object) -> list[Any]:
             return [value]
         if all(isinstance(item, list) and all(type(i) is int for i in item) for item in value):
             return value
-    raise ValueError(INPUT_RULE)
+    raise ValueError(_INPUT_RULE)
 
 
 # Checked by hand: a union of lists would collect an error for each of millions of items.
@@ -58,7 +55,7 @@ Input = Annotated[
 
 
 class EmbeddingsRequest(KeepAlive):
-    """The body of `POST /v1/embeddings` and `keep_alive`; fields that OpenAI may add later are let through."""
+    """The body of `POST /v1/embeddings` and `keep_alive`; fields that OpenAI may add later are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -77,20 +74,22 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/embeddings", include_in_schema=False)
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         operation = Embed(body.input, dimensions=body.dimensions, field="input")
-        embedded = await running.run(engine, operation, body, request)
+        embedded = await dispatch(engine, operation, body, request)
         name, encoding_format = body.model or embedded.encoder, body.encoding_format or "float"
-        return await answered(lambda: shape(embedded, name, encoding_format))
+        return await json_response_off_loop(lambda: shape(embedded, name, encoding_format))
 
     @routes.get("/v1/models")
     @routes.get("/models", include_in_schema=False)
     async def models() -> Response:
-        return answer({"object": "list", "data": [_model(engine, encoder) for encoder in engine.config.encoders]})
+        return json_response(
+            {"object": "list", "data": [_model(engine, encoder) for encoder in engine.config.encoders]}
+        )
 
     @routes.get("/v1/models/{name:path}")
     @routes.get("/models/{name:path}", include_in_schema=False)
     async def model(name: str) -> Response:
         entry = settings_key(engine.config, name)[1]
-        return answer(_model(engine, next(e for e in engine.config.encoders if e.name == entry)))
+        return json_response(_model(engine, next(e for e in engine.config.encoders if e.name == entry)))
 
     return routes
 
@@ -98,10 +97,10 @@ def router(engine: Engine) -> APIRouter:
 def shape(embedded: Answer[Encoding], model: str, encoding_format: str) -> dict[str, Any]:
     """Return the body of an answer; base64 is of little-endian float32."""
     vectors, tokens = embedded.value.vectors, embedded.value.tokens
-    spell = _base64 if encoding_format == "base64" else _floats
+    encode = _base64 if encoding_format == "base64" else _floats
     return {
         "object": "list",
-        "data": [{"object": "embedding", "index": i, "embedding": spell(v)} for i, v in enumerate(vectors)],
+        "data": [{"object": "embedding", "index": i, "embedding": encode(v)} for i, v in enumerate(vectors)],
         "model": model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         "dim": vectors.shape[1] or None,
@@ -109,8 +108,8 @@ def shape(embedded: Answer[Encoding], model: str, encoding_format: str) -> dict[
     }
 
 
-def error_answer(error: PilotlightError) -> Response:
-    """Return `error` in OpenAI's error shape."""
+def error_response(error: PilotlightError) -> Response:
+    """Return the answer to an error of the engine."""
     status, wait = status_of(error)
     kinds = {
         400: "invalid_request_error",
@@ -120,19 +119,23 @@ def error_answer(error: PilotlightError) -> Response:
     }
     code = "model_not_found" if isinstance(error, UnknownEncoder) else None
     param = error.param if isinstance(error, InvalidInput) else None
-    return failure(status, str(error), kinds.get(status, "api_error"), param, code, retry_after(wait))
+    return _failure(status, str(error), kinds.get(status, "api_error"), param, code, retry_after(wait))
 
 
-def failure(
+def refusal(status: int, message: str, param: str | None = None) -> Response:
+    """Return the answer to a request that no operation was made of; `param` names the field, if any."""
+    return _failure(status, message, "invalid_request_error" if status < 500 else "api_error", param)
+
+
+def _failure(
     status: int,
     message: str,
-    kind: str = "invalid_request_error",
-    param: str | None = None,
+    kind: str,
+    param: str | None,
     code: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Return an error object."""
-    return answer({"error": {"message": message, "type": kind, "param": param, "code": code}}, status, headers)
+    return json_response({"error": {"message": message, "type": kind, "param": param, "code": code}}, status, headers)
 
 
 def _floats(vector: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -155,3 +158,14 @@ def _model(engine: Engine, encoder: EncoderConfig) -> dict[str, Any]:
         "state": parts[0].state,
         **({"parts": {part.name: part.state for part in parts}} if len(parts) > 1 else {}),
     }
+
+
+DIALECT: Final = Dialect(
+    "openai",
+    router,
+    error_response,
+    refusal,
+    prefixes=("/v1/embeddings", "/embeddings", "/v1/models", "/models"),
+    bad_body=400,
+    rules={"input": _INPUT_RULE},
+)

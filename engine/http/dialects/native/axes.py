@@ -1,4 +1,4 @@
-"""`POST /encode/axes`, and `/encode/sema`, which means the same."""
+"""`POST /encode/axes`, also at `/encode/sema`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pydantic import StrictInt
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import dispatch as running
-from engine.http.dialects.native.fields import Body, Texts, shown
-from engine.http.responses import answered
+from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dispatch import dispatch
+from engine.http.responses import json_response_off_loop
 from engine.operations.axes import EncodeAxes, Projection
 
 
 class AxesRequest(Body):
-    """Texts and what they are, and how many axes of each text's signature are wanted, if any."""
+    """Texts, what they are for, and the number of axes in the signature of each, if wanted."""
 
     texts: Texts
     task: Literal["query", "passage"] | None = None
@@ -31,12 +31,12 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/encode/sema", include_in_schema=False)
     async def axes(body: AxesRequest, request: Request) -> Response:
         operation = EncodeAxes(body.texts, task=body.task, top_k=body.top_k)
-        found = await running.run(engine, operation, body, request)
+        answer = await dispatch(engine, operation, body, request)
 
         def content() -> dict[str, Any]:
-            return shown(_shape(found.value, body.top_k), body.model, found.encoder, found.revision)
+            return with_encoder(_shape(answer.value, body.top_k), body, answer)
 
-        return await answered(content)
+        return await json_response_off_loop(content)
 
     return routes
 

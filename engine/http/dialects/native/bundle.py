@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.http.keep_alive import KeepAlive
-from engine.http.responses import answer
+from engine.http.responses import json_response
 from engine.operations.bundle import EncodeBundle
 
 
 class BundleRequest(KeepAlive):
-    """A text, what it is, how many tokens its sparse vector keeps, and where it matters the encoder of each part."""
+    """One text, what it is for, the tokens in its sparse vector, and the encoders other than the defaults."""
 
     text: StrictStr
     task: Literal["query", "passage"] | None = "query"
@@ -30,22 +30,22 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/bundle")
     async def bundle(body: BundleRequest, request: Request) -> Response:
-        asked = EncodeBundle(body.text, body.task, body.top_k, body.models or {})
+        operation = EncodeBundle(body.text, body.task, body.top_k, body.models or {})
         used_by = request.headers.get("user-agent")
-        found = await asyncio.wrap_future(engine.submit_bundle(asked, used_by, body.keep_alive_seconds))
-        models = {part: asked.models.get(part) or encoder for part, encoder in found.encoders.items()}
+        result = await asyncio.wrap_future(engine.submit_bundle(operation, used_by, body.keep_alive_seconds))
+        models = {part: operation.models.get(part) or encoder for part, encoder in result.encoders.items()}
         first = next(iter(models))
         fields = {
-            "dense": found.dense,
-            "dim": None if found.dense is None else len(found.dense),
-            "splade": None if found.sparse is None else found.sparse.by_token(),
-            "sema": found.axes,
-            "axes": None if found.axes is None else found.axis_names,
+            "dense": result.dense,
+            "dim": None if result.dense is None else len(result.dense),
+            "splade": None if result.sparse is None else result.sparse.by_token(),
+            "sema": result.axes,
+            "axes": None if result.axes is None else result.axis_names,
             "models": models,
-            "revisions": found.revisions,
+            "revisions": result.revisions,
             "model": models[first],
-            "revision": found.revisions[first],
+            "revision": result.revisions[first],
         }
-        return answer(fields)
+        return json_response(fields)
 
     return routes

@@ -10,9 +10,9 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import dispatch as running
-from engine.http.dialects.native.fields import Body, Texts, shown
-from engine.http.responses import answered
+from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dispatch import dispatch
+from engine.http.responses import json_response_off_loop
 from engine.operations.classify import Classification, Classify, ZeroShot
 from engine.operations.operation import Operation
 
@@ -29,7 +29,7 @@ Pairs = Annotated[list[list[str]], PlainValidator(_pairs, json_schema_input_type
 class ClassifyRequest(Body):
     """Texts or pairs of texts; with `candidate_labels`, texts and the labels to choose from.
 
-    The names of these are those of the hub's inference API for zero-shot classification.
+    Fields for zero-shot classification are named as in the inference API of the Hugging Face hub.
     """
 
     texts: Texts | None = None
@@ -40,21 +40,21 @@ class ClassifyRequest(Body):
 
     @field_validator("pairs", mode="after")
     @classmethod
-    def _one_of_both(cls, pairs: list[list[str]] | None, info: ValidationInfo) -> list[list[str]] | None:
+    def _either_pairs_or_texts(cls, pairs: list[list[str]] | None, info: ValidationInfo) -> list[list[str]] | None:
         if (pairs is None) == (info.data.get("texts") is None) and "texts" in info.data:
             raise PydanticCustomError("pairs", "give either pairs or texts")
         return pairs
 
     @field_validator("candidate_labels", mode="after")
     @classmethod
-    def _beside_texts(cls, labels: list[str] | None, info: ValidationInfo) -> list[str] | None:
+    def _labels_go_with_texts(cls, labels: list[str] | None, info: ValidationInfo) -> list[str] | None:
         if labels is not None and info.data.get("pairs") is not None:
             raise PydanticCustomError("labels", "they go with texts, not with pairs")
         return labels
 
     @property
     def operation(self) -> Operation[Classification]:
-        """What is asked for; raises InvalidInput."""
+        """The operation that the body asks for; raises InvalidInput."""
         if self.texts is None:
             return Classify([(first, second) for first, second in self.pairs or ()], field="pairs")
         if self.candidate_labels is None:
@@ -76,15 +76,15 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/classify")
     async def classify(body: ClassifyRequest, request: Request) -> Response:
-        found = await running.run(engine, body.operation, body, request)
+        answer = await dispatch(engine, body.operation, body, request)
 
         def content() -> dict[str, Any]:
-            return shown({"labels": _named(found.value)}, body.model, found.encoder, found.revision)
+            return with_encoder({"labels": _by_label(answer.value)}, body, answer)
 
-        return await answered(content)
+        return await json_response_off_loop(content)
 
     return routes
 
 
-def _named(found: Classification) -> list[dict[str, Any]]:
-    return [dict(zip(found.labels, row, strict=True)) for row in found.probabilities]
+def _by_label(result: Classification) -> list[dict[str, Any]]:
+    return [dict(zip(result.labels, row, strict=True)) for row in result.probabilities]

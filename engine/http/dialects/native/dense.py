@@ -9,14 +9,14 @@ from pydantic import StrictInt
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import dispatch as running
-from engine.http.dialects.native.fields import Body, Texts, shown
-from engine.http.responses import answered
+from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dispatch import dispatch
+from engine.http.responses import json_response_off_loop
 from engine.operations.dense import Embed
 
 
 class DenseRequest(Body):
-    """Texts, and what they are: a `query` or a `passage`."""
+    """Texts, and what they are for: `query` or `passage`."""
 
     texts: Texts
     task: Literal["query", "passage"] | None = None
@@ -30,9 +30,9 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/encode/dense")
     async def dense(body: DenseRequest, request: Request) -> Response:
         operation = Embed(body.texts, task=body.task, dimensions=body.dimensions)
-        found = await running.run(engine, operation, body, request)
-        vectors = found.value.vectors
+        answer = await dispatch(engine, operation, body, request)
+        vectors = answer.value.vectors
         fields = {"vectors": vectors, "dim": vectors.shape[1] or None}
-        return await answered(lambda: shown(fields, body.model, found.encoder, found.revision))
+        return await json_response_off_loop(lambda: with_encoder(fields, body, answer))
 
     return routes

@@ -1,13 +1,15 @@
-"""Fields that the bodies of several routes have."""
+"""The fields that the bodies and the answers of several routes share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, PlainValidator, StrictStr
 from pydantic_core import PydanticCustomError
 
 from engine.http.keep_alive import KeepAlive
+from engine.operations.operation import Answer
 
 
 def _texts(value: object) -> list[str]:
@@ -21,13 +23,13 @@ Texts = Annotated[list[str], PlainValidator(_texts, json_schema_input_type=list[
 
 
 class Body(KeepAlive):
-    """What every request that runs an encoder may carry; fields that are not ours are let through."""
+    """The fields of every request that runs an encoder; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
     model: StrictStr | None = None
 
 
-def shown(value: Any, model: str | None, encoder: str, revision: str | None) -> dict[str, Any]:
-    """Return `value`, the fields of an answer, with who gave it: the name that was asked for, and the revision."""
-    return {**value, "model": model or encoder, "revision": revision}
+def with_encoder(fields: Mapping[str, Any], body: Body, answer: Answer[Any]) -> dict[str, Any]:
+    """Return `fields` with the encoder's name, as the request spelled it, and the revision of its weights."""
+    return {**fields, "model": body.model or answer.encoder, "revision": answer.revision}

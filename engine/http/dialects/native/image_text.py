@@ -15,10 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import dispatch as running
-from engine.http.dialects.native.fields import Body, Texts, shown
+from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dispatch import dispatch
 from engine.http.images import Images, form_fields
-from engine.http.responses import answered
+from engine.http.responses import json_response_off_loop
 from engine.operations.dense import Encoding
 from engine.operations.image_text import EmbedForImages, EncodeImages
 from engine.operations.operation import Answer, Operation
@@ -44,36 +44,36 @@ def router(engine: Engine) -> APIRouter:
     """Return the routes in front of `engine`."""
     routes = APIRouter()
 
-    @routes.post("/encode/image", openapi_extra={"requestBody": {"content": _described(), "required": True}})
+    @routes.post("/encode/image", openapi_extra={"requestBody": {"content": _schemas(), "required": True}})
     async def image(request: Request) -> Response:
-        body, operation = await asyncio.to_thread(_asked, await _fields(request))
-        return await _answer(body, await running.run(engine, operation, body, request))
+        body, operation = await asyncio.to_thread(_operation, await _fields(request))
+        return await _vectors(body, await dispatch(engine, operation, body, request))
 
     @routes.post("/encode/image_text")
     async def image_text(body: TextRequest, request: Request) -> Response:
         operation: Operation[Encoding] = EmbedForImages(body.texts)
-        return await _answer(body, await running.run(engine, operation, body, request))
+        return await _vectors(body, await dispatch(engine, operation, body, request))
 
     return routes
 
 
-async def _answer(body: Body, found: Answer[Encoding]) -> Response:
-    vectors = found.value.vectors
+async def _vectors(body: Body, answer: Answer[Encoding]) -> Response:
+    vectors = answer.value.vectors
     fields = {"vectors": vectors, "dim": vectors.shape[1] or None}
-    return await answered(lambda: shown(fields, body.model, found.encoder, found.revision))
+    return await json_response_off_loop(lambda: with_encoder(fields, body, answer))
 
 
-def _asked(fields: Any) -> tuple[ImageRequest, EncodeImages]:
+def _operation(fields: Any) -> tuple[ImageRequest, EncodeImages]:
     try:
         body = ImageRequest.model_validate(fields)
     except ValidationError as error:
-        told = error.errors(include_url=False, include_input=False)
-        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in told]) from error
+        mistakes = error.errors(include_url=False, include_input=False)
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in mistakes]) from error
     return body, EncodeImages(body.images)
 
 
 async def _fields(request: Request) -> Any:
-    """The body as plain data, whichever way it was sent; refused as FastAPI refuses a body."""
+    """Return the fields of a form or of a JSON body; raise as FastAPI does for a bad body."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == _FORM:
         return await form_fields(request)
@@ -82,13 +82,13 @@ async def _fields(request: Request) -> Any:
     try:
         return await request.json()
     except JSONDecodeError as error:
-        told = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "", "ctx": {"error": error.msg}}
-        raise RequestValidationError([told]) from error
+        mistake = {"type": "json_invalid", "loc": ("body", error.pos), "msg": "", "ctx": {"error": error.msg}}
+        raise RequestValidationError([mistake]) from error
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, "There was an error parsing the body") from error
 
 
-def _described() -> Mapping[str, Any]:
+def _schemas() -> Mapping[str, Any]:
     files = {"type": "array", "items": {"type": "string", "format": "binary"}}
     form = {"type": "object", "properties": {"images": files, "model": {"type": "string"}}}
     return {

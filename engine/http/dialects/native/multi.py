@@ -10,9 +10,9 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import dispatch as running
-from engine.http.dialects.native.fields import Body, Texts, shown
-from engine.http.responses import answered
+from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dispatch import dispatch
+from engine.http.responses import json_response_off_loop
 from engine.operations.multi import FORMS, EncodeMulti, Form, MultiEncoding
 
 
@@ -27,7 +27,7 @@ Forms = Annotated[tuple[Form, ...], PlainValidator(_forms, json_schema_input_typ
 
 
 class MultiRequest(Body):
-    """Texts, and which of their forms to return."""
+    """Texts, and the forms to return of each."""
 
     texts: Texts
     forms: Annotated[Forms, Field(alias="return")] = FORMS
@@ -39,14 +39,14 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/multi")
     async def multi(body: MultiRequest, request: Request) -> Response:
-        found = await running.run(engine, EncodeMulti(body.texts, want=body.forms), body, request)
-        return await answered(lambda: shown(_shape(found.value), body.model, found.encoder, found.revision))
+        answer = await dispatch(engine, EncodeMulti(body.texts, want=body.forms), body, request)
+        return await json_response_off_loop(lambda: with_encoder(_shape(answer.value), body, answer))
 
     return routes
 
 
 def _shape(encoding: MultiEncoding) -> dict[str, Any]:
-    """The forms that were asked for; `dim` is the length of the vectors, null where there are none."""
+    """Return the forms that were asked for; `dim` is the length of the vectors, null without any."""
     forms: dict[str, Any] = {}
     rows = [*(encoding.colbert or ())]
     if encoding.dense is not None:

@@ -10,14 +10,14 @@ from starlette.responses import Response
 
 from engine.engine import Engine
 from engine.errors import EncoderError
-from engine.http import dispatch as running
-from engine.http.dialects.native.fields import Body, shown
-from engine.http.responses import answered
+from engine.http.dialects.native.fields import Body, with_encoder
+from engine.http.dispatch import dispatch
+from engine.http.responses import json_response_off_loop
 from engine.operations.plugin import Call
 
 
 class PluginRequest(Body):
-    """One of a plug-in's operations, and its arguments by name."""
+    """The name of a plug-in's operation, and its arguments by name."""
 
     operation: StrictStr
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -29,13 +29,13 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/plugin")
     async def plugin(body: PluginRequest, request: Request) -> Response:
-        found = await running.run(engine, Call(body.operation, body.arguments), body, request)
+        answer = await dispatch(engine, Call(body.operation, body.arguments), body, request)
         try:
-            fields = {"result": found.value}
-            return await answered(lambda: shown(fields, body.model, found.encoder, found.revision))
+            fields = {"result": answer.value}
+            return await json_response_off_loop(lambda: with_encoder(fields, body, answer))
         except (TypeError, RecursionError) as error:
             raise EncoderError(
-                f"What {body.operation} of {found.encoder} returns cannot be written as JSON: {error}.",
+                f"What {body.operation} of {answer.encoder} returns cannot be written as JSON: {error}.",
                 title="Plug-in failed",
                 next_step="It must return texts, numbers, lists, mappings or numpy arrays.",
             ) from error

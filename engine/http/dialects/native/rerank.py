@@ -10,9 +10,9 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import dispatch as running
-from engine.http.dialects.native.fields import Body, Texts, shown
-from engine.http.responses import answer
+from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dispatch import dispatch
+from engine.http.responses import json_response
 from engine.operations.rerank import Score, Splice
 
 
@@ -23,14 +23,14 @@ def _groups(value: object) -> list[list[str]]:
 
 
 class RerankRequest(Body):
-    """A query, and the texts whose relevance to it is asked for."""
+    """A query, and the texts to score by their relevance to it."""
 
     query: StrictStr
     texts: Texts
 
 
 class SpliceRequest(Body):
-    """A query, and groups of fragments of which the relevant ones are kept, at least `min_kept` of each group."""
+    """A query, and groups of fragments; the relevant ones are kept, at least `min_kept` of each group."""
 
     query: StrictStr
     fragments: Annotated[list[list[str]], PlainValidator(_groups, json_schema_input_type=list[list[str]])]
@@ -44,15 +44,15 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/rerank")
     async def rerank(body: RerankRequest, request: Request) -> Response:
-        found = await running.run(engine, Score(body.query, body.texts, field="texts"), body, request)
-        fields = {"scores": found.value.scores}
-        return answer(shown(fields, body.model, found.encoder, found.revision))
+        answer = await dispatch(engine, Score(body.query, body.texts, field="texts"), body, request)
+        fields = {"scores": answer.value.scores}
+        return json_response(with_encoder(fields, body, answer))
 
     @routes.post("/encode/splice")
     async def splice(body: SpliceRequest, request: Request) -> Response:
         operation = Splice(body.query, body.fragments, body.threshold, body.min_kept)
-        found = await running.run(engine, operation, body, request)
-        fields = {"kept": found.value.kept, "scores": found.value.scores}
-        return answer(shown(fields, body.model, found.encoder, found.revision))
+        answer = await dispatch(engine, operation, body, request)
+        fields = {"kept": answer.value.kept, "scores": answer.value.scores}
+        return json_response(with_encoder(fields, body, answer))
 
     return routes

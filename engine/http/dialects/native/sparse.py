@@ -1,4 +1,4 @@
-"""`POST /encode/sparse`, also known as `/encode/splade`."""
+"""`POST /encode/sparse`, also at `/encode/splade`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pydantic import StrictInt
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import dispatch as running
-from engine.http.dialects.native.fields import Body, Texts, shown
-from engine.http.responses import answered
+from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dispatch import dispatch
+from engine.http.responses import json_response_off_loop
 from engine.operations.sparse import EncodeSparse
 
 
 class SparseRequest(Body):
-    """Texts, what they are, and how many tokens are kept of each."""
+    """Texts, what they are for, and the number of tokens to keep of each."""
 
     texts: Texts
     task: Literal["query", "passage"] | None = None
@@ -31,12 +31,12 @@ def router(engine: Engine) -> APIRouter:
     @routes.post("/encode/splade", include_in_schema=False)
     async def sparse(body: SparseRequest, request: Request) -> Response:
         operation = EncodeSparse(body.texts, task=body.task, top_k=body.top_k)
-        found = await running.run(engine, operation, body, request)
+        answer = await dispatch(engine, operation, body, request)
 
         def content() -> dict[str, Any]:
-            vectors = [vector.by_token() for vector in found.value.vectors]
-            return shown({"sparse": vectors}, body.model, found.encoder, found.revision)
+            vectors = [vector.by_token() for vector in answer.value.vectors]
+            return with_encoder({"sparse": vectors}, body, answer)
 
-        return await answered(content)
+        return await json_response_off_loop(content)
 
     return routes

@@ -8,14 +8,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from engine.engine import Engine
-from engine.http import dispatch as running
-from engine.http.dialects.native.fields import Body, Texts, shown
-from engine.http.responses import answered
+from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dispatch import dispatch
+from engine.http.responses import json_response_off_loop
 from engine.operations.tag import Tag, Tagged, Token
 
 
 class TagRequest(Body):
-    """Texts to take apart."""
+    """Texts to split into tokens and entities."""
 
     texts: Texts
 
@@ -26,18 +26,18 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.post("/encode/tag")
     async def tag(body: TagRequest, request: Request) -> Response:
-        found = await running.run(engine, Tag(body.texts), body, request)
+        answer = await dispatch(engine, Tag(body.texts), body, request)
 
         def content() -> dict[str, Any]:
-            return shown({"docs": list(map(_document, found.value))}, body.model, found.encoder, found.revision)
+            return with_encoder({"docs": list(map(_document, answer.value))}, body, answer)
 
-        return await answered(content)
+        return await json_response_off_loop(content)
 
     return routes
 
 
 def _document(tagged: Tagged) -> dict[str, Any]:
-    return {"tokens": [_token(one) for one in tagged.tokens], "entities": tagged.entities}
+    return {"tokens": [_token(token) for token in tagged.tokens], "entities": tagged.entities}
 
 
 def _token(token: Token) -> dict[str, Any]:

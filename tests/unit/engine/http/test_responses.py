@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 
-from engine.http.responses import _pieces, answer, answered
+from engine.http.responses import _pieces, json_response, json_response_off_loop
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3) / 4
 
@@ -32,19 +32,19 @@ ROWS = np.arange(12, dtype=np.float32).reshape(4, 3) / 4
 )
 def test_an_answer_is_what_it_would_be_in_one_piece(content: Any) -> None:
     whole = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-    assert answer(content).body == whole
+    assert json_response(content).body == whole
 
 
 @pytest.mark.parametrize("place", [lambda array: array, lambda array: {"a": [{"b": array}]}, lambda array: [array]])
 def test_arrays_of_every_layout_are_written(place: Any) -> None:
     for array in (ROWS.T, ROWS[::2], ROWS[::-1], ROWS.astype(">f4"), np.asfortranarray(ROWS), np.array(2.5)):
-        assert json.loads(answer(place(array)).body) == place(array.tolist())
+        assert json.loads(json_response(place(array)).body) == place(array.tolist())
 
 
 @pytest.mark.parametrize("wrong", [{1}, [object()], {"a": np.array([object()])}, np.array(["a"]), {"a": 1j}])
 def test_what_json_does_not_know_is_a_type_error(wrong: Any) -> None:
     with pytest.raises(TypeError):
-        answer(wrong)
+        json_response(wrong)
 
 
 def test_no_piece_of_a_large_answer_is_large() -> None:
@@ -60,5 +60,5 @@ def test_an_answer_is_built_beside_the_event_loop() -> None:
         threads.append(threading.get_ident())
         return {"a": 1}
 
-    assert asyncio.run(answered(build)).body == b'{"a":1}'
+    assert asyncio.run(json_response_off_loop(build)).body == b'{"a":1}'
     assert threads != [threading.get_ident()]
