@@ -1,4 +1,4 @@
-"""The discovery file: it tells other apps on this computer where the endpoint is."""
+"""The discovery file: it names the endpoint for other apps on this computer."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ class Endpoint:
 
 
 def path() -> Path:
-    """Where the discovery file is."""
+    """Return the path of the discovery file."""
     return runtime_folder() / "endpoint.json"
 
 
 def publish(endpoint: Endpoint) -> None:
-    """Write the discovery file, readable by this user alone, over whatever a dead one left."""
+    """Write the discovery file, readable by this user alone, over one left by a dead process."""
     write_atomically(path(), json.dumps(asdict(endpoint)).encode(), mode=0o600)
 
 
 def withdraw() -> None:
-    """Take the discovery file away if it is this process's own."""
+    """Remove the discovery file if this process wrote it."""
     found = _read()
     if found is not None and found.pid == os.getpid():
         path().unlink(missing_ok=True)
 
 
 def find() -> Endpoint | None:
-    """Return the running Pilotlight, or None where there is none or the file is left from a dead one."""
+    """Return the running Pilotlight, None if there is none or the file was left by a dead one."""
     found = _read()
     return found if found is not None and _is_alive(found.pid) else None
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether the process that wrote the file still runs; another one may have got its number since."""
+    """Return whether the process that wrote the file still runs; another may have its number by now."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

@@ -1,10 +1,11 @@
-"""Where Pilotlight keeps its files, by the platform's own conventions."""
+"""The folders and files of Pilotlight, by the platform's own conventions, and the ways to write them."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,41 +21,46 @@ _APP: Final = "pilotlight"
 
 
 def settings_file() -> Path:
-    """The settings file in the user's configuration folder."""
+    """Return the settings file in the user's configuration folder."""
     return platformdirs.user_config_path(_APP, appauthor=False) / "settings.toml"
 
 
 def state_folder() -> Path:
-    """The folder for the token and the log."""
+    """Return the folder for the token and the log."""
     return platformdirs.user_state_path(_APP, appauthor=False)
 
 
 def cache_folder() -> Path:
-    """The folder for what can be made again: weights converted once."""
+    """Return the folder for files that can be made again: converted weights."""
     return platformdirs.user_cache_path(_APP, appauthor=False)
 
 
 def runtime_folder() -> Path:
-    """The folder for what lives as long as the program: the discovery file and the instance lock.
+    """Return the folder for the discovery file and the instance lock, needed as long as the program runs.
 
-    `$XDG_RUNTIME_DIR/pilotlight` where that is set and there, else the state folder.
+    `$XDG_RUNTIME_DIR/pilotlight` if that variable names a folder, else the state folder.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return Path(runtime) / _APP if runtime and Path(runtime).is_dir() else state_folder()
 
 
 def shipped(name: str) -> Path:
-    """Return a file that comes with Pilotlight: inside the installed package, or at the top of a checkout."""
+    """Return a file that is part of Pilotlight: inside the installed package, or at the top of a checkout."""
     packaged = Path(str(resources.files("engine"))) / "assets" / name
     return packaged if packaged.is_file() else Path(__file__).parent.parent / "assets" / name
 
 
-@contextmanager
-def alone_with(path: Path, seconds: float = 10.0) -> Iterator[None]:
-    """Keep every other thread and process of this user that asks for the same `path` out for as long as this is open.
+def is_frozen() -> bool:
+    """Return whether this is a packaged app with a Python of its own, which takes no more packages."""
+    return bool(getattr(sys, "frozen", False))
 
-    The lock stands in the state folder, as `path` may be where nothing can be written; where that is so for both, there
-    is none. One that a killed process held is free. Raises TimeoutError after so many seconds.
+
+@contextmanager
+def file_lock(path: Path, seconds: float = 10.0) -> Iterator[None]:
+    """Hold the lock of `path` against every other thread and process of this user that asks for it.
+
+    The lock is a file in the state folder, because the folder of `path` may be read-only; if the state folder is
+    read-only too, nothing is locked. The lock of a killed process is free. Raises TimeoutError after `seconds`.
     """
     import filelock
 
@@ -74,7 +80,7 @@ def alone_with(path: Path, seconds: float = 10.0) -> Iterator[None]:
 def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Replace `path` whole or not at all, also when the disk is full or the power fails.
 
-    `mode` sets the permissions; None keeps those of the file that is replaced. Raises OSError.
+    `mode` sets the permissions; None keeps those of the replaced file. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if mode is None:

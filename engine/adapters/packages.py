@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from engine.errors import Unavailable
+from engine.paths import is_frozen
 
 _NAMES: Final = {"PIL": "pillow", "open_clip": "open-clip-torch", "spacy": "spaCy"}
 """Import name -> what pip calls it, where that is not the import name with hyphens."""
@@ -33,7 +34,7 @@ def missing(package: str, message: str) -> Unavailable:
 
 def packaged() -> bool:
     """Return whether this is an app with a Python of its own, into which nothing can be installed."""
-    return bool(getattr(sys, "frozen", False))
+    return is_frozen()
 
 
 def command(module: str, *arguments: str) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
-from engine.discovery import Endpoint
 from engine.errors import PilotlightError
 
+if TYPE_CHECKING:
+    from engine.discovery import Endpoint
+
 _LOAD_SECONDS: Final = 3600.0
-"""A request may have to wait for a first load, and that for a model's download."""
+"""A request may have to wait for a first load, which may have to wait for a model's download."""
 
 
 class Refused(PilotlightError):
@@ -30,20 +32,20 @@ class Unreachable(PilotlightError):
 
 
 class Client:
-    """Talks to the Pilotlight that an `Endpoint` describes."""
+    """A client of the Pilotlight that an `Endpoint` describes."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        # A proxy from the environment has no business between two programs on one computer.
+        # A proxy of the environment must not get the requests between two programs on one computer.
         self._opener = build_opener(ProxyHandler({}))
 
     @property
     def url(self) -> str:
-        """Where the running Pilotlight is."""
+        """The base URL of the running Pilotlight."""
         return self._endpoint.url
 
     def get(self, path: str, timeout: float = 10.0) -> dict[str, Any]:
-        """Return the JSON that `path` answers; raises Refused or Unreachable."""
+        """Return the JSON of `path`; raises Refused or Unreachable."""
         return self._send(Request(self._endpoint.url + path), timeout)  # noqa: S310 - our own discovery file's http URL
 
     def post(self, path: str, content: Any = None, timeout: float = _LOAD_SECONDS) -> dict[str, Any]:
@@ -56,12 +58,12 @@ class Client:
         return self.post(f"/admin/components/{quote(name, safe='')}/{verb}")
 
     def settings_file(self) -> Path | None:
-        """Return the settings file that the running Pilotlight goes by, None where it has none."""
+        """Return the settings file of the running Pilotlight, None if it has none."""
         file = self._config()["file"]
         return None if file is None else Path(file)
 
     def settings_problem(self) -> str | None:
-        """Return why the settings file is not in force; None where it is, and where the token cannot be read."""
+        """Return the reason why the settings file is not in force; None if it is, or if the token cannot be read."""
         try:
             problem: str | None = self._config()["problem"]
         except Refused:
@@ -69,7 +71,7 @@ class Client:
         return problem
 
     def encode(self, what: str, **fields: Any) -> dict[str, Any]:
-        """Return what `POST /encode/{what}` answers; fields that are None are left out."""
+        """Return the answer of `POST /encode/{what}`; fields that are None are not sent."""
         return self.post(f"/encode/{what}", {key: value for key, value in fields.items() if value is not None})
 
     def _config(self) -> dict[str, Any]:
@@ -84,10 +86,10 @@ class Client:
             request.add_header("Authorization", f"Bearer {self._token()}")
         try:
             with self._opener.open(request, timeout=timeout) as response:
-                found: dict[str, Any] = json.load(response)
-                return found
+                content: dict[str, Any] = json.load(response)
+                return content
         except HTTPError as error:
-            raise Refused(_words(error)) from error
+            raise Refused(_message(error)) from error
         except (URLError, OSError, HTTPException, ValueError) as error:
             raise Unreachable(
                 f"Pilotlight at {self._endpoint.url} does not answer: {getattr(error, 'reason', error)}.",
@@ -101,7 +103,7 @@ class Client:
             raise Refused(f"The token in {self._endpoint.token_path} cannot be read: {error}.") from error
 
 
-def _words(error: HTTPError) -> str:
+def _message(error: HTTPError) -> str:
     with error:
         try:
             content = json.load(error)

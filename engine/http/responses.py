@@ -27,7 +27,7 @@ def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | 
 
 
 async def json_response_off_loop(build: Callable[[], Any]) -> Response:
-    """Build the content and serialise it on another thread, so that a large answer does not hold up the event loop.
+    """Build the content and return it as JSON, on another thread than the event loop's: it may be large.
 
     Raises as `json_response`.
     """

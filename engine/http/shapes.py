@@ -90,7 +90,7 @@ def memory(reading: Reading) -> dict[str, Any]:
 
 
 def settings(config: Config, file: SettingsFile | None) -> dict[str, Any]:
-    """Return the settings in force, the path of their file, and the reason why that is not in force, if any."""
+    """Return the settings in force, the path of their file, and the problem that keeps it out of force."""
     problem = file.problem if file else None
     return {
         **config.as_mapping(),

@@ -1,7 +1,7 @@
-"""What the machine says of its own sleep, chosen by system here and nowhere else.
+"""The machine's sleep and wake, from the one file for this system.
 
 `watch(on_sleep, on_wake)` calls the one before the machine sleeps and the other after it woke, both on the thread
-`engine-power`, until the `Watch` that it returns is closed. Where nobody tells, it never calls.
+`engine-power`, until the `Watch` that it returns is closed. On a system without such news it never calls.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ __all__ = ["Watch", "watch"]
 
 
 def watch(on_sleep: Callable[[], None], on_wake: Callable[[], None]) -> Watch:
-    """Begin to follow the machine's sleep; returns at once and raises nothing, whatever the system has."""
+    """Begin to follow the machine's sleep; return at once and raise nothing on any system."""
     return Watch(PowerEvents(), on_sleep, on_wake)

@@ -21,7 +21,7 @@ _PATH: Final = "/org/freedesktop/login1"
 _MANAGER: Final = "org.freedesktop.login1.Manager"
 _BUS: Final = "org.freedesktop.DBus"
 _LOCK: Final = ("sleep", "Pilotlight", "Weights leave the GPU", "delay")
-"""What is inhibited, by whom, why and how."""
+"""The arguments of Inhibit: operation, program, reason and mode."""
 
 _ANSWER_SECONDS: Final = 5.0
 _FIRST_PAUSE_SECONDS: Final = 1.0
@@ -29,9 +29,9 @@ _LONGEST_PAUSE_SECONDS: Final = 60.0
 
 
 class PowerEvents:
-    """Follows logind, through one connection after the other where the bus goes away.
+    """The events of logind, through a new connection whenever the bus went away.
 
-    DBUS_SYSTEM_BUS_ADDRESS names another bus. Without a bus it looks for one again, at most once a minute in the end.
+    DBUS_SYSTEM_BUS_ADDRESS names another bus. Without a bus it tries again, after pauses that grow to a minute.
     """
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class PowerEvents:
         self._asleep = False
 
     def stop(self) -> None:
-        """Let `follow` end and give the inhibitor back; from any thread."""
+        """Make `follow` end and release the inhibitor; from any thread."""
         with self._lock:
             self._stopping.set()
             if self._socket is not None:
-                # Wakes the thread that reads from it, which then closes it.
+                # This wakes the thread that reads from it, which then closes it.
                 _shut(self._socket)
 
     def follow(self, on_sleep: Callable[[], None], on_wake: Callable[[], None]) -> None:
@@ -97,7 +97,7 @@ class PowerEvents:
 
 
 class _Logind:
-    """Logind as one connection sees it: who it is at the moment, and the inhibitor that it granted."""
+    """Logind on one connection: its present owner on the bus, and the inhibitor that it granted."""
 
     def __init__(self, connection: Any, on_sleep: Callable[[], None], on_wake: Callable[[], None]) -> None:
         self._connection = connection
@@ -108,7 +108,7 @@ class _Logind:
         self._inhibitor: Any = None
 
     def find(self) -> None:
-        """Subscribe to its signals, then take the inhibitor if it is there; raises OSError, DBusErrorResponse."""
+        """Subscribe to its signals, then take the inhibitor if logind runs; raises OSError, DBusErrorResponse."""
         from jeepney import DBusErrorResponse, MatchRule, message_bus
         from jeepney.io.blocking import Proxy
 
@@ -116,10 +116,10 @@ class _Logind:
         owners = MatchRule(type="signal", sender=_BUS, interface=_BUS, member="NameOwnerChanged")
         owners.add_arg_condition(0, _LOGIND)
         sleeps = {"type": "signal", "interface": _MANAGER, "member": "PrepareForSleep", "path": _PATH}
-        # What arrives bears its sender's unique name, so `_act` compares that.
-        for asked, kept in ((owners, owners), (MatchRule(sender=_LOGIND, **sleeps), MatchRule(**sleeps))):
+        # A signal carries its sender's unique name, so `_act` compares that.
+        for subscribed, kept in ((owners, owners), (MatchRule(sender=_LOGIND, **sleeps), MatchRule(**sleeps))):
             self._connection.filter(kept, queue=self._signals)
-            bus.AddMatch(asked)
+            bus.AddMatch(subscribed)
         try:
             (self._owner,) = bus.GetNameOwner(_LOGIND)
         except DBusErrorResponse:
@@ -128,7 +128,7 @@ class _Logind:
         self._inhibit()
 
     def follow(self) -> None:
-        """Act on every signal; raises OSError when the connection ends."""
+        """Act on every signal; raises OSError at the end of the connection."""
         while True:
             self._act(self._connection.recv_until_filtered(self._signals))
 
@@ -159,7 +159,7 @@ class _Logind:
                 self._inhibit()
 
     def _inhibit(self) -> None:
-        """Take the inhibitor; where it is refused, sleep is still followed, but does not wait."""
+        """Take the inhibitor; without it sleep is still followed, but does not wait for us."""
         from jeepney import DBusAddress, DBusErrorResponse, new_method_call
         from jeepney.wrappers import unwrap_msg
 
@@ -171,7 +171,7 @@ class _Logind:
         except DBusErrorResponse as error:
             _log.info("logind will not wait for us before the machine sleeps: %s", error)
             return
-        # A program that we start must not hold it on.
+        # A program that we start must not inherit it.
         os.set_inheritable(self._inhibitor.fileno(), False)
 
 
@@ -179,4 +179,4 @@ def _shut(connected: socket.socket) -> None:
     try:
         connected.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # the other end was first
+        pass  # the other end closed it first

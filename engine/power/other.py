@@ -1,4 +1,4 @@
-"""macOS, the BSDs and other systems: nobody is asked about sleep."""
+"""macOS, the BSDs and other systems: sleep is not followed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _log = logging.getLogger(__name__)
 
 
 class PowerEvents:
-    """Tells nothing."""
+    """A source without events."""
 
     def follow(self, on_sleep: Callable[[], None], on_wake: Callable[[], None]) -> None:
         """Return at once."""

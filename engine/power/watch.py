@@ -11,17 +11,17 @@ _log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """Whoever tells of sleep on one system; made at no cost, it opens what it needs in `follow`."""
+    """The events of sleep on one system; making one opens nothing, `follow` does."""
 
     def follow(self, on_sleep: Callable[[], None], on_wake: Callable[[], None]) -> None:
-        """Call these two, which raise nothing, until `stop` is called or nobody is there to tell."""
+        """Call these two, which raise nothing, until `stop` is called or there are no more events."""
 
     def stop(self) -> None:
-        """Let `follow` end, now or when it begins; from any thread."""
+        """Make `follow` end, now or as soon as it begins; from any thread."""
 
 
 class Watch:
-    """Owns the thread `engine-power`."""
+    """The owner of the thread `engine-power`."""
 
     def __init__(self, source: Source, on_sleep: Callable[[], None], on_wake: Callable[[], None]) -> None:
         self._source = source
@@ -31,7 +31,7 @@ class Watch:
         self._thread.start()
 
     def close(self, timeout: float = 2.0) -> bool:
-        """Stop following and join the thread for up to `timeout` seconds; returns False when it is still at work."""
+        """Stop following and wait up to `timeout` seconds; return False if the thread is still at work."""
         self._source.stop()
         self._thread.join(timeout)
         if not self._thread.is_alive():

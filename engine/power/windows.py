@@ -1,4 +1,4 @@
-"""Windows: the notices of suspend and resume that a program without a window can have.
+"""Windows: the notices of suspend and resume for a program without a window.
 
 Sources, by their titles at learn.microsoft.com: "PowerRegisterSuspendResumeNotification function (powerbase.h)",
 "DEVICE_NOTIFY_SUBSCRIBE_PARAMETERS structure (powrprof.h)", "DEVICE_NOTIFY_CALLBACK_ROUTINE callback function
@@ -20,7 +20,7 @@ _DEVICE_NOTIFY_CALLBACK: Final = 2
 _SUSPEND: Final = 0x4  # PBT_APMSUSPEND
 _RESUMES: Final = (0x7, 0x12)  # PBT_APMRESUMESUSPEND where a person is there; PBT_APMRESUMEAUTOMATIC always
 _PATIENCE_SECONDS: Final = 2.0
-"""How long Windows waits for a program that it is about to suspend."""
+"""Windows waits this long for a program before it suspends."""
 
 
 class _Subscription(ctypes.Structure):
@@ -30,7 +30,7 @@ class _Subscription(ctypes.Structure):
 
 
 class PowerEvents:
-    """Takes Windows' notices on a thread of the system, and acts on them on the thread that follows.
+    """The notices of Windows, taken on a thread of the system and acted on by the thread in `follow`.
 
     `load` returns powrprof and the type of a `DEVICE_NOTIFY_CALLBACK_ROUTINE`; `patience` is in seconds.
     """
@@ -43,7 +43,7 @@ class PowerEvents:
         self._woken_by: int | None = None
 
     def stop(self) -> None:
-        """Let `follow` end; from any thread."""
+        """Make `follow` end; from any thread."""
         self._stopping.set()
         self._notices.put(None)
 
@@ -51,7 +51,7 @@ class PowerEvents:
         """Call `on_sleep` while Windows waits for it, and `on_wake` once per resume, until `stop`."""
         try:
             powrprof, routine = self._load()
-            # Windows keeps the address alone: this name keeps the callback alive until it is unregistered.
+            # Windows keeps only the address: this name keeps the callback alive until it is unregistered.
             callback = routine(self._notice)
             subscription = _Subscription(ctypes.cast(callback, ctypes.c_void_p), None)
             handle = ctypes.c_void_p()
@@ -74,7 +74,7 @@ class PowerEvents:
             powrprof.PowerUnregisterSuspendResumeNotification(handle)
 
     def _notice(self, context: int | None, kind: int, setting: int | None) -> int:
-        """Hand one notice over, on a thread of the system; the machine sleeps once this has returned."""
+        """Pass one notice on, on a thread of the system; the machine sleeps once this has returned."""
         if not self._stopping.is_set():
             done = threading.Event()
             self._notices.put((kind, done))
@@ -86,7 +86,7 @@ class PowerEvents:
         if kind == _SUSPEND:
             self._woken_by = None
             on_sleep()
-        # The other kind tells of the same resume; the same kind of another, of which no suspend was told.
+        # One resume may bring a notice of each kind; a second one of a kind is about another resume, without a suspend.
         elif kind in _RESUMES and self._woken_by in (None, kind):
             self._woken_by = kind
             on_wake()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from engine.errors import SettingsError
 from engine.events import Event, SettingsRefused
-from engine.paths import alone_with, shipped, write_atomically
+from engine.paths import file_lock, shipped, write_atomically
 from engine.settings import toml as configtext
 from engine.settings.config import Config
 from engine.settings.parsing import parse
@@ -150,7 +150,7 @@ class SettingsFile:
         return config
 
     def _write_defaults(self) -> None:
-        with alone_with(self.path):
+        with file_lock(self.path):
             # Another process may have been faster, and have written more since.
             if not self.path.exists():
                 write_atomically(self.path.resolve(), self._text.encode())
@@ -159,7 +159,7 @@ class SettingsFile:
     def _alone(self) -> Iterator[None]:
         """Let no other process that writes the file come between what is read here and what is written."""
         try:
-            with alone_with(self.path):
+            with file_lock(self.path):
                 yield
         except TimeoutError as error:
             raise SettingsError(

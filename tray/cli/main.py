@@ -7,16 +7,13 @@ import sys
 from importlib import metadata
 
 from engine.errors import PilotlightError
+from engine.service.packaged import freeze_support
 from tray.cli import add, classify, config, control, embed, encoders, rerank, run, status, tag, weights
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 1 for a failure, 2 for wrong use."""
-    if getattr(sys, "frozen", False):
-        # In a packaged app the children that read pickled weights begin here.
-        import multiprocessing
-
-        multiprocessing.freeze_support()
+    freeze_support()
     options = _parser().parse_args(_with_command(sys.argv[1:] if arguments is None else arguments))
     try:
         code: int = options.run(options)

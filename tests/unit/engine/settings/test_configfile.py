@@ -473,12 +473,12 @@ def test_one_who_writes_for_long_is_not_written_over(
     bench: Bench, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.open(COMMENTED)
-    monkeypatch.setattr(configfile, "alone_with", lambda path: paths.alone_with(path, seconds=0.0))
+    monkeypatch.setattr(configfile, "file_lock", lambda path: paths.file_lock(path, seconds=0.0))
     go = threading.Event()
     held = threading.Event()
 
     def hold() -> None:
-        with paths.alone_with(bench.path):
+        with paths.file_lock(bench.path):
             held.set()
             go.wait(LIMIT)
 
@@ -508,7 +508,7 @@ import os, signal, sys
 from pathlib import Path
 from engine import paths
 paths.state_folder = lambda: Path(sys.argv[2])
-with paths.alone_with(Path(sys.argv[1])):
+with paths.file_lock(Path(sys.argv[1])):
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 """
     subprocess.run([sys.executable, "-c", code, str(bench.path), str(state)], check=False)
