@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from http_fakes import Caller, FakeDense
+from http_fakes import TOKEN, Caller, FakeDense, served, written
 
 from engine import paths
 from engine.engine import Engine
 from engine.http.app import create_app
 from engine.settings.file import SettingsFile
 from engine.settings.parsing import parse
-
-TOKEN = "the-token"
 
 SETTINGS = """\
 [hardware]
@@ -35,25 +33,30 @@ model = "./missing"
 """
 
 
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SettingsFile:
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "state_folder", lambda: tmp_path / "state")
-    path = tmp_path / "settings.toml"
-    path.write_text(SETTINGS, encoding="utf-8")
-    return SettingsFile(path)
 
 
 @pytest.fixture
-def engine(settings: SettingsFile) -> Iterator[Engine]:
-    with Engine(settings.open(), adapter=FakeDense) as engine:
-        settings.watch(engine.apply, engine.events.publish)
-        yield engine
-        settings.close()
+def settings(tmp_path: Path) -> SettingsFile:
+    return written(tmp_path, SETTINGS)
 
 
 @pytest.fixture
-def caller(engine: Engine, settings: SettingsFile) -> Caller:
-    return Caller(create_app(engine, host="127.0.0.1", token=TOKEN, version="1.2.3", settings=settings), TOKEN)
+def service(settings: SettingsFile) -> Iterator[tuple[Engine, Caller]]:
+    with served(settings) as service:
+        yield service
+
+
+@pytest.fixture
+def engine(service: tuple[Engine, Caller]) -> Engine:
+    return service[0]
+
+
+@pytest.fixture
+def caller(service: tuple[Engine, Caller]) -> Caller:
+    return service[1]
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
-"""A dense encoder without a model, and a caller of the endpoint without a socket."""
+"""Encoders without a model, and a caller of the endpoint without a socket."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,9 +15,17 @@ from starlette.types import ASGIApp
 from engine.adapters.context import ALONE, Surroundings
 from engine.adapters.protocol import Loaded
 from engine.devices.placement import Footprint, Needs, Placement
+from engine.engine import Engine
 from engine.errors import LoadFailed, Unavailable
+from engine.http.app import create_app
+from engine.operations.classify import Classification
 from engine.operations.dense import Encoding
+from engine.operations.multi import MultiEncoding
+from engine.operations.rerank import Scores
+from engine.operations.sparse import SparseEncoding, SparseVector
+from engine.operations.tag import Tagged
 from engine.settings.config import EncoderConfig
+from engine.settings.file import SettingsFile
 from engine.state import Download
 
 
@@ -29,9 +39,9 @@ class FakeDense:
     def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
         self.config = config
         self.broken: Exception | None = {
-            "./failing": LoadFailed("The disk is on fire.", next_step="Put it out."),
-            "./missing": Unavailable("The folder is missing.", next_step="Put it there."),
-        }.get(config.model)
+            "failing": LoadFailed("The disk is on fire.", next_step="Put it out."),
+            "missing": Unavailable("The folder is missing.", next_step="Put it there."),
+        }.get(config.model.removeprefix("./"))
         self.there = False
 
     def probe(self) -> None:
@@ -72,6 +82,41 @@ class FakeDense:
         return Encoding(vectors, sum(map(len, inputs)))
 
 
+class FakeAny(FakeDense):
+    """Can do what every kind can, with the least of each result."""
+
+    labels = ("entailment", "neutral", "contradiction")
+
+    def encode_images(self, images: Sequence[bytes], field: str = "images") -> Encoding:
+        return self.encode(images)
+
+    def encode_sparse(self, inputs: Sequence[Any], *, task: str | None = None, top_k: int = 128) -> SparseEncoding:
+        vector = SparseVector(np.zeros(1, np.int32), np.ones(1, np.float32), ("a",))
+        return SparseEncoding((vector,) * len(inputs), 0)
+
+    def encode_multi(self, inputs: Sequence[str], *, want: Collection[str], top_k: int | None = None) -> MultiEncoding:
+        return MultiEncoding(
+            self.encode(inputs).vectors,
+            self.encode_sparse(inputs).vectors,
+            (np.ones((1, 2), np.float32),) * len(inputs),
+            0,
+        )
+
+    def score(self, query: str, documents: Sequence[str]) -> Scores:
+        scores = np.full(len(documents), 0.5, np.float32)
+        return Scores(scores, scores, 0)
+
+    def classify(self, inputs: Sequence[Any]) -> Classification:
+        logits = np.zeros((len(inputs), 3), np.float32)
+        return Classification(self.labels, logits + np.float32(1 / 3), logits, 0)
+
+    def tag(self, texts: Sequence[str]) -> tuple[Tagged, ...]:
+        return (Tagged((), ()),) * len(texts)
+
+    def call(self, operation: str, arguments: Mapping[str, Any]) -> Any:
+        return dict(arguments)
+
+
 class Caller:
     """Sends requests straight into an ASGI application."""
 
@@ -102,3 +147,23 @@ class Caller:
         """Post bytes as they are."""
         named = {"Content-Type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
         return self.send("POST", path, content=body, headers=named)
+
+
+TOKEN = "the-token"
+
+
+@contextmanager
+def served(file: SettingsFile) -> Iterator[tuple[Engine, Caller]]:
+    """Serve the encoders of a settings file as fakes; changes of the file are applied."""
+    with Engine(file.open(), adapter=FakeDense) as engine:
+        file.watch(engine.apply, engine.events.publish)
+        app = create_app(engine, host="127.0.0.1", token=TOKEN, version="1.2.3", settings=file)
+        yield engine, Caller(app, TOKEN)
+        file.close()
+
+
+def written(folder: Path, text: str) -> SettingsFile:
+    """Write a settings file."""
+    path = folder / "settings.toml"
+    path.write_text(text, encoding="utf-8")
+    return SettingsFile(path)

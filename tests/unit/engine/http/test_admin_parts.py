@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from http_fakes import Caller, FakeDense
+from http_fakes import Caller, written
 
-from engine import paths
-from engine.engine import Engine
-from engine.http.app import create_app
 from engine.settings.file import SettingsFile
 from engine.state import Outcome, Result, State
 
@@ -31,19 +27,8 @@ model = "org/same"
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SettingsFile:
-    monkeypatch.setattr(paths, "state_folder", lambda: tmp_path / "state")
-    path = tmp_path / "settings.toml"
-    path.write_text(SETTINGS, encoding="utf-8")
-    return SettingsFile(path)
-
-
-@pytest.fixture
-def caller(settings: SettingsFile) -> Iterator[Caller]:
-    with Engine(settings.open(), adapter=FakeDense) as engine:
-        settings.watch(engine.apply, engine.events.publish)
-        yield Caller(create_app(engine, host="127.0.0.1", token="t", version="1", settings=settings), "t")
-        settings.close()
+def settings(tmp_path: Path) -> SettingsFile:
+    return written(tmp_path, SETTINGS)
 
 
 def states(caller: Caller) -> dict[str, str]:
