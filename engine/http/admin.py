@@ -12,17 +12,19 @@ from typing import Any, Final
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
-from engine.engine import Engine
 from engine.errors import SettingsForbidden
 from engine.http import config_patch, shapes
 from engine.http.responses import json_response
+from engine.interface import EngineInterface
 from engine.settings.file import SettingsFile
 from engine.state import Outcome
 
 _VERBS: Final = ("load", "offload", "unload", "pin", "unpin", "retry")
 
 
-def router(engine: Engine, settings: SettingsFile | None, version: str, on_quit: Callable[[], None]) -> APIRouter:
+def router(
+    engine: EngineInterface, settings: SettingsFile | None, version: str, on_quit: Callable[[], None]
+) -> APIRouter:
     """Return the status and control routes."""
     routes = APIRouter()
     began = time.monotonic()

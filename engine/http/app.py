@@ -12,13 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from engine.engine import Engine
 from engine.errors import PilotlightError
 from engine.http import admin, events
 from engine.http.dialects import openai
 from engine.http.dialects.dialect import Dialect
 from engine.http.dialects.native import dialect as native
 from engine.http.security import Guard
+from engine.interface import EngineInterface
 from engine.settings.file import SettingsFile
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ DIALECTS: Final[tuple[Dialect, ...]] = (openai.DIALECT, native.DIALECT)
 
 
 def create_app(
-    engine: Engine,
+    engine: EngineInterface,
     *,
     host: str,
     token: str,

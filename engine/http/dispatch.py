@@ -7,8 +7,8 @@ from typing import Final, Protocol, TypeVar
 
 from fastapi import Request
 
-from engine.engine import Engine
 from engine.errors import InputTooLarge
+from engine.interface import EngineInterface
 from engine.operations.operation import Answer, Operation
 
 T = TypeVar("T")
@@ -29,13 +29,14 @@ class EncoderRequest(Protocol):
         """Seconds that the encoder stays afterwards, as in `KeepAlive`."""
 
 
-async def dispatch(engine: Engine, operation: Operation[T], body: EncoderRequest, request: Request) -> Answer[T]:
+async def dispatch(
+    engine: EngineInterface, operation: Operation[T], body: EncoderRequest, request: Request
+) -> Answer[T]:
     """Run `operation` on the encoder that `body` names, else on the default one.
 
     An operation about no items loads nothing. Raises UnknownEncoder, InvalidInput, LoadFailed, Unavailable, QueueFull
     or Closed.
     """
-    name = engine.resolve(body.model, *operation.kinds, part=operation.part)
     if operation.size > MAX_ITEMS:
         raise InputTooLarge(
             f"{operation.field} has {operation.size} items; the limit is {MAX_ITEMS}.",
@@ -43,4 +44,4 @@ async def dispatch(engine: Engine, operation: Operation[T], body: EncoderRequest
             next_step="Send several requests.",
         )
     used_by = request.headers.get("user-agent")
-    return await asyncio.wrap_future(engine.ask(name, operation, used_by, body.keep_alive_seconds))
+    return await asyncio.wrap_future(engine.ask(body.model, operation, used_by, body.keep_alive_seconds))

@@ -14,16 +14,16 @@ import orjson
 from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 
-from engine.engine import Engine
 from engine.events import Downloading, Event, SettingsApplied, SettingsRefused, StateChanged
 from engine.http import shapes
+from engine.interface import EngineInterface
 
 _READING_SECONDS: Final = 1.0
 _MOST_WAITING: Final = 1000
 """Events kept for a listener that does not read; with more it is disconnected, and its client connects again."""
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: EngineInterface) -> APIRouter:
     """Return the route in front of `engine`."""
     routes = APIRouter()
 
@@ -34,7 +34,7 @@ def router(engine: Engine) -> APIRouter:
     return routes
 
 
-async def _stream(engine: Engine) -> AsyncIterator[bytes]:
+async def _stream(engine: EngineInterface) -> AsyncIterator[bytes]:
     """Yield every event as it comes, and a reading each second, until the connection ends."""
     loop = asyncio.get_running_loop()
     waiting: asyncio.Queue[bytes] = asyncio.Queue()

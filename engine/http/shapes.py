@@ -72,7 +72,14 @@ def _component(view: EncoderView, now: float) -> dict[str, Any]:
 
 def outcome(outcome: Outcome) -> dict[str, Any]:
     """Return the result of a control verb on one encoder."""
-    return {**asdict(outcome), "seconds": round(outcome.seconds, 4)}
+    return {
+        "name": outcome.name,
+        "result": outcome.result,
+        "state": outcome.state,
+        "freed_bytes": outcome.freed_bytes,
+        "seconds": round(outcome.seconds, 4),
+        "reason": outcome.reason,
+    }
 
 
 def outcomes(outcomes: Sequence[Outcome]) -> dict[str, Any]:

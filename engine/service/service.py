@@ -17,6 +17,7 @@ from engine.engine import Engine
 from engine.http.app import create_app
 from engine.http.security import token
 from engine.http.server import Server, bind
+from engine.interface import EngineInterface
 from engine.service.closing import Closing
 from engine.service.instance import only_instance
 from engine.service.logs import logging_on
@@ -46,7 +47,7 @@ class Options:
 class Service:
     """The open parts of the running program."""
 
-    engine: Engine
+    engine: EngineInterface
     settings: SettingsFile
     url: str
     stop: Stop

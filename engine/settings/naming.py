@@ -43,6 +43,12 @@ def components_named(config: Config, name: str) -> tuple[EncoderConfig, ...]:
     raise UnknownEncoder(f"There is no encoder {shown}.", next_step=f"Configured are: {known}.")
 
 
+def encoder_named(config: Config, name: str) -> EncoderConfig:
+    """Return the encoder called `name`, or the one that has the part of that name; raises UnknownEncoder."""
+    entry = entry_of(components_named(config, name)[0])
+    return next(encoder for encoder in config.encoders if encoder.name == entry)
+
+
 def settings_key(config: Config, name: str) -> tuple[str, ...]:
     """Return the key of the settings table of `name`: `encoders.NAME`, or `encoders.NAME.PART`.
 

@@ -9,8 +9,8 @@ from typing import Protocol
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from engine.engine import Engine
 from engine.errors import PilotlightError
+from engine.interface import EngineInterface
 
 
 class Refusal(Protocol):
@@ -25,7 +25,7 @@ class Dialect:
     """One public API; `app.DIALECTS` lists those that the endpoint speaks."""
 
     name: str
-    router: Callable[[Engine], APIRouter]
+    router: Callable[[EngineInterface], APIRouter]
     """Makes its routes in front of an engine."""
     error: Callable[[PilotlightError], Response]
     """Shapes the answer to an error of the engine."""

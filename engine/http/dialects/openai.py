@@ -13,17 +13,17 @@ from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field, PlainValidator, StrictInt, StrictStr
 from starlette.responses import Response
 
-from engine.engine import Engine
 from engine.errors import InvalidInput, PilotlightError, UnknownEncoder
 from engine.http.dialects.dialect import Dialect
 from engine.http.dispatch import dispatch
 from engine.http.keep_alive import KeepAlive
 from engine.http.responses import json_response, json_response_off_loop, retry_after
 from engine.http.statuses import status_of
+from engine.interface import EngineInterface
 from engine.operations.dense import Embed, Encoding
 from engine.operations.operation import Answer
 from engine.settings.config import EncoderConfig
-from engine.settings.naming import settings_key
+from engine.settings.naming import encoder_named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,7 @@ class EmbeddingsRequest(KeepAlive):
     user: StrictStr | None = None
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: EngineInterface) -> APIRouter:
     """Return this dialect's routes in front of `engine`."""
     routes = APIRouter()
 
@@ -88,8 +88,7 @@ def router(engine: Engine) -> APIRouter:
     @routes.get("/v1/models/{name:path}")
     @routes.get("/models/{name:path}", include_in_schema=False)
     async def model(name: str) -> Response:
-        entry = settings_key(engine.config, name)[1]
-        return json_response(_model(engine, next(e for e in engine.config.encoders if e.name == entry)))
+        return json_response(_model(engine, encoder_named(engine.config, name)))
 
     return routes
 
@@ -146,7 +145,7 @@ def _base64(vector: NDArray[np.float32]) -> str:
     return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
 
 
-def _model(engine: Engine, encoder: EncoderConfig) -> dict[str, Any]:
+def _model(engine: EngineInterface, encoder: EncoderConfig) -> dict[str, Any]:
     parts = [engine.view(component.name) for component in encoder.components]
     return {
         "id": encoder.name,

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request
 from pydantic import StrictInt
 from starlette.responses import Response
 
-from engine.engine import Engine
 from engine.http.dialects.native.fields import Body, Texts, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.responses import json_response_off_loop
+from engine.interface import EngineInterface
 from engine.operations.axes import EncodeAxes, Projection
 
 
@@ -23,7 +23,7 @@ class AxesRequest(Body):
     top_k: StrictInt | None = None
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: EngineInterface) -> APIRouter:
     """Return the routes in front of `engine`."""
     routes = APIRouter()
 

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request
 from pydantic import StrictInt, StrictStr
 from starlette.responses import Response
 
-from engine.engine import Engine
 from engine.http.keep_alive import KeepAlive
 from engine.http.responses import json_response
+from engine.interface import EngineInterface
 from engine.operations.bundle import EncodeBundle
 
 
@@ -24,7 +24,7 @@ class BundleRequest(KeepAlive):
     models: dict[str, StrictStr | None] | None = None
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: EngineInterface) -> APIRouter:
     """Return the route in front of `engine`."""
     routes = APIRouter()
 

@@ -9,10 +9,10 @@ from pydantic import Field, PlainValidator, StrictStr, ValidationInfo, field_val
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from engine.engine import Engine
 from engine.http.dialects.native.fields import Body, Texts, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.responses import json_response_off_loop
+from engine.interface import EngineInterface
 from engine.operations.classify import Classification, Classify, ZeroShot
 from engine.operations.operation import Operation
 
@@ -70,7 +70,7 @@ class ClassifyRequest(Body):
         )
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: EngineInterface) -> APIRouter:
     """Return the route in front of `engine`."""
     routes = APIRouter()
 

@@ -6,13 +6,13 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from engine.engine import Engine
 from engine.http.dialects.dialect import Dialect
 from engine.http.dialects.native import axes, bundle, classify, dense, image_text, multi, plugin, rerank, sparse, tag
 from engine.http.dialects.native.errors import error_response, refusal
+from engine.interface import EngineInterface
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: EngineInterface) -> APIRouter:
     """Return this dialect's routes in front of `engine`."""
     routes = APIRouter()
     for kind in (axes, bundle, classify, dense, image_text, multi, plugin, rerank, sparse, tag):

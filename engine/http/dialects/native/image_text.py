@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from engine.engine import Engine
 from engine.http.dialects.native.fields import Body, Texts, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.images import Images, form_fields
 from engine.http.responses import json_response_off_loop
+from engine.interface import EngineInterface
 from engine.operations.dense import Encoding
 from engine.operations.image_text import EmbedForImages, EncodeImages
 from engine.operations.operation import Answer, Operation
@@ -40,7 +40,7 @@ class TextRequest(Body):
     texts: Texts
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: EngineInterface) -> APIRouter:
     """Return the routes in front of `engine`."""
     routes = APIRouter()
 

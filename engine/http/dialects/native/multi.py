@@ -9,10 +9,10 @@ from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from engine.engine import Engine
 from engine.http.dialects.native.fields import Body, Texts, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.responses import json_response_off_loop
+from engine.interface import EngineInterface
 from engine.operations.multi import FORMS, EncodeMulti, Form, MultiEncoding
 
 
@@ -33,7 +33,7 @@ class MultiRequest(Body):
     forms: Annotated[Forms, Field(alias="return")] = FORMS
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: EngineInterface) -> APIRouter:
     """Return the route in front of `engine`."""
     routes = APIRouter()
 

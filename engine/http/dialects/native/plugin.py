@@ -8,11 +8,11 @@ from fastapi import APIRouter, Request
 from pydantic import Field, StrictStr
 from starlette.responses import Response
 
-from engine.engine import Engine
 from engine.errors import EncoderError
 from engine.http.dialects.native.fields import Body, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.responses import json_response_off_loop
+from engine.interface import EngineInterface
 from engine.operations.plugin import Call
 
 
@@ -23,7 +23,7 @@ class PluginRequest(Body):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: EngineInterface) -> APIRouter:
     """Return the route in front of `engine`."""
     routes = APIRouter()
 

@@ -9,10 +9,10 @@ from pydantic import PlainValidator, StrictFloat, StrictInt, StrictStr
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from engine.engine import Engine
 from engine.http.dialects.native.fields import Body, Texts, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.responses import json_response
+from engine.interface import EngineInterface
 from engine.operations.rerank import Score, Splice
 
 
@@ -38,7 +38,7 @@ class SpliceRequest(Body):
     min_kept: StrictInt = 2
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: EngineInterface) -> APIRouter:
     """Return the routes in front of `engine`."""
     routes = APIRouter()
 

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from engine.engine import Engine
 from engine.http.dialects.native.fields import Body, Texts, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.responses import json_response_off_loop
+from engine.interface import EngineInterface
 from engine.operations.tag import Tag, Tagged, Token
 
 
@@ -20,7 +20,7 @@ class TagRequest(Body):
     texts: Texts
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: EngineInterface) -> APIRouter:
     """Return the route in front of `engine`."""
     routes = APIRouter()
 
