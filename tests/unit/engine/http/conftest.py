@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from http_fakes import TOKEN, Caller, FakeDense, served, written
+from http_fakes import Caller, FakeDense, caller_of, served, written
 
 from engine import paths
 from engine.engine import Engine
-from engine.http.app import create_app
 from engine.settings.file import SettingsFile
 from engine.settings.parsing import parse
 
@@ -63,4 +62,4 @@ def caller(service: tuple[Engine, Caller]) -> Caller:
 def bare_caller() -> Iterator[Caller]:
     """An engine without any encoder and without a settings file."""
     with Engine(parse({"encoders": {}}), adapter=FakeDense) as engine:
-        yield Caller(create_app(engine, host="127.0.0.1", token=TOKEN, version="1.2.3"), TOKEN)
+        yield caller_of(engine)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.adapters.context import ALONE, Surroundings
 from engine.adapters.protocol import Loaded
@@ -152,13 +153,40 @@ class Caller:
 TOKEN = "the-token"
 
 
+class Forward:
+    """Stands for whatever `target` is at the moment."""
+
+    target: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.target, name)
+
+
+@cache
+def application(has_settings: bool) -> tuple[Forward, Forward, ASGIApp]:
+    engine: Any = Forward()
+    settings: Any = Forward()
+    file = settings if has_settings else None
+    return engine, settings, create_app(engine, host="127.0.0.1", token=TOKEN, version="1.2.3", settings=file)
+
+
+def caller_of(engine: Engine, settings: SettingsFile | None = None) -> Caller:
+    """Return a caller of the endpoint in front of `engine`: one application for all, because it is slow to make."""
+    current, file, app = application(settings is not None)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        current.target, file.target = engine, settings
+        await app(scope, receive, send)
+
+    return Caller(serve, TOKEN)
+
+
 @contextmanager
 def served(file: SettingsFile) -> Iterator[tuple[Engine, Caller]]:
     """Serve the encoders of a settings file as fakes; changes of the file are applied."""
     with Engine(file.open(), adapter=FakeDense) as engine:
         file.watch(engine.apply, engine.events.publish)
-        app = create_app(engine, host="127.0.0.1", token=TOKEN, version="1.2.3", settings=file)
-        yield engine, Caller(app, TOKEN)
+        yield engine, caller_of(engine, file)
         file.close()
 
 

@@ -35,6 +35,12 @@ def test_health_says_who_is_there(caller: Caller) -> None:
     assert caller.send("GET", "/ready").json() == {"ready": True}
 
 
+def test_a_closed_engine_is_not_ready(caller: Caller, engine: Engine) -> None:
+    engine.close()
+    ready = caller.send("GET", "/ready")
+    assert (ready.status_code, ready.json()) == (503, {"ready": False})
+
+
 def test_components_have_every_field_of_the_contract(caller: Caller) -> None:
     found = caller.send("GET", "/admin/components").json()
     assert set(found) >= {"components", "count", "last_activity_s_ago", "idle_threshold_s"}

@@ -76,22 +76,6 @@ def test_a_wrong_content_type_is_named(caller: Caller, kind: str) -> None:
     assert MARK not in answer.text
 
 
-def test_a_long_model_name_is_not_echoed_whole(caller: Caller) -> None:
-    answer = caller.embed("x", model="m" * 100_000)
-    assert answer.status_code == 404
-    assert len(answer.text) < 1000
-
-
-def test_2049_items_are_422_with_the_limit_named(caller: Caller, engine: Engine) -> None:
-    for content in (["x"] * 2049, [[1]] * 2049):
-        answer = caller.embed(content)
-        assert answer.status_code == 422
-        assert "2048" in answer.json()["error"]["message"]
-        assert answer.json()["error"]["param"] == "input"
-    assert engine.view("fake").state is State.UNLOADED
-    assert caller.embed(["x"] * 2048).status_code == 200
-
-
 def test_a_declared_body_over_32_mib_is_413(caller: Caller) -> None:
     answer = caller.raw(b"{}", Content_Length=str(MAX_BODY_BYTES + 1))
     assert answer.status_code == 413

@@ -108,19 +108,6 @@ def test_what_a_request_asks_for_reaches_its_encoder(
     assert caller.send("GET", "/admin/components").json()["components"][0]["keep_alive_seconds"] == kept
 
 
-def test_a_request_that_says_nothing_changes_nothing(caller: Caller, engine: Engine) -> None:
-    caller.embed("x", keep_alive="10m")
-    for fields in ({}, {"keep_alive": None}):
-        caller.embed("x", **fields)
-        assert engine.view("fake").keep_alive_seconds == 600.0
-
-
-def test_an_empty_list_loads_nothing_and_sets_no_timer(caller: Caller, engine: Engine) -> None:
-    assert caller.embed([], keep_alive=-1).json()["data"] == []
-    view = engine.view("fake")
-    assert (view.state, view.keep_alive_seconds, view.last_used) == (State.UNLOADED, None, None)
-
-
 @pytest.mark.parametrize("field", ["keep_alive", "ttl"])
 @pytest.mark.parametrize("value", ["soon", True, [], {"a": 1}, float("nan"), float("-inf"), YEAR + 1, 10**400])
 def test_rubbish_is_400_that_names_the_field_and_loads_nothing(

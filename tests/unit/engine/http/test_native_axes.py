@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from http_fakes import Caller, FakeDense
+from http_fakes import Caller, FakeDense, caller_of
 
 from engine import Engine, parse
 from engine.adapters.context import Surroundings
 from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter
-from engine.http.app import create_app
 from engine.settings.config import EncoderConfig
 
 ANCHORS = [{"name": "short", "anchor": "a"}, {"name": "long", "anchor": "aaaaaaaa"}]
@@ -29,12 +28,12 @@ def caller() -> Iterator[Caller]:
         "fake": {"kind": "dense", "model": "./fake"},
         "failing": {"kind": "dense", "model": "./failing"},
         "missing": {"kind": "dense", "model": "./missing"},
-        "sema": {"kind": "axes", "base": "fake", "axes": ANCHORS, "aliases": ["meaning"]},
+        "sema": {"kind": "axes", "base": "fake", "axes": ANCHORS},
         "torn": {"kind": "axes", "base": "failing"},
         "lost": {"kind": "axes", "base": "missing"},
     }
     with Engine(parse({"encoders": settings}), adapter=build) as engine:
-        yield Caller(create_app(engine, host="127.0.0.1", token="t", version="1"), "t")
+        yield caller_of(engine)
 
 
 def axes(caller: Caller, path: str = "/encode/axes", **body: Any) -> Any:
@@ -53,10 +52,6 @@ def test_coordinates_come_with_the_names_of_the_axes(caller: Caller, path: str) 
     assert (body["axes"], body["dim"], body["model"]) == (["short", "long"], 2, "sema")
     assert body["revision"].startswith("7+axes.")
     assert set(body) == {"vectors", "axes", "dim", "model", "revision"}
-
-
-def test_the_model_is_called_as_it_was_asked_for(caller: Caller) -> None:
-    assert axes(caller, texts=["a"], model="meaning").json()["model"] == "meaning"
 
 
 def test_signatures_are_the_strongest_axes_by_name_and_weight(caller: Caller) -> None:
@@ -86,28 +81,13 @@ def test_a_base_that_does_not_load_is_named(caller: Caller, model: str, base: st
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        ({}, 422),
-        ({"texts": "one"}, 422),
         ({"texts": ["a"], "top_k": 0}, 400),
         ({"texts": ["a"], "top_k": "2"}, 422),
         ({"texts": ["a"], "top_k": True}, 422),
         ({"texts": ["a"], "task": "document"}, 422),
-        ({"texts": ["a"], "model": "fake"}, 404),
-        ({"texts": ["a"], "model": "nobody"}, 404),
-        ({"texts": ["a"] * 2049}, 422),
     ],
 )
 def test_what_cannot_be_asked_is_refused(caller: Caller, body: dict[str, Any], status: int) -> None:
     answer = axes(caller, **body)
     assert answer.status_code == status
     assert set(answer.json()) == {"detail", "title", "next_step"}
-
-
-def test_a_lone_surrogate_is_refused_and_2048_texts_are_not(caller: Caller) -> None:
-    assert caller.raw(b'{"texts": ["\\ud800"]}', "/encode/axes").status_code == 400
-    assert len(axes(caller, texts=["a"] * 2048).json()["vectors"]) == 2048
-
-
-def test_an_alias_is_in_no_schema(caller: Caller) -> None:
-    paths = caller.send("GET", "/openapi.json").json()["paths"]
-    assert ("/encode/axes" in paths, "/encode/sema" in paths) == (True, False)

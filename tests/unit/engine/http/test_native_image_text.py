@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from http_fakes import Caller, FakeDense
+from http_fakes import Caller, FakeDense, caller_of
 from PIL import Image
 
 from engine.engine import Engine
-from engine.http.app import create_app
 from engine.http.images import image_bytes
 from engine.operations.dense import Encoding
 from engine.settings.parsing import parse
@@ -22,9 +21,7 @@ TOKEN = "the-token"
 SETTINGS = {
     "hardware": {"idle_timeout_seconds": 0},
     "encoders": {
-        "words": {"kind": "dense", "model": "./fake"},
         "photo": {"kind": "image_text", "model": "./fake", "aliases": ["pictures"]},
-        "broken": {"kind": "image_text", "model": "./missing"},
     },
 }
 
@@ -45,7 +42,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def caller(engine: Engine) -> Caller:
-    return Caller(create_app(engine, host="127.0.0.1", token=TOKEN, version="1.2.3"), TOKEN)
+    return caller_of(engine)
 
 
 def png(width: int = 4) -> bytes:
@@ -81,12 +78,6 @@ def test_texts_go_to_the_text_tower_alone(engine: Engine, caller: Caller) -> Non
     assert engine.view("photo.image").loads == 0
 
 
-def test_a_dense_encoder_is_none_of_images(caller: Caller) -> None:
-    for path, fields in (("/encode/image", {"images": []}), ("/encode/image_text", {"texts": []})):
-        answer = caller.send("POST", path, json={**fields, "model": "words"})
-        assert (answer.status_code, "kind dense" in answer.json()["detail"]) == (404, True)
-
-
 def test_files_of_a_form_are_encoded_in_their_order(caller: Caller) -> None:
     files = [("images", ("a.png", png(5))), ("files", ("b", png(11))), ("images", ("c.png", png(6)))]
     answer = caller.send("POST", "/encode/image", files=files, data={"model": "photo", "keep_alive": "5m"})
@@ -108,11 +99,6 @@ def test_a_form_with_a_wrong_field_is_refused_as_json_is(caller: Caller) -> None
     answer = caller.send("POST", "/encode/image", files=files, data={"keep_alive": "soon"})
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("keep_alive: must be a number of seconds")
-
-
-def test_an_empty_list_loads_nothing(engine: Engine, caller: Caller) -> None:
-    assert posted(caller, []).json() == {"vectors": [], "dim": None, "model": "photo.image", "revision": None}
-    assert engine.view("photo.image").loads == 0
 
 
 @pytest.mark.parametrize(
@@ -153,28 +139,7 @@ def test_what_is_no_image_is_named_by_its_place(caller: Caller) -> None:
         assert answer.json()["next_step"]
 
 
-def test_a_body_that_is_not_json_is_refused_like_everywhere(caller: Caller) -> None:
-    cases = {
-        b"{": (400, "The body is not valid JSON"),
-        b"\xff": (400, "The body cannot be read as JSON"),
-        b"[]": (422, "The body must be a JSON object"),
-        b"{}": (422, "images: Field required"),
-    }
-    for body, (status, told) in cases.items():
-        answer = caller.raw(body, "/encode/image")
-        assert (answer.status_code, answer.json()["detail"].startswith(told)) == (status, True), body
-    answer = caller.raw(b"x", "/encode/image", Content_Type="text/plain")
-    assert (answer.status_code, "Content-Type: application/json" in answer.json()["detail"]) == (422, True)
-    answer = caller.raw(b"x", "/encode/image", Content_Type="multipart/form-data")
-    assert answer.status_code == 400
-
-
-def test_2048_images_are_taken_and_one_more_is_not(caller: Caller) -> None:
-    image = plain(png())
-    assert len(posted(caller, [image] * 2048).json()["vectors"]) == 2048
-    answer = posted(caller, [image] * 2049)
-    assert answer.status_code == 422
-    assert "the limit is 2048" in answer.json()["detail"]
+def test_images_are_counted_before_they_are_read_and_in_a_form_too(caller: Caller) -> None:
     assert "the limit is 2048" in posted(caller, [""] * 2049).json()["detail"]
     parts: list[Any] = [("images", ("x.png", png())), ("images", (None, plain(png())))]
     for part in parts:
@@ -182,15 +147,6 @@ def test_2048_images_are_taken_and_one_more_is_not(caller: Caller) -> None:
             answer = caller.send("POST", "/encode/image", files=[part] * count)
             assert answer.status_code == 422
             assert "the limit is 2048" in answer.json()["detail"]
-    answer = caller.send("POST", "/encode/image_text", json={"texts": ["x"] * 2049})
-    assert answer.status_code == 422
-
-
-def test_a_missing_model_says_so_and_leaves_the_others_alone(caller: Caller) -> None:
-    answer = posted(caller, [plain(png())], model="broken")
-    assert answer.status_code == 503
-    assert answer.json()["detail"] == "The folder is missing."
-    assert posted(caller, [plain(png())]).status_code == 200
 
 
 def test_the_openai_route_reaches_the_text_tower_by_the_models_name(caller: Caller) -> None:
@@ -225,6 +181,10 @@ def test_a_form_without_an_image_says_what_to_send(engine: Engine, caller: Calle
         assert answer.status_code == 422
         assert answer.json()["detail"].startswith("images: must be sent, each as a file")
     assert engine.view("photo.image").loads == 0
+
+
+def test_a_form_without_a_boundary_is_refused(caller: Caller) -> None:
+    assert caller.raw(b"x", "/encode/image", Content_Type="multipart/form-data").status_code == 400
 
 
 def test_a_form_that_is_cut_off_is_refused(caller: Caller) -> None:

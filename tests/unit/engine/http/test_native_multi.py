@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from http_fakes import Caller, FakeDense
+from http_fakes import Caller, FakeDense, caller_of
 
 from engine import Engine, MultiEncoding, SparseVector, parse
-from engine.http.app import create_app
 from engine.operations.sparse import SparseEncoding
 from engine.state import State
 
@@ -56,7 +55,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def caller(engine: Engine) -> Caller:
-    return Caller(create_app(engine, host="127.0.0.1", token="t", version="1"), "t")
+    return caller_of(engine)
 
 
 def multi(caller: Caller, **body: Any) -> Any:
@@ -94,40 +93,6 @@ def test_forms_that_do_not_exist_are_refused_by_the_name_of_their_field(
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("return: ")
     assert engine.view("m3").state is State.UNLOADED
-
-
-@pytest.mark.parametrize("texts", ["ab", [1], None, [["ab"]], {}])
-def test_texts_are_a_list_of_texts(caller: Caller, texts: Any) -> None:
-    answer = multi(caller, texts=texts)
-    assert answer.status_code == 422
-    assert "texts: must be a list of texts" in answer.json()["detail"]
-
-
-def test_a_lone_surrogate_is_refused(caller: Caller) -> None:
-    answer = caller.raw(b'{"texts": ["\\ud800"]}', "/encode/multi")
-    assert answer.status_code == 400
-    assert answer.json()["detail"].startswith("texts[0] is not a text")
-
-
-def test_no_texts_load_nothing(caller: Caller, engine: Engine) -> None:
-    assert multi(caller, texts=[]).json() == {
-        "dense": [], "sparse": [], "colbert": [], "dim": None, "model": "m3", "revision": None,
-    }  # fmt: skip
-    assert engine.view("m3").state is State.UNLOADED
-
-
-def test_2048_texts_are_answered_and_one_more_is_refused(caller: Caller) -> None:
-    assert len(multi(caller, texts=["a"] * 2048).json()["dense"]) == 2048
-    refused = multi(caller, texts=["a"] * 2049)
-    assert refused.status_code == 422
-    assert "2049" in refused.json()["detail"]
-    assert refused.json()["next_step"]
-
-
-def test_an_encoder_of_another_kind_is_named_as_such(caller: Caller) -> None:
-    answer = multi(caller, texts=["a"], model="vectors")
-    assert answer.status_code == 404
-    assert "vectors is an encoder of kind dense, not multi" in answer.json()["detail"]
 
 
 def test_a_multi_encoder_answers_the_routes_of_dense_and_sparse_ones(caller: Caller) -> None:

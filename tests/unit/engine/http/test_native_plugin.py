@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from http_fakes import Caller, FakeDense
+from http_fakes import Caller, FakeDense, caller_of
 
 from engine.engine import Engine
 from engine.errors import EncoderError, InvalidInput
-from engine.http.app import create_app
 from engine.settings.parsing import parse
 
 RESULTS: dict[str, Any] = {
@@ -41,9 +40,9 @@ class FakePlugin(FakeDense):
 
 @pytest.fixture
 def caller() -> Iterator[Caller]:
-    encoders = {"mine": {"kind": "plugin", "model": "shouter"}, "vectors": {"kind": "dense", "model": "./x"}}
+    encoders = {"mine": {"kind": "plugin", "model": "shouter"}}
     with Engine(parse({"encoders": encoders}), adapter=FakePlugin) as engine:
-        yield Caller(create_app(engine, host="127.0.0.1", token="t", version="1"), "t")
+        yield caller_of(engine)
 
 
 def ask(caller: Caller, operation: str, **more: Any) -> Any:
@@ -88,22 +87,7 @@ def test_a_plugin_that_fails_says_so_without_a_traceback(caller: Caller) -> None
     }
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "word"),
-    [
-        ({"operation": "refuse"}, 400, "refuse: no."),
-        ({}, 422, "operation"),
-        ({"operation": 3}, 422, "operation"),
-        ({"operation": "echo", "arguments": []}, 422, "arguments"),
-        ({"operation": "echo", "model": "vectors"}, 404, "kind dense"),
-    ],
-)
-def test_what_is_wrong_is_named(caller: Caller, body: object, status: int, word: str) -> None:
-    answer = caller.send("POST", "/encode/plugin", json=body)
-    assert answer.status_code == status
-    assert word in answer.json()["detail"]
-
-
-def test_a_lone_surrogate_in_an_argument_is_refused(caller: Caller) -> None:
-    body = b'{"operation": "echo", "arguments": {"texts": ["\\ud800"]}}'
-    assert caller.raw(body, "/encode/plugin").status_code in (400, 422)
+def test_what_the_plugin_refuses_is_400(caller: Caller) -> None:
+    answer = ask(caller, "refuse")
+    assert answer.status_code == 400
+    assert "refuse: no." in answer.json()["detail"]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from http_fakes import Caller, FakeDense
+from http_fakes import Caller, FakeDense, caller_of
 
 from engine import Engine, parse
 from engine.adapters.context import ALONE, Surroundings
-from engine.http.app import create_app
 from engine.operations.rerank import Scores
 from engine.settings.config import EncoderConfig
 
@@ -35,12 +33,10 @@ class FakeReranker(FakeDense):
 def caller() -> Iterator[Caller]:
     FakeReranker.made = []
     settings = {
-        "first": {"kind": "rerank", "model": "./first", "aliases": ["ranker"]},
-        "torn": {"kind": "rerank", "model": "./failing"},
-        "words": {"kind": "classify", "model": "./words"},
+        "first": {"kind": "rerank", "model": "./first"},
     }
     with Engine(parse({"encoders": settings}), adapter=FakeReranker) as engine:
-        yield Caller(create_app(engine, host="127.0.0.1", token="t", version="1"), "t")
+        yield caller_of(engine)
 
 
 def rerank(caller: Caller, **body: Any) -> Any:
@@ -55,7 +51,6 @@ def test_scores_come_in_the_order_of_the_texts_with_model_and_revision(caller: C
     answer = rerank(caller, query="q", texts=["aaa", "b", ""])
     assert answer.status_code == 200
     assert answer.json() == {"scores": [0.3, 0.1, 0.0], "model": "first", "revision": "7"}
-    assert rerank(caller, query="q", texts=["a"], model="ranker").json()["model"] == "ranker"
 
 
 def test_fragments_are_kept_per_group_in_their_order(caller: Caller) -> None:
@@ -69,72 +64,28 @@ def test_fragments_are_kept_per_group_in_their_order(caller: Caller) -> None:
     assert splice(caller, query="q", fragments=[["a", "bb"]], threshold=0.2, min_kept=0).json()["kept"] == [[1]]
 
 
-def test_nothing_to_score_loads_nothing(caller: Caller) -> None:
-    assert rerank(caller, query="q", texts=[]).json() == {"scores": [], "model": "first", "revision": None}
+def test_groups_without_fragments_load_nothing(caller: Caller) -> None:
     assert splice(caller, query="q", fragments=[[], []]).json()["kept"] == [[], []]
     assert not any(adapter.there for adapter in FakeReranker.made)
 
 
-def test_2048_items_are_taken_and_one_more_is_refused(caller: Caller) -> None:
-    assert len(rerank(caller, query="q", texts=["a"] * 2048).json()["scores"]) == 2048
-    refused = rerank(caller, query="q", texts=["a"] * 2049)
-    assert refused.status_code == 422
-    assert "2048" in refused.json()["detail"]
+def test_the_items_of_a_splice_are_the_fragments_of_all_groups(caller: Caller) -> None:
     assert splice(caller, query="q", fragments=[["a"] * 1024] * 2).status_code == 200
     assert splice(caller, query="q", fragments=[["a"] * 1024] * 2 + [["b"]]).status_code == 422
 
 
 @pytest.mark.parametrize(
-    "body",
-    [
-        {"texts": ["a"]},
-        {"query": ["q"], "texts": ["a"]},
-        {"query": "q"},
-        {"query": "q", "texts": "a"},
-        {"query": "q", "texts": [None]},
-    ],
-)
-def test_a_body_of_another_shape_is_422_and_names_the_field(caller: Caller, body: dict[str, Any]) -> None:
-    answer = rerank(caller, **body)
-    assert answer.status_code == 422
-    assert answer.json()["detail"].startswith(("query", "texts"))
-
-
-@pytest.mark.parametrize(
     ("fields", "status"),
     [
-        ({"fragments": ["a"]}, 422),
-        ({"fragments": [["a"], [1]]}, 422),
-        ({"fragments": {"a": []}}, 422),
         ({"fragments": [["a"]], "threshold": "high"}, 422),
         ({"fragments": [["a"]], "threshold": 1.5}, 400),
         ({"fragments": [["a"]], "min_kept": -1}, 400),
     ],
 )
-def test_fragments_and_limits_of_another_kind_are_refused(caller: Caller, fields: dict[str, Any], status: int) -> None:
+def test_limits_of_another_kind_are_refused(caller: Caller, fields: dict[str, Any], status: int) -> None:
     answer = splice(caller, query="q", **fields)
     assert answer.status_code == status, answer.text
     assert any(name in answer.json()["detail"] for name in fields)
-
-
-def test_a_lone_surrogate_is_refused_before_anything_loads(caller: Caller) -> None:
-    for body in ({"query": "\ud800", "texts": ["a"]}, {"query": "q", "texts": ["\ud800"]}):
-        answer = caller.raw(json.dumps(body).encode(), "/encode/rerank")
-        assert answer.status_code == 400
-        assert answer.json()["next_step"]
-    assert not any(adapter.there for adapter in FakeReranker.made)
-
-
-def test_an_encoder_of_another_kind_and_an_unknown_one_are_404(caller: Caller) -> None:
-    assert rerank(caller, query="q", texts=["a"], model="words").status_code == 404
-    assert splice(caller, query="q", fragments=[["a"]], model="nobody").status_code == 404
-
-
-def test_a_reranker_that_cannot_load_says_why(caller: Caller) -> None:
-    answer = rerank(caller, query="q", texts=["a"], model="torn")
-    assert answer.status_code == 503
-    assert answer.json() == {"detail": "The disk is on fire.", "title": "Load failed", "next_step": "Put it out."}
-    assert rerank(caller, query="q", texts=["a"]).status_code == 200
 
 
 @pytest.mark.parametrize(

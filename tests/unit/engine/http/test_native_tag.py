@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pytest
-from http_fakes import Caller, FakeDense
+from http_fakes import Caller, FakeDense, caller_of
 
 from engine.engine import Engine
 from engine.errors import InvalidInput
-from engine.http.app import create_app
 from engine.operations.tag import Entity, Tagged, Token
 from engine.settings.parsing import parse
 
@@ -32,8 +31,7 @@ class FakeTagger(FakeDense):
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     encoders = {
-        "words": {"kind": "tag", "model": "en_core_web_sm", "aliases": ["tagger"]},
-        "vectors": {"kind": "dense", "model": "./x"},
+        "words": {"kind": "tag", "model": "en_core_web_sm"},
     }
     with Engine(parse({"encoders": encoders}), adapter=FakeTagger) as engine:
         yield engine
@@ -41,7 +39,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def caller(engine: Engine) -> Caller:
-    return Caller(create_app(engine, host="127.0.0.1", token="t", version="1"), "t")
+    return caller_of(engine)
 
 
 def test_tokens_and_entities_of_each_text(caller: Caller) -> None:
@@ -63,40 +61,11 @@ def test_tokens_and_entities_of_each_text(caller: Caller) -> None:
     }
 
 
-def test_the_name_that_was_asked_for_comes_back(caller: Caller) -> None:
-    answer = caller.send("POST", "/encode/tag", json={"texts": ["a"], "model": "tagger"}).json()
-    assert answer["model"] == "tagger"
+def test_what_only_the_model_can_tell_is_400(caller: Caller) -> None:
+    answer = caller.send("POST", "/encode/tag", json={"texts": ["long"]})
+    assert answer.status_code == 400
+    assert "too long" in answer.json()["detail"]
 
 
-def test_no_texts_load_nothing(caller: Caller, engine: Engine) -> None:
-    answer = caller.send("POST", "/encode/tag", json={"texts": []})
-    assert answer.json() == {"docs": [], "model": "words", "revision": None}
-    assert not engine.view("words").loads
-
-
-@pytest.mark.parametrize(("items", "status"), [(2048, 200), (2049, 422)])
-def test_the_most_texts_of_one_request(caller: Caller, items: int, status: int) -> None:
-    assert caller.send("POST", "/encode/tag", json={"texts": ["a"] * items}).status_code == status
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "word"),
-    [
-        ({}, 422, "texts"),
-        ({"texts": "one text"}, 422, "texts"),
-        ({"texts": [1]}, 422, "texts"),
-        ({"texts": ["long"]}, 400, "too long"),
-        ({"texts": ["a"], "model": "vectors"}, 404, "kind dense"),
-        ({"texts": ["a"], "model": "nobody"}, 404, "nobody"),
-    ],
-)
-def test_what_is_wrong_is_named(caller: Caller, body: object, status: int, word: str) -> None:
-    answer = caller.send("POST", "/encode/tag", json=body)
-    assert answer.status_code == status
-    assert word in answer.json()["detail"]
-
-
-def test_a_lone_surrogate_is_refused(caller: Caller) -> None:
-    answer = caller.raw(b'{"texts": ["\\ud800"]}', "/encode/tag")
-    assert answer.status_code in (400, 422)
+def test_a_nul_is_text(caller: Caller) -> None:
     assert caller.send("POST", "/encode/tag", json={"texts": ["nul\0"]}).status_code == 200

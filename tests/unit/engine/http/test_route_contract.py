@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
@@ -15,14 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
-from http_fakes import Caller, FakeAny
+from http_fakes import Caller, FakeAny, caller_of
 from PIL import Image
 
 from engine.adapters.context import Surroundings
 from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter
 from engine.engine import Engine
-from engine.http.app import create_app
 from engine.serving.worker import QUEUE_LIMIT
 from engine.settings.config import EncoderConfig
 from engine.settings.parsing import parse
@@ -73,7 +73,7 @@ class Route:
     """Fields that hold a lone surrogate, and the name of the place that the error says."""
     surrogate_status: int = 400
     misshapen: tuple[tuple[Mapping[str, Any], str], ...] = ()
-    """Fields of another type, and the name of the field that the error says."""
+    """Fields of another type, and the start of the error, which is the field's name."""
     naming: Callable[[Any], Mapping[str, Any]] = lambda name: {"model": name}
     """The fields that name an encoder."""
     model_field: str = "model"
@@ -81,13 +81,16 @@ class Route:
     """The end of the component's name, for an encoder that has parts."""
     counted: str = ""
     """The name of the items in the error about too many; that of the field, unless another is said."""
+    kinds: str = ""
+    """The kinds that can do it, as errors list them; the one kind, unless others are said."""
     also: str | None = None
     """Another path of the same route, which is in no schema."""
     errors: Callable[[httpx.Response], Refused] = native
     bad_body: int = 422
 
     def __str__(self) -> str:
-        return f"{self.path} {'+'.join(name for name in self.body if name != 'query')}"
+        fields = "+".join(name for name in self.body if name != "query")
+        return f"{self.path} {fields}{' ids' if [[1]] in self.body.values() else ''}"
 
     def about(self, count: int) -> dict[str, Any]:
         """The body of a request about so many items."""
@@ -102,83 +105,102 @@ def png() -> str:
 
 
 NO_VECTORS = {"vectors": [], "dim": None}
+
+
+def wrong(name: str, start: str, *values: object) -> tuple[tuple[Mapping[str, Any], str], ...]:
+    """Values that a field cannot have, each with the start of the error."""
+    return tuple(({name: value}, start) for value in values)
+
+
 IN_TEXTS = (({"texts": [SURROGATE]}, "texts[0]"), ({"texts": ["a", f"b{SURROGATE}"]}, "texts[1]"))
-NO_TEXTS = tuple(({"texts": wrong}, "texts") for wrong in ("a", None, ["a", 3], [None], [["a"]], [[1]], {}))
-NO_TEXTS_NOR_NULL = tuple(row for row in NO_TEXTS if row[0]["texts"] is not None)  # where null is as if left out
-NO_PAIRS = tuple(({"pairs": wrong}, "pairs") for wrong in ("a", ["ab"], [["a"]], [["a", 1]], [["a", "b", "c"]], {}))
-NO_IMAGES = tuple(({"images": wrong}, "images") for wrong in ("a", None, [1], ["!!"], [None], {}))
-NO_GROUPS = tuple(({"fragments": wrong}, "fragments") for wrong in (["a"], [["a"], [1]], {"a": []}, None, "a"))
-NO_INPUT = tuple(({"input": wrong}, "input") for wrong in (None, 3, ["a", 3], [[1], "a"], [True], [1.5], {}))
+IN_INPUT = (({"input": [SURROGATE]}, "input[0]"), ({"input": SURROGATE}, "input[0]"))
+DENSE = "dense or multi or image_text (text)"
+NO_TEXTS = wrong("texts", "texts: must be a list of texts.", "a", ["a", 3], [None], [["a"]], [[1]], {})
+NO_TEXTS_NOR_NULL = (*NO_TEXTS, *wrong("texts", "texts: must be a list of texts.", None))
+NO_PAIRS = wrong("pairs", "pairs: must be a list of pairs of texts.", "a", ["ab"], [["a"]], [["a", 1]], [["a"] * 3], {})
+NO_LABELS = wrong("candidate_labels", "candidate_labels: must be a list of texts.", "x", [1])
+NO_IMAGES = wrong("images", "images: must be a list of images, each a data URI or base64.", "a", None, [1], {})
+NO_GROUPS = wrong("fragments", "fragments: must be a list of lists of texts.", ["a"], [["a"], [1]], {"a": []}, None)
+NO_QUERY = wrong("query", "query: ", ["q"], None, 3)
+NO_INPUT = wrong(
+    "input", "input must be a text, a list of texts, a list of token ids, or a list of such lists.",
+    None, 3, ["a", 3], [[1], "a"], [["a"]], [True], [1.5], {},
+)  # fmt: skip
 DATA = {"object": "list", "data": [], "usage": {"prompt_tokens": 0, "total_tokens": 0}, "dim": None}
 
 ROUTES = (
     Route(
         "/v1/embeddings", "dense", {"input": ["a"]}, lambda answer: answer["data"], "input", DATA,
-        (({"input": [SURROGATE]}, "input"), ({"input": SURROGATE}, "input")), misshapen=NO_INPUT,
-        also="/embeddings", errors=openai, bad_body=400,
+        surrogates=IN_INPUT, misshapen=NO_INPUT,
+        kinds=DENSE, also="/embeddings", errors=openai, bad_body=400,
+    ),
+    Route(
+        "/v1/embeddings", "dense", {"input": [[1]]}, lambda answer: answer["data"], "input", DATA,
+        surrogates=IN_INPUT, misshapen=NO_INPUT, kinds=DENSE, also="/embeddings", errors=openai, bad_body=400,
     ),
     Route(
         "/encode/dense", "dense", {"texts": ["a"]}, lambda answer: answer["vectors"], "texts", NO_VECTORS,
-        IN_TEXTS, misshapen=NO_TEXTS,
+        surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL, kinds=DENSE,
     ),
     Route(
         "/encode/sparse", "sparse", {"texts": ["a"]}, lambda answer: answer["sparse"], "texts", {"sparse": []},
-        IN_TEXTS, misshapen=NO_TEXTS, also="/encode/splade",
+        surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL, kinds="sparse or multi", also="/encode/splade",
     ),
     Route(
         "/encode/axes", "axes", {"texts": ["a"]}, lambda answer: answer["vectors"], "texts", {**NO_VECTORS, "axes": []},
-        IN_TEXTS, misshapen=NO_TEXTS, also="/encode/sema",
+        surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL, also="/encode/sema",
     ),
     Route(
         "/encode/multi", "multi", {"texts": ["a"]}, lambda answer: answer["dense"], "texts",
-        {"dense": [], "sparse": [], "colbert": [], "dim": None}, IN_TEXTS, misshapen=NO_TEXTS,
+        {"dense": [], "sparse": [], "colbert": [], "dim": None}, surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL,
     ),
     Route(
         "/encode/rerank", "rerank", {"query": "q", "texts": ["a"]}, lambda answer: answer["scores"], "texts",
-        {"scores": []}, (*IN_TEXTS, ({"query": SURROGATE}, "query")),
-        misshapen=(*NO_TEXTS, ({"query": ["q"]}, "query"), ({"query": None}, "query")),
+        {"scores": []}, surrogates=(*IN_TEXTS, ({"query": SURROGATE}, "query")),
+        misshapen=(*NO_TEXTS_NOR_NULL, *NO_QUERY),
     ),
     Route(
         "/encode/splice", "rerank", {"query": "q", "fragments": [["a"]]}, lambda answer: answer["kept"], "fragments",
         {"kept": [], "scores": []},
-        (({"fragments": [["a"], [SURROGATE]]}, "fragments"), ({"query": SURROGATE}, "query")),
-        misshapen=(*NO_GROUPS, ({"query": ["q"]}, "query")),
+        surrogates=(({"fragments": [["a"], [SURROGATE]]}, "fragments[1][0]"), ({"query": SURROGATE}, "query")),
+        misshapen=(*NO_GROUPS, *NO_QUERY),
     ),
     Route(
         "/encode/classify", "classify", {"texts": ["a"]}, lambda answer: answer["labels"], "texts", {"labels": []},
-        IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL,
+        surrogates=IN_TEXTS, misshapen=NO_TEXTS,
     ),
     Route(
         "/encode/classify", "classify", {"pairs": [["a", "b"]]}, lambda answer: answer["labels"], "pairs",
-        {"labels": []}, (({"pairs": [["a", SURROGATE]]}, "pairs[0]"),), misshapen=NO_PAIRS,
+        {"labels": []}, surrogates=(({"pairs": [["a", SURROGATE]]}, "pairs[0][1]"),), misshapen=NO_PAIRS,
     ),
     Route(
         "/encode/classify", "classify", {"texts": ["a"], "candidate_labels": ["x"]}, lambda answer: answer["labels"],
-        "texts", {"labels": []}, (*IN_TEXTS, ({"candidate_labels": [SURROGATE]}, "candidate_labels[0]")),
-        misshapen=(*NO_TEXTS_NOR_NULL, ({"candidate_labels": "x"}, "candidate_labels")),
+        "texts", {"labels": []}, surrogates=(*IN_TEXTS, ({"candidate_labels": [SURROGATE]}, "candidate_labels[0]")),
+        misshapen=(*NO_TEXTS, *NO_LABELS),
         counted="texts x candidate_labels",
     ),
     Route(
         "/encode/tag", "tag", {"texts": ["a"]}, lambda answer: answer["docs"], "texts", {"docs": []},
-        IN_TEXTS, misshapen=NO_TEXTS,
+        surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL,
     ),
     Route(
         "/encode/image", "image_text", {"images": [png()]}, lambda answer: answer["vectors"], "images", NO_VECTORS,
-        (({"images": [SURROGATE]}, "images"),), surrogate_status=422, misshapen=NO_IMAGES, part=".image",
+        surrogates=(({"images": [SURROGATE]}, "images"),), surrogate_status=422, misshapen=NO_IMAGES, part=".image",
+        kinds="image_text (image)",
     ),
     Route(
         "/encode/image_text", "image_text", {"texts": ["a"]}, lambda answer: answer["vectors"], "texts", NO_VECTORS,
-        IN_TEXTS, misshapen=NO_TEXTS, part=".text",
+        surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL, part=".text", kinds="image_text (text)",
     ),
     Route(
         "/encode/plugin", "plugin", {"operation": "echo"}, lambda answer: [answer["result"]],
-        surrogates=(({"arguments": {"texts": [SURROGATE]}}, "arguments"),),
-        misshapen=(*(({"operation": wrong}, "operation") for wrong in (3, None)), ({"arguments": []}, "arguments")),
+        surrogates=(({"arguments": {"texts": [SURROGATE]}}, "arguments.texts[0]"),),
+        misshapen=(*wrong("operation", "operation: ", 3, None), *wrong("arguments", "arguments: ", [], "a")),
     ),
     Route(
         "/encode/bundle", "dense", {"text": "a"}, lambda answer: [answer["dense"]],
-        surrogates=(({"text": SURROGATE}, "text"),), misshapen=(({"text": ["a"]}, "text"), ({"text": None}, "text")),
-        naming=lambda name: {"models": {"dense": name}}, model_field="models",
+        surrogates=(({"text": SURROGATE}, "text"),), misshapen=wrong("text", "text: ", ["a"], None),
+        naming=lambda name: {"models": {"dense": name}}, model_field="models", kinds=DENSE,
     ),
 )  # fmt: skip
 LISTS = [route for route in ROUTES if route.items]
@@ -216,7 +238,7 @@ def engine(route: Route) -> Iterator[Engine]:
 
 @pytest.fixture
 def caller(engine: Engine) -> Caller:
-    return Caller(create_app(engine, host="127.0.0.1", token="t", version="1"), "t")
+    return caller_of(engine)
 
 
 def post(caller: Caller, route: Route, *fields: Mapping[str, Any], path: str | None = None) -> httpx.Response:
@@ -280,17 +302,23 @@ def test_a_lone_surrogate_is_refused_by_its_place_and_loads_nothing(
         answer = post(caller, route, fields)
         assert answer.status_code == route.surrogate_status, answer.text
         refused = route.errors(answer)
-        assert place in refused.names
-        assert "without lone surrogates" in refused.message or route.items == "images"
+        assert re.split(r"\W", place)[0] in refused.names
+        if route.items == "images":
+            assert refused.message.startswith(place)
+        else:
+            assert refused.message.startswith(f"{place} is not a text that can be written as UTF-8.")
+            assert refused.message.endswith("Send text without lone surrogates.")
         assert not has_loaded(engine)
 
 
 def test_a_field_of_another_type_is_named_and_loads_nothing(route: Route, caller: Caller, engine: Engine) -> None:
     assert route.misshapen
-    for fields, name in (*route.misshapen, (route.naming(3), route.model_field)):
+    for fields, start in (*route.misshapen, (route.naming(3), route.model_field)):
         answer = post(caller, route, fields)
         assert answer.status_code == route.bad_body, answer.text
-        assert route.errors(answer).names.startswith(name)
+        refused = route.errors(answer)
+        assert refused.message.startswith(start)
+        assert refused.names.startswith(re.split(r"\W", start)[0])
         assert len(answer.text) < 500
     assert not has_loaded(engine)
 
@@ -332,11 +360,11 @@ def test_another_content_type_is_refused_with_the_one_to_send(route: Route, call
 
 
 def test_an_encoder_of_another_kind_is_404_that_says_both(route: Route, caller: Caller, engine: Engine) -> None:
-    answer = post(caller, route, route.naming("other"))
-    assert answer.status_code == 404
-    message = route.errors(answer).message
-    assert f"other is an encoder of kind {engine.view('other').kind}, not " in message
-    assert route.kind in message
+    other = f"other is an encoder of kind {engine.view('other').kind}"
+    for fields in ({}, *([route.about(0)] if route.items else [])):
+        answer = post(caller, route, fields, route.naming("other"))
+        assert answer.status_code == 404
+        assert route.errors(answer).message.startswith(f"{other}, not {route.kinds or route.kind}.")
     assert not has_loaded(engine)
 
 
@@ -352,10 +380,13 @@ def test_an_unknown_encoder_is_404_that_names_those_there_are(route: Route, call
 
 def test_without_a_configured_encoder_it_is_404_with_the_way_to_add_one(route: Route) -> None:
     with Engine(parse({"encoders": {}}), adapter=adapter) as engine:
-        caller = Caller(create_app(engine, host="127.0.0.1", token="t", version="1"), "t")
+        caller = caller_of(engine)
         answer = post(caller, route)
     assert answer.status_code == 404
-    assert "pilotlight add" in route.errors(answer).message
+    message = route.errors(answer).message
+    bundle = "No encoder is configured that a bundle could be made with."
+    assert message.startswith(bundle if route.path == "/encode/bundle" else f"No {route.kind} encoder is configured.")
+    assert "pilotlight add" in message
 
 
 def test_a_failed_load_is_503_with_retry_after_and_leaves_the_others_alone(route: Route, caller: Caller) -> None:
@@ -363,6 +394,7 @@ def test_a_failed_load_is_503_with_retry_after_and_leaves_the_others_alone(route
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) == 5
     assert "The disk is on fire. Put it out." in route.errors(answer).message
+    assert route.errors is openai or answer.json()["title"] == "Load failed"
     assert post(caller, route).status_code == 200
 
 
@@ -399,9 +431,10 @@ def test_a_keep_alive_that_is_none_is_named_and_loads_nothing(
     assert not has_loaded(engine)
 
 
-def test_the_app_is_known_by_its_user_agent(route: Route, caller: Caller, engine: Engine) -> None:
+def test_the_app_is_known_by_its_user_agent(route: Route, caller: Caller) -> None:
     caller.send("POST", route.path, json=dict(route.body), headers={"User-Agent": "notes/1"})
-    assert engine.view(f"first{route.part}").last_used_by == "notes/1"
+    components = caller.send("GET", "/admin/components").json()["components"]
+    assert {one["name"]: one["last_used_by"] for one in components}[f"first{route.part}"] == "notes/1"
 
 
 def test_a_full_queue_is_429_with_retry_after(route: Route, caller: Caller, engine: Engine) -> None:
