@@ -179,7 +179,7 @@ def test_few_files_are_loose_and_none_is_long() -> None:
 
 
 def test_the_init_file_of_a_folder_holds_its_docstring_alone() -> None:
-    exporting = {"engine", "engine/devices", "engine/http/dialects/native", "engine/power", "engine/proxies"}
+    exporting = {"engine", "engine/devices", "engine/power", "engine/proxies"}
     exporting |= {"engine/adapters/kinds/image_text", "engine/weights/files/pages", "tray/platform"}
     full = {
         path.parent.relative_to(ROOT).as_posix()

@@ -10,7 +10,7 @@ from engine.errors import SettingsError, SettingsForbidden
 from engine.settings.config import Config
 from engine.settings.file import Key
 from engine.settings.naming import settings_key
-from engine.settings.parsing import LADDER_KEYS
+from engine.settings.schema import LADDER_KEYS
 
 
 def changes(body: Mapping[str, Any], config: Config) -> dict[Key, Any]:

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 _DEVICE_NOTIFY_CALLBACK: Final = 2
 _SUSPEND: Final = 0x4  # PBT_APMSUSPEND
-_RESUMES: Final = (0x7, 0x12)  # PBT_APMRESUMESUSPEND where a person is there; PBT_APMRESUMEAUTOMATIC always
+_RESUMES: Final = (0x7, 0x12)  # PBT_APMRESUMESUSPEND if a user is present; PBT_APMRESUMEAUTOMATIC always
 _PATIENCE_SECONDS: Final = 2.0
 """Windows waits this long for a program before it suspends."""
 
