@@ -1,6 +1,6 @@
 """Check that files are small, and that text files end with exactly one line break.
 
-    python build/check_files.py FILE ...
+python build/check_files.py FILE ...
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings as one frozen value: defaults with unit and meaning; `engine/parsing.py` is the way to it."""
+"""The settings as one frozen value: defaults with unit and meaning."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ class Hardware:
     """`[hardware]`: where encoders compute and when they step down."""
 
     lazy_encoders: bool = True
-    """Load each encoder on its first use; false brings every encoder to its device at start."""
+    """Whether encoders load on their first use; false brings every encoder to its device at start."""
     eager_load: bool = False
-    """Read the weights into RAM at start and go up at the first use."""
+    """Whether weights are read into RAM at start, unless `home` is "disk"; the first use brings them to the device."""
     device: str = "auto"
-    """auto | cpu | cuda | cuda:N | mps."""
+    """The device that computes: "auto" (a GPU where one works, else the CPU), "cpu", "cuda", "cuda:N" or "mps"."""
     max_vram: str = "0"
-    """GiB that all encoders together may hold on each GPU, or a list by device; as `Budget.parse` takes it."""
+    """GiB that all encoders together may hold on each GPU. "0" is no budget; "6" or "1.5" is a cap; "-1" is the free
+    memory less 1, looked up at each use. Or a list, "cuda:0=6,cuda:1=-1", in which `cuda=` means every GPU not listed
+    itself and `cpu=` the RAM for streaming on the CPU."""
     stream_layers: bool = False
-    """Run encoders that are larger than their budget block by block; on a CPU give each block back after it ran."""
+    """Whether an encoder larger than its budget runs block by block; on the CPU each block goes back after it ran."""
     on_no_room: str = "stream"
-    """What follows when an encoder does not fit: stream (where that is on and possible, else cpu) | cpu | error."""
+    """The way out when an encoder does not fit although others made room. "stream" streams it where `stream_layers` is
+    on and its model allows it, and else computes on the CPU; "cpu" computes there at once; "error" answers with a clear
+    error."""
     keep_free_vram: float = 512.0
-    """MiB of each GPU that stay free for other programs: idle encoders step down for them; 0 = off."""
+    """MiB of each GPU that stay free for other programs; when less is free, idle encoders step down. 0 = off."""
     minimum_residency_seconds: float = 5.0
-    """Seconds after coming up in which an encoder steps down neither for other programs nor for a budget."""
+    """Seconds after coming up in which an encoder steps down neither for other programs nor for a budget; 0 = none."""
     idle_timeout_seconds: float = 30.0
-    """Seconds without use after which an encoder leaves its device; 0 = never."""
+    """Seconds without use until an encoder leaves its device; 0 = never."""
     unload_timeout_seconds: float = 900.0
-    """Seconds in RAM after which an encoder is dropped; 0 = never."""
+    """Seconds from stepping down until an encoder is dropped; 0 = never."""
     max_keep_alive_seconds: float = 0.0
-    """The longest that a request's keep_alive may hold an encoder on its device; 0 = as long as it asks for."""
+    """Seconds that a request's `keep_alive` may hold an encoder on its device at most; 0 = as long as it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,9 @@ class Server:
     """`[server]`: where the HTTP endpoint listens."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; 127.0.0.1 serves this computer alone."""
+    """Address to listen on; "127.0.0.1" serves this computer alone. A change needs a restart."""
     port: int = 7458
-    """TCP port; 0 takes any free one, a busy one gives way to the next free of ten."""
+    """TCP port; 0 takes any free one, a busy one gives way to the next free of ten. A change needs a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,12 @@ class Hub:
     """`[hub]`: the model hub that models named by hub id come from."""
 
     offline: bool = False
-    """Never ask it anything; what its cache on this computer holds must do."""
+    """Whether no model hub is ever asked; then only models in its cache on this computer can be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One direction of meaning, of an encoder of kind axes: where `anchor`, a sentence, points."""
+    """One direction of meaning for an encoder of kind axes: the direction of the sentence `anchor`."""
 
     name: str
     anchor: str
@@ -68,47 +72,49 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """`[encoders.NAME]`: one encoder; what is None here comes from the key of that name in `[hardware]`."""
+    """`[encoders.NAME]`: one encoder; None means the key of that name in `[hardware]`."""
 
     name: str
     kind: str
+    """The kind of encoder: "dense", "sparse", "multi", "rerank", "classify", "image_text", "tag", "axes", "plugin"."""
     model: str
-    """`builtin:...`, a local folder, or a hub id, which a revision may follow (`org/name@revision`); what else a kind
-    understands stands in `references.py`."""
+    """The model: "builtin:NAME", a folder, or a hub id, "org/name" or "org/name@revision". For "tag" a pipeline, for
+    "plugin" an entry point; "axes" have none."""
     aliases: tuple[str, ...] = ()
     """Other names that requests may use."""
     default: bool = False
-    """Serve requests that name no model."""
+    """Whether it serves requests of its kind that name no model, rather than the first of its kind."""
     lazy_encoders: bool | None = None
     eager_load: bool | None = None
     device: str | None = None
     stream_layers: bool | None = None
     home: str = "mapped"
-    """Where weights wait while they are off a GPU: mapped (their file) | pinned (a copy of ours) | disk (nowhere)."""
+    """The place of weights that are off a GPU. "mapped" is their file, which the system caches; "pinned" is a copy in
+    RAM that goes up faster; "disk" keeps nothing of it in RAM."""
     dtype: str = "auto"
-    """auto (the file's own on a GPU, float32 on a CPU) | float32 | float16 | bfloat16."""
+    """The type of the weights: "auto" (the file's own on a GPU, float32 on a CPU), "float32", "float16", "bfloat16"."""
     idle_timeout_seconds: float | None = None
     unload_timeout_seconds: float | None = None
     pin: bool = False
-    """Never step down by itself; only before the computer sleeps, or when its files changed."""
+    """Whether it never steps down, except before the computer sleeps, or when its files changed."""
     trust_remote_code: bool = False
-    """Run Python code that comes with the model; on for no encoder but one that says so itself."""
+    """Whether Python code that comes with the model runs; for this encoder alone."""
     base: str | None = None
-    """axes: the encoder whose vectors are projected."""
+    """The encoder whose vectors are projected."""
     axes: tuple[Axis, ...] = ()
-    """axes: the directions; none = those that ship with Pilotlight."""
+    """The directions, `[[encoders.NAME.axes]]` tables of `name` and `anchor`; without any, 20 universal ones."""
     score_floor: float | None = None
-    """image_text: the cosine below which an image and a text have nothing to do with each other; None = the model's."""
+    """The cosine below which an image and a text have nothing to do with each other; without it the model's own."""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """plugin: handed to it as they are."""
+    """The keyword arguments of the plug-in, passed on as they are."""
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
-    """Kinds with parts: part -> what its own table says over the encoder's, by the names of the fields here."""
+    """Part -> the settings of its own table, which come before the encoder's; only for kinds with parts."""
     part: str | None = None
-    """Which part of an encoder this is; None for a whole one."""
+    """The part of an encoder that this is; None for a whole one."""
 
     @property
     def components(self) -> tuple[EncoderConfig, ...]:
-        """The settings of each part, where the kind has parts; else these alone."""
+        """The settings of each part, if the kind has parts; else these alone."""
         parts = PARTS.get(self.kind)
         return (self,) if parts is None or self.part else tuple(self._part(part) for part in parts)
 
@@ -140,7 +146,7 @@ class Config:
 
 
 def _plain_encoder(encoder: EncoderConfig) -> dict[str, Any]:
-    """An encoder's table as the settings file spells it: without what is of other kinds."""
+    """Return an encoder's table as the settings file spells it, without the keys of other kinds."""
     values = _plain(encoder)
     del values["name"], values["parts"]
     if encoder.kind == "axes":
@@ -154,6 +160,6 @@ def _plain_encoder(encoder: EncoderConfig) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """The fields of a frozen settings value, tuples as lists, without those that are None."""
+    """Return the fields of a frozen settings value, tuples as lists, without those that are None."""
     pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
     return {key: list(v) if isinstance(v, tuple) else v for key, v in pairs if v is not None}

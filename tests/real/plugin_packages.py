@@ -18,7 +18,7 @@ class Shouter:
     def shout(self, texts):
         return [text.translate(self.table) + self.mark for text in texts]
 '''
-"""The plug-in of the README, word for word."""
+"""The plug-in of engine/adapters/README.md, word for word."""
 
 
 def install(site: Path, name: str, code: str, *, entry: str, distribution: str | None = None) -> None:

@@ -81,7 +81,7 @@ def rich(site: Path) -> Iterator[Engine]:
 
 
 def test_the_example_of_the_readme_works(site: Path) -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).resolve().parents[2] / "engine" / "adapters" / "README.md").read_text(encoding="utf-8")
     assert f"```python\n{EXAMPLE}```" in readme
     install(site, "pilot_shouter", EXAMPLE, entry=SHOUTER)
     with over("shouter") as engine:
