@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import test_house
 
 from engine import Config, parse
 from engine.settings import config
@@ -22,6 +23,9 @@ FILES = sorted(
     if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
 )
 PAGES = [path for path in FILES if path.suffix == ".md"]
+
+BESIDE = ("", "engine", "engine/adapters", "build")
+"""Folders that a page may leave out before the name of a file."""
 
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -86,6 +90,38 @@ def test_every_page_of_a_part_is_reached_from_the_first_one() -> None:
                 pending.append(target)
     outside = {ROOT / ".github" / "pull_request_template.md", *(ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.md")}
     assert {page.resolve() for page in PAGES} - reached == {page.resolve() for page in outside}
+
+
+def named(cell: str) -> list[str]:
+    """The names in backticks of one cell of a table."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_the_table_of_imports_is_that_of_the_house_rules() -> None:
+    text = (ROOT / "engine" / "README.md").read_text(encoding="utf-8")
+    rows = text.partition("<!-- imports -->\n")[2].partition("<!-- /imports -->")[0].splitlines()[2:]
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    assert {place: named(allowed) for places, allowed in cells for place in named(places)} == {
+        place: allowed.split() for place, allowed in test_house.ALLOWED.items()
+    }
+
+
+def test_the_table_of_folders_names_all_that_is_there() -> None:
+    text = (ROOT / "engine" / "README.md").read_text(encoding="utf-8")
+    rows = text.partition("## Folders")[2].partition("\n\nThree")[0].splitlines()
+    places = {place.rstrip("/") for row in rows if row.startswith("| `") for place in named(row.split("|")[1])}
+    there = {path.name for path in (ROOT / "engine").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert places == there - {"__init__.py", "__main__.py", "__pycache__", "assets"}
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    missing = []
+    for page in PAGES:
+        for path in named(_FENCE.sub("", page.read_text(encoding="utf-8"))):
+            if re.fullmatch(r"[\w./-]+\.(py|toml|md|yml|txt)|(\w+/)+", path) and not re.search("KIND|NAME", path):
+                folders = (page.parent, *(ROOT / folder for folder in BESIDE))
+                missing += [] if any((folder / path).exists() for folder in folders) else [f"{name(page)}: {path}"]
+    assert not missing
 
 
 def test_the_table_of_settings_is_what_the_sources_say(tool: ModuleType) -> None:
