@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.kinds import PARTS
-from engine.settings import config
-from engine.settings import parsing as schema
+from engine.settings import config, parsing as schema
 
 PAGE = Path(__file__).parent.parent / "engine" / "settings" / "README.md"
 BEGIN, END = "<!-- made by build/settings_table.py -->", "<!-- end -->"
