@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.kinds import PARTS
-from engine.settings import config, parsing as schema
+from engine.settings import config, schema
 
 PAGE = Path(__file__).parent.parent / "engine" / "settings" / "README.md"
 BEGIN, END = "<!-- made by build/settings_table.py -->", "<!-- end -->"
@@ -24,10 +24,10 @@ BEGIN, END = "<!-- made by build/settings_table.py -->", "<!-- end -->"
 def table() -> str:
     """Return the table in Markdown, one row per setting."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
-    for section, keys in (("hardware", schema._HARDWARE), ("server", schema._SERVER), ("hub", schema._HUB)):
+    for section, keys in (("hardware", schema.HARDWARE), ("server", schema.SERVER), ("hub", schema.HUB)):
         rows += _rows(section, getattr(config, section.title()), keys)
-    rows += _rows("encoders.NAME", config.EncoderConfig, schema._OF_EVERY_KIND)
-    for kind, keys in schema._OF_ONE_KIND.items():
+    rows += _rows("encoders.NAME", config.EncoderConfig, schema.OF_EVERY_KIND)
+    for kind, keys in schema.OF_ONE_KIND.items():
         rows += _rows("encoders.NAME", config.EncoderConfig, keys, f"Only `{kind}`. ")
     for kind, parts in PARTS.items():
         tables = ", ".join(f"`[encoders.NAME.{part}]`" for part in parts)
