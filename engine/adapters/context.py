@@ -1,16 +1,14 @@
-"""What an adapter may ask of the engine around it."""
+"""The engine as an adapter may use it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from engine.errors import Unavailable
 from engine.operations.operation import Operation
 from engine.state import Download, EncoderView
-
-T = TypeVar("T")
 
 
 def _no_other(name: str) -> Any:
@@ -18,17 +16,18 @@ def _no_other(name: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """The engine as an adapter sees it; without an engine, nothing and nobody."""
+class AdapterContext:
+    """Calls into the engine that holds the adapter; by default there is no engine and no other encoder."""
 
     offline: Callable[[], bool] = lambda: False
-    """Whether no model hub may be asked for anything, as the settings say now."""
-    tell: Callable[[Download], None] = lambda download: None
-    """Say how far the download of the encoder's files is; also at its end."""
-    look: Callable[[str], EncoderView] = _no_other
-    """Return a snapshot of another encoder; raises UnknownEncoder."""
-    ask: Callable[[str, Operation[Any], str], Any] = lambda name, operation, used_by: _no_other(name)
-    """Run an operation on another encoder, for whoever `used_by` names, and wait; raises what that raises."""
+    """Return whether the current settings forbid to ask any model hub."""
+    report_download: Callable[[Download], None] = lambda download: None
+    """Report the progress of the download of the encoder's files; also at its end."""
+    view: Callable[[str], EncoderView] = _no_other
+    """Return a snapshot of another encoder by name; raises UnknownEncoder."""
+    run: Callable[[str, Operation[Any], str], Any] = lambda name, operation, used_by: _no_other(name)
+    """Run an operation on another encoder in the name of `used_by`, and wait; raises the errors of that encoder."""
 
 
-ALONE = Surroundings()
+DETACHED = AdapterContext()
+"""For an adapter without an engine, as where only its `probe` is wanted."""

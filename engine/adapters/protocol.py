@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from engine.adapters.context import Surroundings
+from engine.adapters.context import AdapterContext
 from engine.devices.placement import Footprint, Needs, Placement
 from engine.settings.config import EncoderConfig
 from engine.state import Download
@@ -50,7 +50,7 @@ class Adapter(Protocol):
     def download(self) -> Download | None:
         """How far `load` is with fetching files from a model hub; None while it fetches none."""
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings) -> None:
+    def __init__(self, config: EncoderConfig, device: str, context: AdapterContext) -> None:
         """Keep the configuration; import and read nothing."""
 
     def probe(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.adapters.context import ALONE
+from engine.adapters.context import DETACHED
 from engine.adapters.registry import adapter_class
 from engine.devices.placement import CPU
 from engine.errors import Unavailable
@@ -18,7 +18,7 @@ def missing(encoder: EncoderConfig) -> Unavailable | None:
         if component.kind == "axes":
             continue
         try:
-            adapter_class(component.kind, component.part)(component, CPU, ALONE).probe()
+            adapter_class(component.kind, component.part)(component, CPU, DETACHED).probe()
         except Unavailable as error:
             return error
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.adapters.context import Surroundings
+from engine.adapters.context import AdapterContext
 from engine.adapters.protocol import Adapter
 from engine.adapters.registry import adapter_class
 from engine.encoders.encoder import Encoder, Usage
@@ -18,7 +18,7 @@ from engine.settings.effective import Effective
 from engine.slot.slot import Slot
 from engine.state import Download
 
-AdapterFactory = Callable[[EncoderConfig, str, Surroundings], Adapter]
+AdapterFactory = Callable[[EncoderConfig, str, AdapterContext], Adapter]
 """Makes an adapter of an encoder's settings, the device that they name, and its context; loads nothing."""
 
 
@@ -43,11 +43,11 @@ class Factory:
             publish(Downloading(slot.name, download))
 
         encoders = self._encoders
-        context = Surroundings(
+        context = AdapterContext(
             offline=lambda: encoders.config.hub.offline,
-            tell=report_download,
-            look=lambda name: encoders.view(encoders.find(name)),
-            ask=lambda name, operation, used_by: encoders.submit(name, operation, used_by).result(),
+            report_download=report_download,
+            view=lambda name: encoders.view(encoders.find(name)),
+            run=lambda name, operation, used_by: encoders.submit(name, operation, used_by).result(),
         )
         slot = Slot(
             settings.name,
@@ -63,5 +63,5 @@ class Factory:
         return Encoder(settings, effective, slot, Worker(settings.name), self._placer, usage, key)
 
 
-def _adapter(config: EncoderConfig, device: str, context: Surroundings) -> Adapter:
+def _adapter(config: EncoderConfig, device: str, context: AdapterContext) -> Adapter:
     return adapter_class(config.kind, config.part)(config, device, context)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from engine.adapters.sources import locate as references
+from engine.settings import references
 from engine.settings.config import EncoderConfig
 from engine.settings.effective import Timeouts
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from datetime import date, time
 from typing import Any, Final
 
-from engine.adapters.sources import locate as references
 from engine.errors import Problem, SettingsError
 from engine.kinds import BASE_KINDS, KINDS, PARTS
-from engine.settings import schema
+from engine.settings import references, schema
 from engine.settings.config import DEFAULT_ENCODER, Config, EncoderConfig, Hardware, Hub, Server
 from engine.settings.schema import Check
 

@@ -35,7 +35,7 @@ class Spec:
         return self.architecture is not None
 
 
-def parsed(model: str) -> Spec:
+def parse(model: str) -> Spec:
     """Return what `model` means; raises Unavailable for a name that nobody has."""
     family, colon, name = model.partition(":")
     if not colon or family not in ("openai-clip", "siglip", "open-clip"):
@@ -56,10 +56,10 @@ def parsed(model: str) -> Spec:
     return Spec(architecture=architecture.replace("/", "-"), tag=tag)
 
 
-def spelled_out(model: str) -> str:
+def expand(model: str) -> str:
     """Return what a short name stands for; `model` itself where it is none, or one that nobody has."""
     try:
-        spec = parsed(model)
+        spec = parse(model)
     except Unavailable:
         return model
     return f"open-clip:{spec.architecture}/{spec.tag}" if spec.open_clip else spec.source

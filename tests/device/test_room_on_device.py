@@ -371,7 +371,7 @@ def test_batches_are_halved_until_they_fit_and_what_worked_is_remembered(card: C
         assert same(engine.dense("minilm").encode(texts), resident)
         assert engine.view("minilm").device == "fakegpu:0"
         assert engine.view("minilm").note is None
-        size = engine.call("minilm", lambda adapter: adapter._batch_size)
+        size = engine.call("minilm", lambda adapter: adapter._batches.size)
         assert size in (2, 4, 8)
         again = card.allocations - tried
         card.capacity = None

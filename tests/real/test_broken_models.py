@@ -209,11 +209,11 @@ def test_a_pooler_that_nothing_reads_may_be_missing(load: Callable[..., DenseAda
 def test_a_head_that_the_files_lack_is_never_made_up(wanted: str, tmp_path: Path) -> None:
     import transformers
 
-    from engine.adapters.base.construction import carefully
+    from engine.adapters.base.construction import checked_construction
 
     folder = bert(tmp_path / "model")
     config = EncoderConfig("judge", "classify", str(folder))
-    with pytest.raises(Unavailable, match="no weights for the head") as caught, carefully(config, folder):
+    with pytest.raises(Unavailable, match="no weights for the head") as caught, checked_construction(config, folder):
         getattr(transformers, wanted).from_pretrained(folder)
     assert "classify" in str(caught.value.next_step)
     again = getattr(transformers, wanted).from_pretrained(folder)
@@ -221,11 +221,11 @@ def test_a_head_that_the_files_lack_is_never_made_up(wanted: str, tmp_path: Path
 
 
 def test_the_key_that_trusts_a_model_belongs_to_the_entry_and_not_to_a_part_of_it(tmp_path: Path) -> None:
-    from engine.adapters.base.construction import carefully
+    from engine.adapters.base.construction import checked_construction
 
     encoder = EncoderConfig("p", "image_text", str(tmp_path))
     for config in (encoder, *encoder.components):
-        with pytest.raises(Unavailable) as caught, carefully(config, tmp_path):
+        with pytest.raises(Unavailable) as caught, checked_construction(config, tmp_path):
             raise ValueError("Please pass the argument `trust_remote_code=True`")
         assert "trust_remote_code = true under [encoders.p] in" in str(caught.value.next_step)
 

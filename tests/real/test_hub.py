@@ -198,12 +198,12 @@ import json, os, sys, threading, urllib.request
 from engine.adapters.kinds.dense import DenseAdapter
 from engine.settings.config import EncoderConfig
 from engine.devices.placement import Placement
-from engine.adapters.context import Surroundings
+from engine.adapters.context import AdapterContext
 from engine.weights.gate import CONSTRUCTION
 
 told, loaded = [], []
-surroundings = Surroundings(tell=lambda download: told.append([download.done, download.total]))
-adapter = DenseAdapter(EncoderConfig("small", "dense", sys.argv[1]), "cpu", surroundings)
+context = AdapterContext(report_download=lambda download: told.append([download.done, download.total]))
+adapter = DenseAdapter(EncoderConfig("small", "dense", sys.argv[1]), "cpu", context)
 thread = threading.Thread(target=lambda: loaded.append(adapter.load()))
 thread.start()
 urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/reached").close()

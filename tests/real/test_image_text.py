@@ -361,13 +361,13 @@ def test_a_tokenizer_that_needs_another_package_says_which(tmp_path: Path) -> No
 
 
 def test_the_short_names_stand_for_hub_ids() -> None:
-    from engine.settings.short_names import Spec, parsed
+    from engine.settings.short_names import Spec, parse
 
-    assert parsed("openai-clip:ViT-L/14@336px") == Spec("openai/clip-vit-large-patch14-336")
-    assert parsed("openai-clip:ViT-B/32") == Spec("openai/clip-vit-base-patch32")
-    assert parsed("siglip:google/siglip2-large-patch16-256") == Spec("google/siglip2-large-patch16-256")
-    assert parsed("./folder") == Spec("./folder")
-    spec = parsed("open-clip:ViT-L-14/dfn2b_s39b")
+    assert parse("openai-clip:ViT-L/14@336px") == Spec("openai/clip-vit-large-patch14-336")
+    assert parse("openai-clip:ViT-B/32") == Spec("openai/clip-vit-base-patch32")
+    assert parse("siglip:google/siglip2-large-patch16-256") == Spec("google/siglip2-large-patch16-256")
+    assert parse("./folder") == Spec("./folder")
+    spec = parse("open-clip:ViT-L-14/dfn2b_s39b")
     assert (spec.architecture, spec.tag, spec.open_clip) == ("ViT-L-14", "dfn2b_s39b", True)
 
 

@@ -25,7 +25,7 @@ _AGAIN: Final = "Download or copy the model again."
 
 
 @contextmanager
-def carefully(config: EncoderConfig, folder: Path) -> Iterator[None]:
+def checked_construction(config: EncoderConfig, folder: Path) -> Iterator[None]:
     """Construct the model in `folder` within; raises at its end where transformers had to make up weights.
 
     That is Unavailable where they are the head of another kind of model, LoadFailed where the files lack some. Other

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from engine.adapters.context import ALONE, Surroundings
+from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.packages import require
 from engine.adapters.protocol import Loaded
 from engine.devices.placement import CPU, Footprint, Needs, Placement
@@ -25,14 +25,14 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
+class _Unreleased:
     """An object that was dropped, and what it took (bytes, None = unknown)."""
 
     held: weakref.ref[Any]
     nbytes: int | None
 
 
-class HeldAdapter(ABC):
+class ObjectAdapter(ABC):
     """One Python object that computes in RAM and knows no rest: a kind gives `_load` and what it computes."""
 
     packages: ClassVar[tuple[str, ...]] = ()
@@ -40,10 +40,10 @@ class HeldAdapter(ABC):
     cannot_rest: str | None = "It computes in RAM, so there is nowhere to step down to: it is unloaded."
     """What a person is told instead of "in RAM"."""
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
+    def __init__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> None:
         """Keep the configuration; import and read nothing."""
         self._config = config
-        self._surroundings = surroundings
+        self._context = context
         self._held: Any = None
         self._device = CPU
         self._nbytes_held: int | None = 0
@@ -51,7 +51,7 @@ class HeldAdapter(ABC):
         self._sources: tuple[Identity, ...] = ()
         self._waits = True
         """Whether the object was loaded ahead of its use."""
-        self._left: list[_Left] = []
+        self._left: list[_Unreleased] = []
 
     # For a kind to say
 
@@ -171,7 +171,7 @@ class HeldAdapter(ABC):
             _log.exception("%s did not end cleanly", self._config.name)
             clear_frames(error)  # they hold the object, and a log may keep them
         if held is not None and self._dies(held) and (reference := _weak(held)) is not None:
-            self._left.append(_Left(reference, self._nbytes_held))
+            self._left.append(_Unreleased(reference, self._nbytes_held))
         del held
         release()
         if not self._gone():

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.adapters.context import ALONE, Surroundings
+from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.kinds.universal_axes import UNIVERSAL_AXES
 from engine.adapters.protocol import Loaded
 from engine.devices.placement import CPU, NOTHING, Footprint, Needs, Placement
@@ -45,7 +45,7 @@ class AxesAdapter:
     cannot_rest: str | None = None
     download: Download | None = None
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
+    def __init__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> None:
         """Keep the configuration; where the base computes is the base's affair."""
         axes = config.axes or UNIVERSAL_AXES
         self.names = tuple(axis.name for axis in axes)
@@ -54,7 +54,7 @@ class AxesAdapter:
         self._digest = hashlib.sha256(repr([(axis.name, axis.anchor) for axis in axes]).encode()).hexdigest()[:8]
         self._name = config.name
         self._base = config.base or ""
-        self._surroundings = surroundings
+        self._context = context
         self._anchors: _Anchors | None = None
         self._made_for: tuple[str, str | None] | None = None
 
@@ -68,14 +68,14 @@ class AxesAdapter:
     def probe(self) -> None:
         """Raise Unavailable when there is no base."""
         with self._naming_the_base():
-            self._surroundings.look(self._base)
+            self._context.view(self._base)
 
     def load(self, on: str | None = None) -> Loaded:
         """Let the base read the anchors, which brings it up; raises LoadFailed or Unavailable, which name it."""
         began = time.monotonic()
         try:
             with self._naming_the_base():
-                model = self._surroundings.look(self._base).model
+                model = self._context.view(self._base).model
             self._anchors = _anchors(self._ask(self._sentences))
         except (Closed, QueueFull) as error:
             raise LoadFailed(f"{self._name} stands on {self._base}: {error.message}") from error
@@ -120,7 +120,7 @@ class AxesAdapter:
         if self._made_for is None:
             return None
         try:
-            base = self._surroundings.look(self._base)
+            base = self._context.view(self._base)
         except UnknownEncoder:
             return f"{self._base} is gone"
         model, revision = self._made_for
@@ -144,7 +144,7 @@ class AxesAdapter:
 
     def _ask(self, texts: Sequence[str], task: str | None = None) -> BaseVectors:
         with self._naming_the_base():
-            found: BaseVectors = self._surroundings.ask(self._base, EmbedInBase(texts, task=task), self._name)
+            found: BaseVectors = self._context.run(self._base, EmbedInBase(texts, task=task), self._name)
         return found
 
     @contextmanager

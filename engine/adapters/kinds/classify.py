@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.adapters.base.torch_module import TorchAdapter
 from engine.adapters.text.lengths import in_order_of_length, reading_limit
-from engine.adapters.text.texts import shortened
+from engine.adapters.text.texts import truncate_text
 from engine.operations.classify import Classification, Inputs
 from engine.operations.probability import sigmoid, softmax
 
@@ -57,7 +57,7 @@ class ClassifyAdapter(TorchAdapter):
         import numpy as np
         import torch
 
-        short = cache(lambda text: shortened(text, self._module.tokenizer, self._limit))
+        short = cache(lambda text: truncate_text(text, self._module.tokenizer, self._limit))
         rows = [(short(item),) if isinstance(item, str) else tuple(map(short, item)) for item in inputs]
         lengths = [sum(map(len, row)) for row in rows]
 

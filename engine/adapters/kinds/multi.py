@@ -13,9 +13,9 @@ from engine.adapters.base.dimensions import check_dimensions, truncated
 from engine.adapters.base.torch_module import TorchAdapter
 from engine.adapters.kinds.m3_folder import read_head, require_heads, sentence_limit
 from engine.adapters.kinds.m3_forms import heaviest, split, unit
-from engine.adapters.text.ids import bare_ids, checked_ids, framed_ids
+from engine.adapters.text.ids import checked_ids, framed_ids, plain_ids
 from engine.adapters.text.lengths import reading_limit
-from engine.adapters.text.texts import key_of, shortened
+from engine.adapters.text.texts import tokenizer_digest, truncate_text
 from engine.operations.dense import Encoding
 from engine.operations.multi import MultiEncoding
 from engine.operations.sparse import SparseEncoding
@@ -71,7 +71,7 @@ class MultiAdapter(TorchAdapter):
     def tokenizer_key(self) -> str | None:
         """A digest: where two adapters have equal ones, `tokenize` gives equal ids; None = unknown."""
         if self._module.tokenizer_key is None:
-            self._module.tokenizer_key = (key_of(self._module.tokenizer),)
+            self._module.tokenizer_key = (tokenizer_digest(self._module.tokenizer),)
         key: str | None = self._module.tokenizer_key[0]
         return key
 
@@ -79,9 +79,9 @@ class MultiAdapter(TorchAdapter):
         """Return the ids of `text` without special tokens, uncut, for `encode`; `task` changes nothing.
 
         Of a very long text there are only more than the model reads; none where only the text itself can be sent, as
-        `bare_ids` says.
+        `plain_ids` says.
         """
-        return bare_ids(text, self._module.tokenizer, self.max_tokens)
+        return plain_ids(text, self._module.tokenizer, self.max_tokens)
 
     def encode_multi(
         self,
@@ -135,7 +135,7 @@ class MultiAdapter(TorchAdapter):
             begin, end = ([one] if one is not None else [] for one in (tokenizer.cls_token_id, tokenizer.sep_token_id))
             at_the_left = tokenizer.truncation_side == "left"
             return [framed_ids(one, begin, end, limit, at_the_left=at_the_left) for one in checked]
-        texts = [shortened(str(text), tokenizer, limit) for text in inputs]
+        texts = [truncate_text(str(text), tokenizer, limit) for text in inputs]
         encoded = tokenizer(texts, truncation=limit is not None, max_length=limit, verbose=False)
         ids: list[list[int]] = encoded["input_ids"]
         return ids

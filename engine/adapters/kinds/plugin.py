@@ -13,8 +13,8 @@ from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any, Final
 
-from engine.adapters.base.python_object import HeldAdapter
-from engine.adapters.context import ALONE, Surroundings
+from engine.adapters.base.python_object import ObjectAdapter
+from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.packages import command, missing, packaged
 from engine.devices.placement import CPU
 from engine.errors import EncoderError, InvalidInput, LoadFailed, PilotlightError, Unavailable, clear_frames, first_line
@@ -27,7 +27,7 @@ GROUP: Final = "pilotlight.adapters"
 _OURS: Final = ("load", "unload")
 
 
-class PluginAdapter(HeldAdapter):
+class PluginAdapter(ObjectAdapter):
     """An object from an entry point, `load`ed before its first use.
 
     It may have `operations` (the names of the methods that callers may use; without it every public method of its
@@ -36,9 +36,9 @@ class PluginAdapter(HeldAdapter):
 
     cannot_rest = "A plug-in knows no rest in RAM: it is unloaded."
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
+    def __init__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> None:
         """Keep the configuration; import nothing."""
-        super().__init__(config, device, surroundings)
+        super().__init__(config, device, context)
         self._made_here = False
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.adapters.base.torch_module import TorchAdapter
 from engine.adapters.text.lengths import in_order_of_length, reading_limit
-from engine.adapters.text.texts import shortened
+from engine.adapters.text.texts import truncate_text
 from engine.errors import Unavailable
 from engine.operations.probability import sigmoid
 from engine.operations.rerank import Scores
@@ -76,8 +76,8 @@ class RerankAdapter(TorchAdapter):
 
         module = self._module
         prompt = module.prompts.get(module.default_prompt_name)
-        query = shortened(query, module.tokenizer, self._limit)
-        pairs = [(query, shortened(document, module.tokenizer, self._limit)) for document in documents]
+        query = truncate_text(query, module.tokenizer, self._limit)
+        pairs = [(query, truncate_text(document, module.tokenizer, self._limit)) for document in documents]
         lengths = [len(document) for _, document in pairs]
 
         def score(size: int) -> tuple[NDArray[np.float32], int]:

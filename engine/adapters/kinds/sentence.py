@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 from engine.adapters.base.torch_module import TorchAdapter
-from engine.adapters.text.ids import bare_ids, checked_ids, frame_of, framed_ids, own_ids
-from engine.adapters.text.lengths import in_order_of_length, told
-from engine.adapters.text.texts import key_of, shortened
+from engine.adapters.text.ids import checked_ids, frame_of, framed_ids, plain_ids, text_ids
+from engine.adapters.text.lengths import in_order_of_length, known_limit
+from engine.adapters.text.texts import tokenizer_digest, truncate_text
 from engine.errors import InvalidInput
 from engine.operations.inputs import ITEMS
 
@@ -64,7 +64,7 @@ class SentenceAdapter(TorchAdapter):
             readers = [route[0] for route in first.sub_modules.values()] if hasattr(first, "sub_modules") else [first]
             # A chat template stands around what these read, so that ids of the bare text are not theirs.
             bare = all("message" not in getattr(reader, "modalities", ()) for reader in readers)
-            keys = {key_of(reader.tokenizer) for reader in readers}
+            keys = {tokenizer_digest(reader.tokenizer) for reader in readers}
             self._key = (tokenizer, keys.pop() if bare and len(keys) == 1 else None)
         return self._key[1]
 
@@ -83,11 +83,11 @@ class SentenceAdapter(TorchAdapter):
         """Return the ids of `text` behind the prompt of `task`, without special tokens and uncut, for `encode`.
 
         Of a very long text there are only more than the model reads; none where only the text itself can be sent, as
-        `bare_ids` says. Raises InvalidInput.
+        `plain_ids` says. Raises InvalidInput.
         """
         reader = self._reader(task)
         _tokenizer_of(reader)
-        return bare_ids(self.prompt(task) + text, reader.tokenizer, _limit(reader))
+        return plain_ids(self.prompt(task) + text, reader.tokenizer, _limit(reader))
 
     def _each(
         self,
@@ -108,7 +108,7 @@ class SentenceAdapter(TorchAdapter):
             rows, prepare = self._rows_of_ids(inputs, reader, task)
         else:
             limit = _limit(reader)
-            rows = [text if limit is None else shortened(str(text), reader.tokenizer, limit) for text in inputs]
+            rows = [text if limit is None else truncate_text(str(text), reader.tokenizer, limit) for text in inputs]
             prepare = partial(self._module.preprocess, prompt=self.prompt(task) or None, **self._task(task))
         lengths = [len(row) for row in rows]
 
@@ -155,7 +155,7 @@ class SentenceAdapter(TorchAdapter):
         tokenizer, limit = _tokenizer_of(reader), _limit(reader)
         # The module's own, because some ask the tokenizer for no special tokens.
         whole = reader.preprocess(["a"], **self._task(task))["input_ids"][0].tolist()
-        begin, end = frame_of(whole, own_ids("a", tokenizer, None))
+        begin, end = frame_of(whole, text_ids("a", tokenizer, None))
         own = [checked_ids(ids, index, len(tokenizer)) for index, ids in enumerate(inputs)]
         at_the_left = tokenizer.truncation_side == "left"
         rows = [framed_ids(ids, begin, end, limit, at_the_left=at_the_left) for ids in own]
@@ -171,7 +171,7 @@ class SentenceAdapter(TorchAdapter):
 
 
 def _limit(reader: Any) -> int | None:
-    return told(getattr(reader, "max_seq_length", None))
+    return known_limit(getattr(reader, "max_seq_length", None))
 
 
 def _tokenizer_of(reader: Any) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.adapters.packages import command, packaged
-from engine.adapters.sources import locate as references
+from engine.adapters.sources.locate import locate as locate_folder
 from engine.errors import Unavailable
 
 
@@ -40,7 +40,7 @@ def locate(model: str, *, offline: bool = False) -> Pipeline:
     `offline` says that a download is not wanted.
     """
     package = model if model.isidentifier() else None
-    root = _installed(model, offline) if package else Path(references.locate(model).source)
+    root = _installed(model, offline) if package else Path(locate_folder(model).source)
     meta = _meta(root, package)
     lang, name, version = (str(meta.get(key, "")) for key in ("lang", "name", "version"))
     folder = root / f"{lang}_{name}-{version}" if package else root

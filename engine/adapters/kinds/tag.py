@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import paths
-from engine.adapters.base.python_object import HeldAdapter
+from engine.adapters.base.python_object import ObjectAdapter
 from engine.adapters.kinds import spacy_pipeline
 from engine.adapters.kinds.spacy_pipeline import Pipeline
 from engine.adapters.sources.content import Digests
@@ -21,7 +21,7 @@ from engine.weights.gate import CONSTRUCTION
 _OWN_WARNINGS = r"\[W\d{3}\]"
 
 
-class TagAdapter(HeldAdapter):
+class TagAdapter(ObjectAdapter):
     """A spaCy `Language`."""
 
     packages = ("spacy",)
@@ -72,7 +72,7 @@ class TagAdapter(HeldAdapter):
         return tuple(_tagged(document) for document in self._held.pipe(map(str, texts)))
 
     def _pipeline(self) -> Pipeline:
-        return spacy_pipeline.locate(self._config.model, offline=self._surroundings.offline())
+        return spacy_pipeline.locate(self._config.model, offline=self._context.offline())
 
 
 def _tagged(document: Any) -> Tagged:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine import paths
-from engine.adapters.context import Surroundings
+from engine.adapters.context import AdapterContext
 from engine.adapters.sources import hub, model_folder
 from engine.adapters.sources.content import Digests, content_id
 from engine.adapters.sources.download import Progress
@@ -18,7 +18,7 @@ from engine.state import Download
 from engine.weights.files.store import Store
 
 
-def fetched(reference: Reference, surroundings: Surroundings, note: Callable[[Download | None], None]) -> Path:
+def fetch(reference: Reference, context: AdapterContext, note: Callable[[Download | None], None]) -> Path:
     """Return the folder of the model, from the hub's cache where it is a hub's; raises LoadFailed.
 
     `note` gets how far a download is, and None once there is none.
@@ -28,13 +28,13 @@ def fetched(reference: Reference, surroundings: Surroundings, note: Callable[[Do
 
     def tell(download: Download) -> None:
         note(download)
-        surroundings.tell(download)
+        context.report_download(download)
 
     try:
         return hub.fetch(
             reference.source,
             reference.revision,
-            offline=surroundings.offline(),
+            offline=context.offline(),
             open_clip=reference.open_clip,
             progress=Progress(tell),
         )
@@ -42,7 +42,7 @@ def fetched(reference: Reference, surroundings: Surroundings, note: Callable[[Do
         note(None)
 
 
-def opened(name: str, folder: Path, store: Store) -> LinkedFolder:
+def open_folder(name: str, folder: Path, store: Store) -> LinkedFolder:
     """Return the folder of the model of encoder `name` as its library shall see it.
 
     Raises LoadFailed where files are missing or damaged, or cannot be converted.
@@ -52,7 +52,7 @@ def opened(name: str, folder: Path, store: Store) -> LinkedFolder:
     return LinkedFolder(folder, store, paths.cache_folder() / "views")
 
 
-def revision_of(name: str, reference: Reference, folder: Path) -> str | None:
+def revision(name: str, reference: Reference, folder: Path) -> str | None:
     """Return the commit of a hub's model, the version of a built-in one, the content id of any other folder.
 
     Raises LoadFailed where a file cannot be read.

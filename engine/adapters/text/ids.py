@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.adapters.text.texts import shortened
+from engine.adapters.text.texts import truncate_text
 from engine.errors import InvalidInput
 from engine.operations.inputs import ITEMS
 
 
-def own_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
-    """Return the ids of `text` without special tokens; `tokenizer` and `limit` as in `shortened`."""
-    part = shortened(text, tokenizer, limit)
+def text_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
+    """Return the ids of `text` without special tokens; `tokenizer` and `limit` as in `truncate_text`."""
+    part = truncate_text(text, tokenizer, limit)
     ids: list[int] = tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
-def bare_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
-    """Return `own_ids`, or none of them where a special token begins or ends the text itself.
+def plain_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
+    """Return `text_ids`, or none of them where a special token begins or ends the text itself.
 
     Sent as ids it would be taken for one of those that the model reads around every text.
     """
-    ids = own_ids(text, tokenizer, limit)
+    ids = text_ids(text, tokenizer, limit)
     special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     return [] if ids and special & {ids[0], ids[-1]} else ids
 

@@ -9,7 +9,7 @@ _ABSURD: Final = 10**9
 """Tokens from which on a limit means that nobody wrote one down; transformers writes 1e30, others infinity."""
 
 
-def told(limit: float | None) -> int | None:
+def known_limit(limit: float | None) -> int | None:
     """Return a library's limit, None where it stands for none."""
     return None if limit is None or limit >= _ABSURD else int(limit)
 

@@ -12,7 +12,7 @@ _WITHOUT_EFFECT: Final = ("truncation", "padding", "post_processor")
 """What a tokenizer's serialisation holds that changes no id of a text's own."""
 
 
-def shortened(text: str, tokenizer: Any, limit: int | None) -> str:
+def truncate_text(text: str, tokenizer: Any, limit: int | None) -> str:
     """Return a part of a very long text that holds more tokens than the model reads: its answer is the same.
 
     Tokenizing megabytes of which the model reads 256 tokens would hold everybody else up for a minute. It is the
@@ -32,8 +32,8 @@ def shortened(text: str, tokenizer: Any, limit: int | None) -> str:
     return text
 
 
-def key_of(tokenizer: Any) -> str | None:
-    """Return a digest such that two tokenizers of equal ones give equal `own_ids`; None for one that is not fast.
+def tokenizer_digest(tokenizer: Any) -> str | None:
+    """Return a digest such that two tokenizers of equal ones give equal `text_ids`; None for one that is not fast.
 
     It is taken of the tokenizer's serialisation, which for large vocabularies is tens of megabytes: ask once.
     """
@@ -44,6 +44,6 @@ def key_of(tokenizer: Any) -> str | None:
 
     # Read from a copy: switching truncation off in the tokenizer itself would meet one that is at work.
     serialised = orjson.loads(backend.to_str())
-    told = {key: value for key, value in serialised.items() if key not in _WITHOUT_EFFECT}
-    told["splits special tokens"] = bool(getattr(tokenizer, "split_special_tokens", False))
-    return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    relevant = {key: value for key, value in serialised.items() if key not in _WITHOUT_EFFECT}
+    relevant["splits special tokens"] = bool(getattr(tokenizer, "split_special_tokens", False))
+    return hashlib.sha256(orjson.dumps(relevant, option=orjson.OPT_SORT_KEYS)).hexdigest()

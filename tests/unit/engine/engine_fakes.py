@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from engine.adapters.context import ALONE, Surroundings
+from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.protocol import Loaded
 from engine.devices.placement import Footprint, Needs, Placement
 from engine.devices.readings import Reading
@@ -314,7 +314,7 @@ class Shelf:
         self.built: dict[str, list[FakeAdapter]] = {}
         self.prepare: Callable[[FakeAdapter], None] = lambda adapter: None
 
-    def __call__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> FakeAdapter:
+    def __call__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> FakeAdapter:
         adapter = FakeAdapter(config, device)
         self.prepare(adapter)
         self.built.setdefault(config.name, []).append(adapter)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.adapters.kinds.image_text.open_clip_folder import configuration
 from engine.adapters.kinds.image_text.scales import scales
 from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
-from engine.adapters.text.texts import shortened
+from engine.adapters.text.texts import truncate_text
 from engine.errors import LoadFailed, Unavailable
 from engine.settings.short_names import Spec
 
@@ -116,7 +116,7 @@ class OpenClipCheckpoint:
             lambda features: module(features["text"]),
             facts,
             read,
-            lambda text: shortened(text, inner or ids_of, facts["max_tokens"]),
+            lambda text: truncate_text(text, inner or ids_of, facts["max_tokens"]),
         )
 
     def image(self) -> ImageTower:

@@ -27,10 +27,10 @@ class Tower:
 
 @dataclass(frozen=True, slots=True)
 class TextTower(Tower):
-    """`read` gives the features of texts, and how many tokens of each are read; `shortened` is for very long ones."""
+    """`read` gives the features of texts, and how many tokens of each are read; `truncate` is for very long ones."""
 
     read: Callable[[Sequence[str]], tuple[Features, list[int]]]
-    shortened: Callable[[str], str]
+    truncate: Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)

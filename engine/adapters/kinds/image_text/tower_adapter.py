@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.adapters.base.torch_module import TorchAdapter
 from engine.adapters.kinds.image_text import open_clip_folder
 from engine.adapters.packages import require
-from engine.adapters.sources import locate as references
-from engine.adapters.sources.locate import Reference
+from engine.adapters.sources.locate import Reference, locate
 from engine.errors import InvalidInput
 from engine.operations.calibration import score_floor
 from engine.operations.dense import Encoding
@@ -32,9 +31,9 @@ class TowerAdapter(TorchAdapter):
     """One tower of a checkpoint that holds two."""
 
     def _locate(self) -> Reference:
-        spec = short_names.parsed(self._config.model)
+        spec = short_names.parse(self._config.model)
         if spec.architecture is None:
-            reference = references.locate(spec.source)
+            reference = locate(spec.source)
             if reference.local and open_clip_folder.only_open_clip_reads(Path(reference.source)):
                 require(_OPEN_CLIP)
             return reference
@@ -46,26 +45,26 @@ class TowerAdapter(TorchAdapter):
         # Where the weights are only the library knows, and looking imports nothing.
         return Reference(self._config.model, local=False)
 
-    def _fetched(self, reference: Reference) -> Path:
-        spec = short_names.parsed(self._config.model)
-        if spec.architecture is not None:
-            from engine.adapters.kinds.image_text.open_clip import repository
+    def _resolve(self, reference: Reference) -> Reference:
+        spec = short_names.parse(self._config.model)
+        if spec.architecture is None:
+            return reference
+        from engine.adapters.kinds.image_text.open_clip import repository
 
-            reference = Reference(repository(spec.architecture, spec.tag), local=False, open_clip=True)
-        return super()._fetched(reference)
+        return Reference(repository(spec.architecture, spec.tag), local=False, open_clip=True)
 
     def _import_library(self) -> str:
         library = super()._import_library()
         reference = self._locate()
         local = reference.local and open_clip_folder.only_open_clip_reads(Path(reference.source))
-        if local or short_names.parsed(self._config.model).open_clip:
+        if local or short_names.parse(self._config.model).open_clip:
             import open_clip
 
             library = f"open_clip {open_clip.__version__}, {library}"
         return library
 
     def _construct(self, folder: Path) -> Any:
-        spec = short_names.parsed(self._config.model)
+        spec = short_names.parse(self._config.model)
         if spec.open_clip or open_clip_folder.only_open_clip_reads(folder):
             require(_OPEN_CLIP)
             from engine.adapters.kinds.image_text.open_clip import OpenClipCheckpoint
@@ -143,7 +142,7 @@ class TextTowerAdapter(TowerAdapter):
                 next_step="Leave `dimensions` out.",
             )
         tower: TextTower = self._module.tower
-        texts = [tower.shortened(str(text)) for text in inputs]
+        texts = [tower.truncate(str(text)) for text in inputs]
         counts = [0] * len(texts)
 
         def batch(start: int, end: int) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.adapters.kinds.image_text.scales import scales
 from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
 from engine.adapters.packages import missing, require
-from engine.adapters.text.texts import shortened
+from engine.adapters.text.texts import truncate_text
 from engine.errors import LoadFailed, Unavailable
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Checkpoint:
             lambda features: getattr(module(**features), name),
             facts,
             read,
-            lambda text: shortened(text, tokenizer, limit),
+            lambda text: truncate_text(text, tokenizer, limit),
         )
 
     def image(self) -> ImageTower:

@@ -13,7 +13,7 @@ from engine_fakes import LIMIT, FakeAdapter, FakeReader, failure, started
 from numpy.typing import NDArray
 
 from engine import Closed, Engine, LoadFailed, State, Unavailable, UnknownEncoder, parse
-from engine.adapters.context import Surroundings
+from engine.adapters.context import AdapterContext
 from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.kinds.universal_axes import UNIVERSAL_AXES
 from engine.adapters.protocol import Adapter, Loaded
@@ -69,9 +69,9 @@ class Bench:
         }
         return parse({"encoders": {name: tables[name] for name in self.order}})
 
-    def _build(self, config: EncoderConfig, device: str, surroundings: Surroundings) -> Adapter:
+    def _build(self, config: EncoderConfig, device: str, context: AdapterContext) -> Adapter:
         made = AxesAdapter if config.kind == "axes" else lambda config, device, _: FakeBase(config, device)
-        adapter: Any = made(config, device, surroundings)
+        adapter: Any = made(config, device, context)
         self.built.setdefault(config.name, []).append(adapter)
         return adapter  # type: ignore[no-any-return]
 
@@ -287,7 +287,7 @@ def test_without_a_base_the_axes_are_unavailable() -> None:
         raise UnknownEncoder(f"There is no encoder {name!r}.")
 
     settings = EncoderConfig("sema", "axes", "axes:lost", base="lost")
-    adapter = AxesAdapter(settings, "cpu", Surroundings(look=gone))
+    adapter = AxesAdapter(settings, "cpu", AdapterContext(view=gone))
     with pytest.raises(Unavailable, match="sema stands on lost, and there is no such encoder") as missing:
         adapter.probe()
     assert "mend `base` of sema" in (missing.value.next_step or "")
@@ -301,7 +301,7 @@ def test_a_base_that_went_is_a_reason_to_read_the_anchors_again(bench: Bench) ->
     def gone(name: str) -> Any:
         raise UnknownEncoder(f"There is no encoder {name!r}.")
 
-    adapter._surroundings = Surroundings(look=gone)
+    adapter._context = AdapterContext(view=gone)
     assert adapter.stale() == "base is gone"
 
 

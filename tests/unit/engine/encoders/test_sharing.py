@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from engine_fakes import LIMIT, FakeAdapter, FakeClock, FakeReader, Shelf, config, encoder
 
-from engine.adapters.context import Surroundings
+from engine.adapters.context import AdapterContext
 from engine.encoders.sharing import longest_timeouts
 from engine.engine import Engine
 from engine.events import Downloading, SettingsApplied, StateChanged
@@ -193,16 +193,16 @@ def test_what_happens_to_the_weights_is_told_of_each_of_them(bench: Bench) -> No
 
 
 def test_a_download_is_told_of_each_who_waits_for_it() -> None:
-    given: list[Surroundings] = []
+    given: list[AdapterContext] = []
 
-    def build(settings: EncoderConfig, device: str, surroundings: Surroundings) -> FakeAdapter:
+    def build(settings: EncoderConfig, device: str, surroundings: AdapterContext) -> FakeAdapter:
         given.append(surroundings)
         return FakeAdapter(settings, device)
 
     engine = Engine(config(twin("one"), twin("two")), adapter=build, reader=FakeReader())
     told: list[object] = []
     engine.events.subscribe(told.append)
-    given[0].tell(Download(1, 2))
+    given[0].report_download(Download(1, 2))
     assert told == [Downloading("one", Download(1, 2)), Downloading("two", Download(1, 2))]
 
 

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.adapters.context import ALONE, Surroundings
+from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.protocol import Loaded
 from engine.devices.placement import Footprint, Needs, Placement
 from engine.engine import Engine
@@ -37,7 +37,7 @@ class FakeDense:
 
     download: Download | None = None
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
+    def __init__(self, config: EncoderConfig, device: str, surroundings: AdapterContext = DETACHED) -> None:
         self.config = config
         self.broken: Exception | None = {
             "failing": LoadFailed("The disk is on fire.", next_step="Put it out."),

@@ -9,7 +9,7 @@ import pytest
 from http_fakes import Caller, FakeDense, caller_of
 
 from engine import Engine, parse
-from engine.adapters.context import Surroundings
+from engine.adapters.context import AdapterContext
 from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter
 from engine.settings.config import EncoderConfig
@@ -17,7 +17,7 @@ from engine.settings.config import EncoderConfig
 ANCHORS = [{"name": "short", "anchor": "a"}, {"name": "long", "anchor": "aaaaaaaa"}]
 
 
-def build(config: EncoderConfig, device: str, surroundings: Surroundings) -> Adapter:
+def build(config: EncoderConfig, device: str, surroundings: AdapterContext) -> Adapter:
     kind = AxesAdapter if config.kind == "axes" else FakeDense
     return kind(config, device, surroundings)
 

@@ -10,7 +10,7 @@ import pytest
 from http_fakes import Caller, FakeDense, caller_of
 
 from engine import Engine, parse
-from engine.adapters.context import Surroundings
+from engine.adapters.context import AdapterContext
 from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter
 from engine.operations.sparse import SparseEncoding, SparseVector
@@ -33,7 +33,7 @@ class FakeSparse(FakeDense):
         return SparseEncoding((vector,), 0)
 
 
-def build(config: EncoderConfig, device: str, surroundings: Surroundings) -> Adapter:
+def build(config: EncoderConfig, device: str, surroundings: AdapterContext) -> Adapter:
     kinds: dict[str, type[Any]] = {"axes": AxesAdapter, "sparse": FakeSparse}
     adapter: Adapter = kinds.get(config.kind, FakeDense)(config, device, surroundings)
     return adapter

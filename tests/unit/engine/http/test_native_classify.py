@@ -10,7 +10,7 @@ import pytest
 from http_fakes import Caller, FakeDense, caller_of
 
 from engine import Engine, parse
-from engine.adapters.context import ALONE, Surroundings
+from engine.adapters.context import DETACHED, AdapterContext
 from engine.operations.classify import Classification, Inputs
 from engine.operations.probability import softmax
 from engine.settings.config import EncoderConfig
@@ -22,7 +22,7 @@ class FakeClassifier(FakeDense):
     made: list[FakeClassifier]
     labels = ("entailment", "neutral", "contradiction")
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
+    def __init__(self, config: EncoderConfig, device: str, surroundings: AdapterContext = DETACHED) -> None:
         super().__init__(config, device, surroundings)
         self.seen: list[Any] = []
         self.made.append(self)

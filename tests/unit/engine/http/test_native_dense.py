@@ -11,7 +11,7 @@ import pytest
 from http_fakes import Caller, FakeDense, caller_of
 
 from engine import Engine, State, parse
-from engine.adapters.context import ALONE, Surroundings
+from engine.adapters.context import DETACHED, AdapterContext
 from engine.operations.dense import Encoding
 from engine.settings.config import EncoderConfig
 
@@ -21,7 +21,7 @@ class FakePrompted(FakeDense):
 
     asked: list[tuple[Any, str | None, int | None]]
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
+    def __init__(self, config: EncoderConfig, device: str, surroundings: AdapterContext = DETACHED) -> None:
         super().__init__(config, device, surroundings)
         FakePrompted.asked = []
 

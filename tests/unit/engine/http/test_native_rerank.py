@@ -10,7 +10,7 @@ import pytest
 from http_fakes import Caller, FakeDense, caller_of
 
 from engine import Engine, parse
-from engine.adapters.context import ALONE, Surroundings
+from engine.adapters.context import DETACHED, AdapterContext
 from engine.operations.rerank import Scores
 from engine.settings.config import EncoderConfig
 
@@ -20,7 +20,7 @@ class FakeReranker(FakeDense):
 
     made: list[FakeReranker]
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: Surroundings = ALONE) -> None:
+    def __init__(self, config: EncoderConfig, device: str, surroundings: AdapterContext = DETACHED) -> None:
         super().__init__(config, device, surroundings)
         self.made.append(self)
 

@@ -19,7 +19,7 @@ import pytest
 from http_fakes import Caller, FakeAny, caller_of
 from PIL import Image
 
-from engine.adapters.context import Surroundings
+from engine.adapters.context import AdapterContext
 from engine.adapters.kinds.axes import AxesAdapter
 from engine.adapters.protocol import Adapter
 from engine.engine import Engine
@@ -206,7 +206,7 @@ ROUTES = (
 LISTS = [route for route in ROUTES if route.items]
 
 
-def adapter(config: EncoderConfig, device: str, surroundings: Surroundings) -> Adapter:
+def adapter(config: EncoderConfig, device: str, surroundings: AdapterContext) -> Adapter:
     return (AxesAdapter if config.kind == "axes" else FakeAny)(config, device, surroundings)
 
 

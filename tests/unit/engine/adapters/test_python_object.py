@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.adapters.base.python_object import HeldAdapter
+from engine.adapters.base.python_object import ObjectAdapter
 from engine.devices.placement import NOTHING, Footprint, Needs, Placement
 from engine.errors import CannotRest, Unavailable
 from engine.settings.config import EncoderConfig
@@ -21,7 +21,7 @@ class Thing:
         self.itself = self
 
 
-class ThingAdapter(HeldAdapter):
+class ThingAdapter(ObjectAdapter):
     size: int | None = 100
     file: Path | None = None
     device = "cpu"

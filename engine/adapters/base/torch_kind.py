@@ -1,0 +1,70 @@
+"""The part of a torch adapter that differs between kinds: what is installed, imported, found and constructed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+from engine.adapters.base.construction import checked_construction
+from engine.adapters.base.model_source import Source
+from engine.adapters.context import AdapterContext
+from engine.adapters.packages import require
+from engine.adapters.sources import hub
+from engine.adapters.sources.locate import Reference, locate
+from engine.settings.config import EncoderConfig
+from engine.weights.gate import CONSTRUCTION
+
+
+class TorchKind(ABC):
+    """The steps of a load that a kind may override; it must override `_construct`."""
+
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    """Packages that must be installed, by the names that are imported."""
+
+    def __init__(self, config: EncoderConfig, context: AdapterContext) -> None:
+        """Keep the configuration; import and read nothing."""
+        self._config = config
+        self._context = context
+
+    @abstractmethod
+    def _construct(self, folder: Path) -> Any:
+        """Return the module of the model in `folder`, on the CPU, in the element type of its files."""
+
+    def _import_library(self) -> str:
+        """Import the model library and return its name and version; transformers, to which a kind may add its own."""
+        import transformers
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        return f"transformers {transformers.__version__}"
+
+    def _locate(self) -> Reference:
+        """Return the place of the model, asking no network; raises Unavailable. A kind may read `model` its own way."""
+        return locate(self._config.model)
+
+    def _resolve(self, reference: Reference) -> Reference:
+        """Return the place to fetch from; a kind may ask its library, which is imported by then."""
+        return reference
+
+    def _metadata(self) -> dict[str, Any]:
+        """Return the facts of the loaded model, as plain data for JSON; `dimension` and the like."""
+        return {}
+
+    @final
+    def probe(self) -> None:
+        """Raise Unavailable when a package or the model's folder is missing; imports nothing."""
+        require(*self.packages)
+        self._locate()
+
+    def _import_libraries(self) -> str:
+        """Import torch and the model library, and return their names and versions."""
+        hub.be_quiet()
+        import torch
+
+        return f"{self._import_library()}, torch {torch.__version__}"
+
+    def _construct_checked(self, source: Source) -> Any:
+        """Let the library make the module, with no other made at once; raises LoadFailed or Unavailable."""
+        with CONSTRUCTION, checked_construction(self._config, source.own_folder):
+            return self._construct(source.folder)
