@@ -65,18 +65,20 @@ class Batches:
             # Not before: the error may hold what was computed last.
             with lost_device(device):
                 empty_cache(device)
-            size = self._smaller(size)
+            size = self._smaller(device, size)
             ran_out = True
-            _log.warning("%s has memory for batches of %d at most", device, size)
 
     def _next_size(self, count: int) -> int:
         due = self.size < LARGEST and self._fitted >= self._wait
         return max(1, min(2 * self.size if due else self.size, LARGEST, count))
 
-    def _smaller(self, size: int) -> int:
+    def _smaller(self, device: str, size: int) -> int:
         """Return the next size after one that did not fit: the known one if this was a try, else half of it."""
-        if size <= self.size:
+        if size > self.size:
+            _log.info("%s still has memory for batches of %d at most", device, self.size)
+        else:
             self.size = (size + 1) // 2
+            _log.warning("%s has memory for batches of %d at most", device, self.size)
         return self.size
 
     def _hold_off(self) -> None:
