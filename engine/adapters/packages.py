@@ -1,4 +1,4 @@
-"""What must be installed for a kind of encoder, and the line that installs it."""
+"""The packages that a kind of encoder needs, and the command that installs a missing one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from engine.errors import Unavailable
 from engine.paths import is_frozen
 
 _NAMES: Final = {"PIL": "pillow", "open_clip": "open-clip-torch", "spacy": "spaCy"}
-"""Import name -> what pip calls it, where that is not the import name with hyphens."""
+"""Import name -> name for pip, if that is not the import name with hyphens."""
 
 
 def require(*imports: str) -> None:
-    """Raise Unavailable for the first package that is not there, by the names that are imported; imports nothing."""
+    """Raise Unavailable for the first of these packages, by import name, that is not installed; imports nothing."""
     for name in imports:
         if not _is_there(name):
             package = _NAMES.get(name, name.replace("_", "-"))
@@ -23,7 +23,7 @@ def require(*imports: str) -> None:
 
 
 def missing(package: str, message: str) -> Unavailable:
-    """Return the error that says `message`, and how to install `package`."""
+    """Return an error with `message` whose next step installs `package`."""
     if packaged():
         return Unavailable(
             f"This build of Pilotlight comes without {package}, and nothing can be added to it.",
@@ -38,11 +38,11 @@ def packaged() -> bool:
 
 
 def command(module: str, *arguments: str) -> str:
-    """Return the line that runs a module in this Python, whichever is active in the terminal it is pasted into."""
+    """Return the command that runs a module in this Python, whatever Python is active in the user's terminal."""
     python = sys.executable or "python"
-    # Windows' own for programs without a terminal prints nothing there.
+    # pythonw.exe, for programs without a terminal, prints nothing in one.
     python = python.replace("pythonw.exe", "python.exe")
-    # Double quotes, because Windows' command line knows no others.
+    # Double quotes, because Windows' command line accepts no others.
     shown = f'"{python}"' if any(mark in python for mark in " ()&'") else python
     return " ".join((shown, "-m", module, *arguments))
 
@@ -50,6 +50,6 @@ def command(module: str, *arguments: str) -> str:
 def _is_there(name: str) -> bool:
     if find_spec(name) is not None:
         return True
-    # Installed while we run, perhaps: that is what the error asks for.
+    # The user may have installed it meanwhile, as the error says.
     importlib.invalidate_caches()
     return find_spec(name) is not None

@@ -1,4 +1,4 @@
-"""The short names that models of images and texts go by, and the hub ids that they stand for."""
+"""The short names of models of images and texts, and the hub ids that they stand for."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What `model` asks for: `source` is a reference as every kind knows it, unless an `architecture` has to be asked.
+    """The meaning of `model`: a `source` as for every kind, or an `architecture` of open_clip with a `tag` of weights.
 
-    `tag` names the weights of an open_clip `architecture`; open_clip knows where those are.
+    Only open_clip can tell the place of such weights.
     """
 
     source: str = ""
@@ -36,7 +36,7 @@ class Spec:
 
 
 def parse(model: str) -> Spec:
-    """Return what `model` means; raises Unavailable for a name that nobody has."""
+    """Return the meaning of `model`; raises Unavailable for an unknown name."""
     family, colon, name = model.partition(":")
     if not colon or family not in ("openai-clip", "siglip", "open-clip"):
         return Spec(model)
@@ -57,7 +57,7 @@ def parse(model: str) -> Spec:
 
 
 def expand(model: str) -> str:
-    """Return what a short name stands for; `model` itself where it is none, or one that nobody has."""
+    """Return the reference that a short name stands for; `model` itself if it is no known short name."""
     try:
         spec = parse(model)
     except Unavailable:

@@ -1,1 +1,1 @@
-"""What adapters share, by the sort of object that they load."""
+"""Base classes of adapters, by the sort of object that they load."""

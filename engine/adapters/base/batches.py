@@ -62,7 +62,7 @@ class Batches:
                 if not ran_out:
                     self._note_fit(device, size, count)
                 return result
-            # Not before: the error may hold what was computed last.
+            # Not inside `except`: until it ends, the error may refer to the tensors that were computed last.
             with lost_device(device):
                 empty_cache(device)
             size = self._smaller(device, size)

@@ -1,4 +1,4 @@
-"""How libraries are kept from making up weights, from asking on the terminal, and from speaking in riddles."""
+"""Checks around a library's construction of a model: no invented weights, no prompts, readable errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.settings.config import EncoderConfig
 _log = logging.getLogger(__name__)
 
 _UNUSED: Final = re.compile(r"(^|\.)pooler\.")
-"""Weights that a model without a head has, and that no result depends on: all take the vectors of the tokens."""
+"""Weights that no result depends on in a model without a head, because all results come from the tokens' vectors."""
 _OTHER_SHAPE: Final = re.compile(r"ignore_mismatched_sizes|size mismatch")
 _NO_CONFIGURATION: Final = re.compile(r"Unrecognized model in|a file named config\.json")
 _AGAIN: Final = "Download or copy the model again."
@@ -26,11 +26,11 @@ _AGAIN: Final = "Download or copy the model again."
 
 @contextmanager
 def checked_construction(config: EncoderConfig, folder: Path) -> Iterator[None]:
-    """Construct the model in `folder` within; raises at its end where transformers had to make up weights.
+    """Check the construction of the model in `folder`, which runs inside; raises at its end if weights were invented.
 
-    That is Unavailable where they are the head of another kind of model, LoadFailed where the files lack some. Other
-    errors of the libraries come out as one of these where it is known what to do about them. Only while CONSTRUCTION
-    is held: it changes what transformers does in this thread.
+    Raises Unavailable if they are the head of another kind of model, and LoadFailed if the files lack some. Other
+    errors of the libraries become one of these if there is a known next step. The caller must hold CONSTRUCTION,
+    because this changes the behaviour of transformers in this thread.
     """
     made_up: list[EncoderError] = []
     with ExitStack() as stack:
@@ -52,7 +52,7 @@ def checked_construction(config: EncoderConfig, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _watched(config: EncoderConfig, made_up: list[EncoderError]) -> Iterator[None]:
-    """Note what `from_pretrained` says was missing, except where the caller asks for that itself."""
+    """Note the weights that `from_pretrained` reports as missing, unless its caller asks for the report."""
     from transformers import PreTrainedModel
 
     original = PreTrainedModel.__dict__["from_pretrained"]
@@ -77,7 +77,7 @@ def _watched(config: EncoderConfig, made_up: list[EncoderError]) -> Iterator[Non
 
 @contextmanager
 def _never_asking() -> Iterator[None]:
-    """Let transformers raise where it would ask a person on the terminal whether to run a model's own code."""
+    """Let transformers raise where it would prompt on the terminal whether to run a model's own code."""
     from transformers import dynamic_module_utils
 
     patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
@@ -89,7 +89,7 @@ def _never_asking() -> Iterator[None]:
 
 
 def missing(config: EncoderConfig, model: Any, info: Mapping[str, Any]) -> EncoderError | None:
-    """Return what is wrong with a model of transformers that came with this loading info; None for nothing."""
+    """Return the error for a model of transformers with this loading info; None if no weights were invented."""
     base = model.base_model is model
     keys = sorted(key for key in info["missing_keys"] if not (base and _UNUSED.search(key)))
     if not keys:
@@ -97,7 +97,7 @@ def missing(config: EncoderConfig, model: Any, info: Mapping[str, Any]) -> Encod
     prefix = model.base_model_prefix
     what = f"{keys[0]}{f' and {len(keys) - 1} more' if len(keys) > 1 else ''}"
     if not base and prefix and not any(key.startswith(f"{prefix}.") for key in keys):
-        # No later try can help: it is the folder of another kind of model.
+        # No later try can help, because the folder holds another kind of model.
         return Unavailable(
             f"{config.model} has no weights for the head of a {type(model).__name__} ({what}).",
             next_step=f'Set `model` to one that was made for kind = "{config.kind}", or mend `kind` in the settings.',
@@ -106,7 +106,7 @@ def missing(config: EncoderConfig, model: Any, info: Mapping[str, Any]) -> Encod
 
 
 def _clearer(config: EncoderConfig, folder: Path, error: Exception) -> PilotlightError | None:
-    """What a person should read instead of a library's error; None where nobody knows better."""
+    """The error to show instead of a library's; None if there is no clearer one."""
     text = str(error)
     if "trust_remote_code" in text and not config.trust_remote_code:
         # A part has no such key of its own.

@@ -25,7 +25,7 @@ def check_dimensions(dimensions: int | None, dimension: int, encoder: str) -> No
 
 
 def truncated(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
-    """Return the leading `dimensions` of each row, of length 1 again: (n, dimensions); None keeps all of them."""
+    """Return the leading `dimensions` of each row, normalised to length 1: (n, dimensions); None keeps all of them."""
     import numpy as np
 
     if dimensions is None:

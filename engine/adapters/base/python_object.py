@@ -1,4 +1,4 @@
-"""What adapters of plain Python objects share: loaded whole, held in RAM, dropped whole."""
+"""The base of adapters of plain Python objects: loaded whole, kept in RAM, dropped whole."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Unreleased:
-    """An object that was dropped, and what it took (bytes, None = unknown)."""
+    """An object that was dropped but may still be in memory, and its bytes (None = unknown)."""
 
     held: weakref.ref[Any]
     nbytes: int | None
 
 
 class ObjectAdapter(ABC):
-    """One Python object that computes in RAM and knows no rest: a kind gives `_load` and what it computes."""
+    """One Python object that computes in RAM and cannot be offloaded; a kind adds `_load` and its computation."""
 
     packages: ClassVar[tuple[str, ...]] = ()
-    """What must be installed, by the names that are imported."""
+    """Packages that must be installed, by the names that are imported."""
     cannot_rest: str | None = "It computes in RAM, so there is nowhere to step down to: it is unloaded."
-    """What a person is told instead of "in RAM"."""
+    """The reason why it is unloaded when idle, as the user reads it."""
 
     def __init__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> None:
         """Keep the configuration; import and read nothing."""
@@ -50,10 +50,10 @@ class ObjectAdapter(ABC):
         self._revision: str | None = None
         self._sources: tuple[Identity, ...] = ()
         self._waits = True
-        """Whether the object was loaded ahead of its use."""
+        """Whether the object was loaded but not yet used."""
         self._left: list[_Unreleased] = []
 
-    # For a kind to say
+    # For a kind to override
 
     @abstractmethod
     def _load(self) -> Any:
@@ -70,15 +70,15 @@ class ObjectAdapter(ABC):
         return ()
 
     def _nbytes(self, held: Any) -> int | None:
-        """Return what the object takes, in bytes; None = unknown."""
+        """Return the bytes that the object takes; None = unknown."""
         return None
 
     def _revision_of(self, held: Any) -> str | None:
-        """Return what tells its answers from those of another; None = unknown."""
+        """Return a name that changes whenever its answers may change; None = unknown."""
         return None
 
     def _metadata(self, held: Any) -> dict[str, Any]:
-        """Return what there is to know of it, as plain data for JSON."""
+        """Return facts about it, as plain data for JSON."""
         return {}
 
     def _device_of(self, held: Any) -> str:
@@ -89,7 +89,7 @@ class ObjectAdapter(ABC):
         """Tell the object that it is about to be dropped."""
 
     def _dies(self, held: Any) -> bool:
-        """Whether nobody else refers to the object, so that dropping it is its end."""
+        """Whether this adapter alone refers to the object, so that dropping it frees it."""
         return True
 
     # For the slot
@@ -103,7 +103,7 @@ class ObjectAdapter(ABC):
     @property
     @final
     def revision(self) -> str | None:
-        """What tells the answers of what is held from those of another."""
+        """A name that changes whenever the answers may change; None = unknown. Read after `load`."""
         return self._revision
 
     @final
@@ -114,10 +114,10 @@ class ObjectAdapter(ABC):
 
     @final
     def load(self, on: str | None = None) -> Loaded:
-        """Make the object; where it computes is its own affair."""
+        """Make the object, which chooses its device itself."""
         began = time.monotonic()
         self._import_library()
-        # Before the object is there: what is permanent is not collected.
+        # Before the object exists: frozen objects are never collected.
         freeze_gc()
         imported = time.monotonic()
         self._sources = tuple(Identity.of(file) for file in self._files())
@@ -136,7 +136,7 @@ class ObjectAdapter(ABC):
 
     @final
     def needs(self) -> Needs:
-        """Return what it still needs on its device: nothing on a GPU, where it is already."""
+        """Return the bytes that it still needs on its device: 0 on a GPU, where it is already."""
         return Needs(self._device, (self._nbytes_held or 0) if self._device == CPU else 0)
 
     @final  # noqa: B027 - there is nothing to do
@@ -151,7 +151,7 @@ class ObjectAdapter(ABC):
 
     @final
     def stale(self) -> str | None:
-        """Say what happened to its files since it was loaded, None for nothing."""
+        """Return the change of its files since it was loaded, in words; None for no change."""
         return next(filter(None, (source.changed() for source in self._sources)), None)
 
     @final
@@ -167,9 +167,9 @@ class ObjectAdapter(ABC):
         try:
             if held is not None:
                 self._close(held)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the adapter edge: it goes all the same
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the adapter edge: the object is dropped all the same
             _log.exception("%s did not end cleanly", self._config.name)
-            clear_frames(error)  # they hold the object, and a log may keep them
+            clear_frames(error)  # its frames refer to the object, and a log may keep them
         if held is not None and self._dies(held) and (reference := _weak(held)) is not None:
             self._left.append(_Unreleased(reference, self._nbytes_held))
         del held
@@ -180,8 +180,8 @@ class ObjectAdapter(ABC):
 
     @final
     def footprint(self) -> Footprint:
-        """Return what it takes, as far as it says, what was not given back included."""
-        left = [one.nbytes for one in self._left if one.held() is not None]
+        """Return its bytes, as far as it reports them, with those of dropped objects that are still in memory."""
+        left = [dropped.nbytes for dropped in self._left if dropped.held() is not None]
         own = 0 if self._held is None else self._nbytes_held
         size = _sum([own, *left])
         if size is None:
@@ -190,7 +190,7 @@ class ObjectAdapter(ABC):
         return Footprint(0 if waits else size, size if waits else 0, own)
 
     def _gone(self) -> bool:
-        self._left = [one for one in self._left if one.held() is not None]
+        self._left = [dropped for dropped in self._left if dropped.held() is not None]
         return not self._left
 
 

@@ -157,7 +157,7 @@ class TorchAdapter(TorchKind):
                 self._recall.writes = home.writes()
         except Exception as error:  # noqa: BLE001 - the adapter edge: no memory for a copy, or the files are gone
             _log.exception("what %s wrote into its weights is lost", self._config.name)
-            traceback.clear_frames(error.__traceback__)  # they hold weights, and a log may keep them
+            traceback.clear_frames(error.__traceback__)  # its frames refer to weights, and a log may keep them
         finally:
             if home is not None:
                 home.close()
@@ -172,7 +172,7 @@ class TorchAdapter(TorchKind):
                 release(thoroughly=True)
             try:
                 empty_cache(self._device)
-            except Exception:  # noqa: BLE001 - the adapter edge: the device may be lost, and with it what it kept
+            except Exception:  # noqa: BLE001 - the adapter edge: the device may be lost, and its cache with it
                 _log.warning("%s does not answer", self._device, exc_info=True)
         return self._leftovers.gone()
 

@@ -1,7 +1,7 @@
-"""Axes: the vectors of another encoder of ours, seen along the directions that anchor sentences point in.
+"""Axes: the vectors of another encoder, projected on the directions of anchor sentences.
 
 Their own weights are one matrix of anchor vectors. Texts are read by the base encoder, through the engine: it loads,
-rests, and fails by its own settings, and axes cost no second copy of it.
+steps down and fails by its own settings, and axes cost no second copy of it.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class _Anchors:
     revision: str | None
 
     def fit(self, found: BaseVectors) -> bool:
-        """Whether the same weights made these and what was `found`."""
+        """Return whether the same weights made these and the vectors `found`."""
         return (self.revision, self.vectors.shape[1]) == (found.revision, found.vectors.shape[1])
 
 
 class AxesAdapter:
-    """A matrix in plain memory: some kilobytes on every rung but the lowest, so that resting costs no second look."""
+    """A matrix of some kilobytes in plain memory, which stays there until it is unloaded."""
 
     cannot_rest: str | None = None
     download: Download | None = None
 
     def __init__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> None:
-        """Keep the configuration; where the base computes is the base's affair."""
+        """Keep the configuration; the base has a device of its own."""
         axes = config.axes or UNIVERSAL_AXES
         self.names = tuple(axis.name for axis in axes)
         """Names of the axes, in the order of the coordinates."""
@@ -93,13 +93,13 @@ class AxesAdapter:
     ) -> Projection:
         """Return the cosine of each text with each anchor, float32 (n, k); `task` is the base's, for the texts.
 
-        `known` are the base's vectors of `texts`, where somebody has them already; they count only if the weights that
-        made the anchors made them too. Raises what the base raises; LoadFailed and Unavailable name it.
+        `known` are the base's vectors of `texts`, if the caller has them already; they are used only if the same
+        weights made the anchors. Raises the errors of the base; LoadFailed and Unavailable name it.
         """
         anchors = self._loaded
         found = known if known is not None and anchors.fit(known) else self._ask(texts, task)
         while not anchors.fit(found):
-            # The base came up with other weights a moment ago.
+            # The base was loaded with other weights meanwhile.
             anchors = self._anchors = _anchors(self._ask(self._sentences))
             found = self._ask(texts, task)
         return Projection(_unit(found.vectors) @ anchors.vectors.T, self.names, found.tokens)
@@ -109,14 +109,14 @@ class AxesAdapter:
         return Needs(CPU, self._loaded.vectors.nbytes)
 
     def fault_in(self) -> None:
-        """Do nothing: plain memory is there."""
+        """Do nothing: the matrix is in RAM."""
 
     def resume(self, placement: Placement) -> str | None:
-        """Do nothing: the matrix computes where it rests."""
+        """Do nothing: the matrix is used in RAM."""
         return None
 
     def stale(self) -> str | None:
-        """Say what happened to the base since it read the anchors, None for nothing."""
+        """Return the change of the base since it read the anchors, in words; None for no change."""
         if self._made_for is None:
             return None
         try:
@@ -124,12 +124,12 @@ class AxesAdapter:
         except UnknownEncoder:
             return f"{self._base} is gone"
         model, revision = self._made_for
-        # One that has not loaded yet will tell its revision with its first vectors.
+        # The revision of a base that has not loaded yet comes with its first vectors.
         same = base.model == model and base.revision in (revision, None)
         return None if same else f"{self._base} is another model"
 
     def offload(self) -> Footprint:
-        """Keep the matrix: a few kilobytes that another pass through the base would cost."""
+        """Keep the matrix, because making it again takes a pass through the base."""
         return self.footprint()
 
     def unload(self) -> bool:
@@ -174,7 +174,7 @@ def _anchors(found: BaseVectors) -> _Anchors:
 
 
 def _unit(vectors: Any) -> NDArray[np.float32]:
-    """Each row with length 1; a row of zeros stays."""
+    """Each row with length 1; a row of zeros stays as it is."""
     import numpy as np
 
     rows = np.asarray(vectors, dtype=np.float32)

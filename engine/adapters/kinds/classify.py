@@ -24,7 +24,7 @@ class ClassifyAdapter(TorchAdapter):
 
     _limit: int | None = None
     _reads: frozenset[str] = frozenset()
-    """Which of a tokenizer's features the model takes."""
+    """Names of the tokenizer's features that the model takes."""
 
     def _construct(self, folder: Path) -> Any:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -32,7 +32,7 @@ class ClassifyAdapter(TorchAdapter):
         trusted = {"local_files_only": True, "trust_remote_code": self._config.trust_remote_code}
         # "auto" keeps the files' element type, whatever the library's default.
         model = AutoModelForSequenceClassification.from_pretrained(str(folder), dtype="auto", **trusted)
-        # Where `unload` drops it with everything else.
+        # In the module, so that `unload` drops it with everything else.
         model.tokenizer = AutoTokenizer.from_pretrained(str(folder), **trusted)
         self._limit = reading_limit(model, model.tokenizer)
         self._reads = frozenset(inspect.signature(model.forward).parameters)
@@ -53,7 +53,7 @@ class ClassifyAdapter(TorchAdapter):
         return self._limit
 
     def classify(self, inputs: Inputs) -> Classification:
-        """Return how probable each label is: softmax; sigmoid for a single logit and for labels that go together."""
+        """Return the probability of each label: softmax, or sigmoid for one logit and for independent labels."""
         import numpy as np
         import torch
 

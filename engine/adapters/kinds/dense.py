@@ -1,4 +1,4 @@
-"""Dense encoders through sentence-transformers: one vector per text, pooled and normalised as the model says."""
+"""Dense encoders through sentence-transformers: one vector per text, pooled and normalised as configured."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class DenseAdapter(SentenceAdapter):
     ) -> Encoding:
         """Return one vector per text, or per list of this model's own token ids.
 
-        `task` is `query` or `passage`: the text gets the model's own prompt for it, which in ids stands already, as
-        `tokenize` returns them. `dimensions` keeps the leading ones and normalises again (Matryoshka). Raises
+        `task` is `query` or `passage`: the text gets the model's own prompt for it; ids have it already, as `tokenize`
+        returns them. `dimensions` keeps the leading ones and normalises again (Matryoshka). Raises
         InvalidInput.
         """
         import numpy as np

@@ -1,4 +1,4 @@
-"""What the folder of a model with BGE-M3's heads holds beside its body."""
+"""The files of a model with BGE-M3's heads, beside those of its body."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_head(folder: Path, name: str, body: Any, rows: int | None = None) -> An
 
 
 def sentence_limit(folder: Path) -> int | None:
-    """Return the tokens that sentence-transformers would read of one text, where its file in the folder says so."""
+    """Return the limit of tokens in the file of sentence-transformers; None if there is none."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         limit = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8")).get("max_seq_length")
         if type(limit) is int and limit > 0:

@@ -1,4 +1,4 @@
-"""From what the heads of BGE-M3 give for each token to the forms of a text.
+"""The forms of a text, from the outputs of BGE-M3's heads for each token.
 
 Source: Chen et al., "M3-Embedding", 2024, arXiv 2402.03216, section 3.2.
 """
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def heaviest(ids: list[int], weights: NDArray[np.float32], tokenizer: Any, top_k: int | None) -> SparseVector:
-    """Return for each of a text's `ids` the most that it weighs anywhere, `weights` being (tokens,).
+    """Return the largest weight of each of a text's `ids`, from `weights` of shape (tokens,).
 
-    Without special tokens and what weighs nothing; of equal weights the lower id comes first.
+    Special tokens and weights of 0 are left out; of equal weights the lower id comes first.
     """
     import numpy as np
 
@@ -44,9 +44,9 @@ def unit(vectors: torch.Tensor) -> NDArray[np.float32]:
 
 
 def split(flat: NDArray[np.float32], lengths: torch.Tensor) -> list[NDArray[np.float32]]:
-    """Return the rows of a batch by text, of which each has so many as `lengths`, (n,), says.
+    """Return the rows of a batch by text; `lengths`, (n,), has the number of rows of each.
 
-    Copies, so that no text keeps its whole batch in memory.
+    They are copies, so that no text keeps its whole batch in memory.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Encoders that give one text several forms at once: the body through transformers, the heads from the paper.
+"""Encoders with several forms of one text at once: the body through transformers, the heads from the paper.
 
 Source: Chen et al., "M3-Embedding", 2024, arXiv 2402.03216, section 3.2, and BAAI's BGE-M3, whose files these are.
 """
@@ -40,7 +40,7 @@ class MultiAdapter(TorchAdapter):
         trusted = {"local_files_only": True, "trust_remote_code": self._config.trust_remote_code}
         # "auto" keeps the files' element type, whatever the library's default.
         body = AutoModel.from_pretrained(str(folder), dtype="auto", **trusted)
-        # Nothing reads what it makes of the first token.
+        # No form uses its output, which is of the first token.
         body.pooler = None
         module = torch.nn.Module()
         module.body = body
@@ -69,7 +69,7 @@ class MultiAdapter(TorchAdapter):
 
     @property
     def tokenizer_key(self) -> str | None:
-        """A digest: where two adapters have equal ones, `tokenize` gives equal ids; None = unknown."""
+        """A digest; adapters with equal ones give equal ids in `tokenize`. None = unknown."""
         if self._module.tokenizer_key is None:
             self._module.tokenizer_key = (tokenizer_digest(self._module.tokenizer),)
         key: str | None = self._module.tokenizer_key[0]
@@ -78,8 +78,8 @@ class MultiAdapter(TorchAdapter):
     def tokenize(self, text: str, task: str | None = None) -> list[int]:
         """Return the ids of `text` without special tokens, uncut, for `encode`; `task` changes nothing.
 
-        Of a very long text there are only more than the model reads; none where only the text itself can be sent, as
-        `plain_ids` says.
+        A very long text gives only somewhat more ids than the model reads; one that must be sent as text gives none, as
+        in `plain_ids`.
         """
         return plain_ids(text, self._module.tokenizer, self.max_tokens)
 
@@ -105,7 +105,7 @@ class MultiAdapter(TorchAdapter):
     ) -> Encoding:
         """Return one vector per text, or per list of this model's own token ids; no head runs.
 
-        `task` changes nothing: these models know no prompts. `dimensions` keeps the leading ones and normalises again
+        `task` changes nothing: these models have no prompts. `dimensions` keeps the leading ones and normalises again
         (Matryoshka). Raises InvalidInput.
         """
         check_dimensions(dimensions, self.dimension, self._config.name)
@@ -172,7 +172,7 @@ class MultiAdapter(TorchAdapter):
         )
 
     def _hidden(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The body's last hidden states (n, longest, d), and where they are of a token and no padding (n, longest)."""
+        """The body's last hidden states (n, longest, d), and a mask of those that are no padding (n, longest)."""
         import torch
 
         padding = self._module.tokenizer.pad_token_id or 0
@@ -189,7 +189,7 @@ class MultiAdapter(TorchAdapter):
         return unit(hidden[:, 0])
 
     def _token_weights(self, hidden: torch.Tensor, real: torch.Tensor) -> list[NDArray[np.float32]]:
-        """What each token of each text weighs, relu(W h + b): (tokens,) each."""
+        """The weight of each token of each text, relu(W h + b): (tokens,) each."""
         import torch
 
         with torch.inference_mode():

@@ -34,7 +34,7 @@ class PluginAdapter(ObjectAdapter):
     class), `unload()`, and `nbytes`, `device`, `revision` and `metadata`, read once it is loaded.
     """
 
-    cannot_rest = "A plug-in knows no rest in RAM: it is unloaded."
+    cannot_rest = "Plug-ins cannot be offloaded to RAM, so an idle one is unloaded."
 
     def __init__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> None:
         """Keep the configuration; import nothing."""
@@ -43,7 +43,7 @@ class PluginAdapter(ObjectAdapter):
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """What callers may call, by name."""
+        """Names of the methods that callers may use."""
         return tuple(sorted(_operations(self._held)))
 
     def _find(self) -> None:
@@ -65,7 +65,7 @@ class PluginAdapter(ObjectAdapter):
         return held
 
     def _made(self) -> Any:
-        """The object, not loaded, made with the options of the settings where the entry point names what makes it."""
+        """The object, not loaded; a class or function makes it with the options of the settings."""
         found, options = self._entry_point().load(), self._config.options
         self._made_here = _makes(found)
         if options and not self._made_here:
@@ -113,11 +113,11 @@ class PluginAdapter(ObjectAdapter):
         return self._made_here
 
     def call(self, operation: str, arguments: Mapping[str, Any]) -> Any:
-        """Return what one of the plug-in's operations does.
+        """Return the result of one of the plug-in's operations.
 
-        Raises InvalidInput where there is none of that name, where it does not take these arguments, for a ValueError,
-        and for a TypeError or AttributeError of its own code, as from an argument of another type than it expects, but
-        about the plug-in itself; EncoderError for whatever else it raises.
+        Raises InvalidInput if there is none of that name, if it does not take these arguments, for its ValueError, and
+        for a TypeError or AttributeError of its own code that is not about the plug-in itself, as from an argument of a
+        type that it does not expect. Raises EncoderError for any other error of the plug-in.
         """
         if operation not in self.operations:
             raise InvalidInput(
@@ -127,7 +127,7 @@ class PluginAdapter(ObjectAdapter):
             )
         self._check_arguments(operation, arguments)
         try:
-            # In no variable: a traceback would keep it, and the plug-in with it.
+            # Not in a variable, because a traceback would keep it, and the plug-in with it.
             return getattr(self._held, operation)(**arguments)
         except PilotlightError:
             raise
@@ -143,7 +143,7 @@ class PluginAdapter(ObjectAdapter):
                     param="arguments",
                     next_step=f"Look up what {operation} takes; the log has the details.",
                 ) from error
-            clear_frames(error)  # they hold the plug-in, and callers may keep the error
+            clear_frames(error)  # its frames refer to the plug-in, and callers may keep the error
             raise EncoderError(
                 f"{self._config.name} failed in {operation}: {type(error).__name__}: {first_line(error)}",
                 title="Plug-in failed",
@@ -151,7 +151,7 @@ class PluginAdapter(ObjectAdapter):
             ) from error
 
     def _blames_arguments(self, error: TypeError | AttributeError) -> bool:
-        """Whether the plug-in's own code raised it, and not about the plug-in itself."""
+        """Whether the plug-in's own code raised it, and it is not about the plug-in itself."""
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         module = str(frames[-1].f_globals.get("__name__", ""))
         own = self._entry_point().module.partition(".")[0]
@@ -174,7 +174,7 @@ class PluginAdapter(ObjectAdapter):
         return self._config.model
 
     def _entry_point(self) -> EntryPoint:
-        """Where the plug-in is; imports nothing. Raises Unavailable."""
+        """The entry point of the plug-in; imports nothing. Raises Unavailable."""
         offered = metadata.entry_points(group=GROUP)
         found = {entry.value: entry for entry in offered if entry.name == self._name}
         if len(found) > 1:
@@ -201,7 +201,7 @@ class PluginAdapter(ObjectAdapter):
 
 
 def _makes(found: Any) -> bool:
-    """Whether what an entry point names makes the plug-in, or is it."""
+    """Whether the object of an entry point makes the plug-in, or is the plug-in."""
     return isinstance(found, type) or (callable(found) and not hasattr(found, "load"))
 
 
@@ -211,7 +211,7 @@ def _operations(held: Any) -> set[str]:
     if declared is not None and not callable(declared):
         return {str(name) for name in declared if callable(getattr(held, str(name), None))}
     if isinstance(held, ModuleType):
-        # What it imports is not its own.
+        # Functions that it imports are not its own.
         functions = inspect.getmembers(held, inspect.isfunction)
         return {name for name, one in functions if one.__module__ == held.__name__ and _is_public(name)}
     return {name for name in dir(type(held)) if _is_public(name) and _is_method(type(held), name)}
@@ -222,6 +222,6 @@ def _is_public(name: str) -> bool:
 
 
 def _is_method(owner: type, name: str) -> bool:
-    """Whether a class has a method of that name; a property is none, and is not read."""
+    """Whether a class has a method of that name; a property does not count, and is not read."""
     found = inspect.getattr_static(owner, name)
     return isinstance(found, staticmethod | classmethod) or (callable(found) and not isinstance(found, type))

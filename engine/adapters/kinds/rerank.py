@@ -1,4 +1,4 @@
-"""Rerankers through sentence-transformers: a model that reads query and document together and scores the pair."""
+"""Rerankers through sentence-transformers: models that read query and document together and score the pair."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ class RerankAdapter(TorchAdapter):
         return self._limit
 
     def score(self, query: str, documents: Sequence[str]) -> Scores:
-        """Return how relevant each document is to the query.
+        """Return the relevance of each document to the query.
 
-        The score is the sigmoid of a single logit, and the softmax of two labels. So it is too where the model's own
-        configuration names another activation (the ms-marco models: Identity): a score is a probability for every
-        model, and `raw` is what those models themselves would give.
+        The score is the sigmoid of a single logit, or the softmax of two labels, also if the model's configuration
+        names another activation (the ms-marco models: Identity): a score is a probability for every model, and `raw`
+        holds the values that those models themselves give.
         """
         import numpy as np
         import torch
@@ -102,6 +102,6 @@ class RerankAdapter(TorchAdapter):
 
 
 def _relevant(labels: dict[int, str]) -> int:
-    """Which of two labels means relevant: the one whose name says so, else the second."""
+    """The index of the label that means relevant: the one with such a name, else the second."""
     named = [index for index, label in labels.items() if str(label).lower() in _RELEVANT]
     return named[0] if len(named) == 1 else 1

@@ -1,4 +1,4 @@
-"""What dense and sparse encoders share: sentence-transformers' way from texts, or token ids, into its modules."""
+"""The base of dense and sparse encoders: texts or token ids into the modules of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TASKS: Final[Mapping[str | None, dict[str, Any]]] = {
     "query": {"task": "query"},
     "passage": {"task": "document"},
 }
-"""Our tasks as the library calls them."""
+"""Our tasks by the library's names."""
 _PROMPTS: Final = {"query": ("query",), "passage": ("document", "passage", "corpus")}
 """Names that models give to the prompt of each task, in the order in which the library looks for them."""
 
@@ -40,7 +40,7 @@ class SentenceAdapter(TorchAdapter):
         return f"sentence-transformers {sentence_transformers.__version__}, {super()._import_library()}"
 
     def _metadata(self) -> dict[str, Any]:
-        # The library would name its own choice where the model names none.
+        # The library's property returns a choice of its own if the model names none.
         similarity = self._module._similarity_fn_name
         known = {"dimension": self._dimension, "max_tokens": self.max_tokens, "similarity": similarity}
         return {key: value for key, value in known.items() if value is not None}
@@ -57,22 +57,22 @@ class SentenceAdapter(TorchAdapter):
 
     @property
     def tokenizer_key(self) -> str | None:
-        """A digest: where two adapters have equal ones, `tokenize` without a prompt gives equal ids; None = unknown."""
+        """A digest; adapters with equal ones give equal ids in `tokenize` without a prompt. None = unknown."""
         tokenizer = self._module.tokenizer
         if self._key is None or self._key[0] is not tokenizer:
             first = self._module[0]
             readers = [route[0] for route in first.sub_modules.values()] if hasattr(first, "sub_modules") else [first]
-            # A chat template stands around what these read, so that ids of the bare text are not theirs.
+            # With a chat template a reader adds text, so the ids of the bare text are not its own.
             bare = all("message" not in getattr(reader, "modalities", ()) for reader in readers)
             keys = {tokenizer_digest(reader.tokenizer) for reader in readers}
             self._key = (tokenizer, keys.pop() if bare and len(keys) == 1 else None)
         return self._key[1]
 
     def prompt(self, task: str | None = None) -> str:
-        """Return what the model's configuration puts in front of every text of a task; "" for nothing.
+        """Return the prompt that the model's configuration puts before every text of a task; "" for none.
 
-        Source: sentence-transformers' `encode_query` and `encode_document`, but for a prompt that is empty there: the
-        library gives every model an empty `document` prompt, which must not hide the `passage` prompt of its own.
+        Source: sentence-transformers' `encode_query` and `encode_document`, except for empty prompts: the library gives
+        every model an empty `document` prompt, which must not hide the model's own `passage` prompt.
         """
         prompts: dict[str, str | None] = self._module.prompts
         if task is None:
@@ -80,10 +80,10 @@ class SentenceAdapter(TorchAdapter):
         return next((prompts[name] or "" for name in _PROMPTS[task] if prompts.get(name)), "")
 
     def tokenize(self, text: str, task: str | None = None) -> list[int]:
-        """Return the ids of `text` behind the prompt of `task`, without special tokens and uncut, for `encode`.
+        """Return the ids of `text` after the prompt of `task`, without special tokens and uncut, for `encode`.
 
-        Of a very long text there are only more than the model reads; none where only the text itself can be sent, as
-        `plain_ids` says. Raises InvalidInput.
+        A very long text gives only somewhat more ids than the model reads; one that must be sent as text gives none, as
+        in `plain_ids`. Raises InvalidInput.
         """
         reader = self._reader(task)
         _tokenizer_of(reader)
@@ -95,9 +95,9 @@ class SentenceAdapter(TorchAdapter):
         task: str | None,
         compute: Callable[[Features], Sequence[T]],
     ) -> tuple[list[T], int]:
-        """Return what `compute` makes of each input, batch by batch on the device, and how many tokens were read.
+        """Return the result of `compute` for each input, and the number of tokens that were read.
 
-        `compute` gets a batch as features for the module and runs in inference mode.
+        `compute` gets a batch on the device, as features for the module, and runs in inference mode.
         """
         import torch
 
@@ -127,14 +127,14 @@ class SentenceAdapter(TorchAdapter):
 
     @staticmethod
     def _task(task: str | None) -> dict[str, Any]:
-        """What the library's calls are told of a task."""
+        """Arguments of the library's calls for a task."""
         return _TASKS[task]
 
     def _there(self, value: Any) -> Any:
         return value.to(self._device) if hasattr(value, "to") else value
 
     def _reader(self, task: str | None) -> Any:
-        """The module that reads texts: the first, or the one that a router chooses for the task."""
+        """The module that reads texts: the first one, or the one that a router chooses for the task."""
         first = self._module[0]
         if not hasattr(first, "sub_modules"):
             return first
@@ -151,9 +151,9 @@ class SentenceAdapter(TorchAdapter):
     def _rows_of_ids(
         self, inputs: Sequence[Any], reader: Any, task: str | None
     ) -> tuple[list[list[int]], Callable[[list[Any]], Features]]:
-        """Lists of ids as the model reads them, and what makes features of a batch of them."""
+        """Lists of ids as the model reads them, and a function that makes features of a batch of them."""
         tokenizer, limit = _tokenizer_of(reader), _limit(reader)
-        # The module's own, because some ask the tokenizer for no special tokens.
+        # By the module itself, because some modules ask the tokenizer for no special tokens.
         whole = reader.preprocess(["a"], **self._task(task))["input_ids"][0].tolist()
         begin, end = frame_of(whole, text_ids("a", tokenizer, None))
         own = [checked_ids(ids, index, len(tokenizer)) for index, ids in enumerate(inputs)]

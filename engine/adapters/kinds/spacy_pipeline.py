@@ -1,4 +1,4 @@
-"""Where a spaCy pipeline is, and whether the spaCy that is installed can read it; found without importing either."""
+"""The place of a spaCy pipeline, and a check that the installed spaCy can read it; imports neither."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class Pipeline:
     package: str | None
     """The package that it is installed as, None for a folder."""
     folder: Path
-    """Where its `config.cfg` is."""
+    """The folder with its `config.cfg`."""
     name: str
     version: str
     """As its `meta.json` says."""
 
     @property
     def source(self) -> str | Path:
-        """What `spacy.load` takes for it."""
+        """The argument of `spacy.load` for it."""
         return self.package or self.folder
 
 
 def locate(model: str, *, offline: bool = False) -> Pipeline:
-    """Return the pipeline that `model`, a package's name or a folder, means; raises Unavailable, which says what to do.
+    """Return the pipeline of `model`, the name of a package or a folder; raises Unavailable with a next step.
 
-    `offline` says that a download is not wanted.
+    With `offline` the next step is no download.
     """
     package = model if model.isidentifier() else None
     root = _installed(model, offline) if package else Path(locate_folder(model).source)
@@ -94,7 +94,7 @@ def _not_a_pipeline(what: object, file: str) -> Unavailable:
 
 
 def _check_version(pipeline: str, wanted: str, package: str | None) -> None:
-    """Raise Unavailable when the pipeline is made for another spaCy than the one that is installed."""
+    """Raise Unavailable if the pipeline was made for a version of spaCy that is not the installed one."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet  # spaCy itself depends on it
 
     installed = metadata.version("spacy")

@@ -1,4 +1,4 @@
-"""Sparse encoders through sentence-transformers: how much each token of a vocabulary weighs for a text (SPLADE)."""
+"""Sparse encoders through sentence-transformers: the weight of each token of a vocabulary for a text (SPLADE)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 _LOGITS_BYTES: Final = 256 * 1024**2
-"""Bytes of logits at once, as float32: of 32 texts of 512 tokens over 30,000 tokens they would take 2 GB."""
+"""Bytes of float32 logits at once; without a limit 32 texts of 512 tokens over 30,000 tokens take 2 GB."""
 
 
 class SparseAdapter(SentenceAdapter):
@@ -41,7 +41,7 @@ class SparseAdapter(SentenceAdapter):
 
     @property
     def _dimension(self) -> int | None:
-        # Asked before its first use the library names the width of the hidden layers.
+        # Before its first use the library returns the width of the hidden layers.
         body = None if _has_latents(self._module) else self._module.transformers_model
         return super()._dimension if body is None else getattr(body.config, "vocab_size", None)
 
@@ -54,8 +54,8 @@ class SparseAdapter(SentenceAdapter):
     ) -> SparseEncoding:
         """Return the `top_k` heaviest tokens of each text, or of each list of this model's own token ids.
 
-        `task` is `query` or `passage`: the text gets the model's own prompt for it and goes the model's own way, which
-        for queries may be a mere table of weights. In ids the prompt stands already, as `tokenize` returns them. Raises
+        `task` is `query` or `passage`: the text gets the model's own prompt for it and the model's own route, which for
+        queries may be a mere table of weights. Ids have the prompt already, as `tokenize` returns them. Raises
         InvalidInput.
         """
         most = self._module.max_active_dims
@@ -69,7 +69,7 @@ class SparseAdapter(SentenceAdapter):
                 for vector in self._vectors(self._module(part, **kwargs)["sentence_embedding"], count)
             ]
 
-        # Of each batch at once: all texts over the whole vocabulary may be hundreds of megabytes.
+        # Per batch, because all texts over the whole vocabulary may take hundreds of megabytes.
         vectors, tokens = self._each(inputs, task, compute)
         return SparseEncoding(tuple(vectors), tokens)
 
@@ -97,7 +97,7 @@ class SparseAdapter(SentenceAdapter):
         return found
 
     def _written(self, ids: list[int]) -> tuple[str, ...]:
-        """The tokens of `ids` as the vocabulary writes them; of latents, which no text stands for, their numbers."""
+        """The tokens of `ids` as the vocabulary writes them; for latents, which have no text, their numbers."""
         if _has_latents(self._module):
             return tuple(map(str, ids))
         tokens = self._module.tokenizer.convert_ids_to_tokens(ids)

@@ -25,7 +25,7 @@ class TagAdapter(ObjectAdapter):
     """A spaCy `Language`."""
 
     packages = ("spacy",)
-    cannot_rest = "A spaCy pipeline knows no rest in RAM: it is unloaded."
+    cannot_rest = "spaCy pipelines cannot be offloaded to RAM, so an idle one is unloaded."
 
     def _find(self) -> None:
         self._pipeline()
@@ -33,7 +33,7 @@ class TagAdapter(ObjectAdapter):
     def _import_library(self) -> None:
         import spacy  # noqa: F401
 
-        # What a pipeline lacks is known from its answers; told at every text it would fill the log.
+        # The answers show the parts that a pipeline lacks; a warning for every text would fill the log.
         warnings.filterwarnings("ignore", message=_OWN_WARNINGS)
 
     def _files(self) -> Iterable[Path]:
@@ -42,7 +42,7 @@ class TagAdapter(ObjectAdapter):
     def _load(self) -> Any:
         import spacy
 
-        # A pipeline may have torch modules, which must not be made while a model of another kind is.
+        # A pipeline may have torch modules, which must not be made while another model is constructed.
         with CONSTRUCTION:
             return spacy.load(self._pipeline().source)
 
@@ -94,7 +94,7 @@ def _filled(layer: Any) -> list[str]:
 
 
 def _content(pipeline: Pipeline) -> str:
-    """What tells a folder's pipeline from others of its name and version."""
+    """A digest of a folder's pipeline, which differs from others of its name and version."""
     files = sorted(file for file in pipeline.folder.rglob("*") if file.is_file())
     found = Digests(paths.cache_folder() / "digests.json").of(files)
     whole = hashlib.sha256()

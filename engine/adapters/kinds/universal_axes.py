@@ -1,4 +1,4 @@
-"""The axes that serve where the settings name none: twenty directions that texts of every kind spread along."""
+"""The axes of an encoder whose settings name none: twenty directions that differ among texts of all sorts."""
 
 from __future__ import annotations
 
@@ -28,4 +28,4 @@ UNIVERSAL_AXES: Final = (
     Axis("question", "Could you tell me the answer to my question, please?"),
     Axis("instruction", "Follow these steps in this order: first do this, and then do that."),
 )
-"""Subjects first, then feelings, then what a text wants of its reader."""
+"""Subjects first, then feelings, then the purpose of a text."""

@@ -1,1 +1,1 @@
-"""Where models come from: references, the hub, folders, and what stands in them."""
+"""The sources of models: references, the hub, folders, and the files in them."""

@@ -1,4 +1,4 @@
-"""What tells one local model from another: a digest of its files, each of them read once."""
+"""The content id of a local model: a digest of its files, each of them read once."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _log = logging.getLogger(__name__)
 
 _DIGITS: Final = 12
 _ENDINGS: Final = (".json", ".txt", ".model", ".py", ".jinja")
-"""Of files beside the weights on which a model's answers depend: configuration, tokenizer, templates, own code."""
+"""Of the other files that a model's answers depend on: configuration, tokenizer, templates, own code."""
 _MOST: Final = 2000
-"""Digests that are kept; a model has about ten files."""
+"""Digests that are kept at most; a model has about ten files."""
 _LOCK: Final = threading.Lock()  # guards the file of digests, never held while a model is read
 
 
 class Digests:
-    """SHA-256 by file, kept in a file of ours: a file that did not change is not read again."""
+    """SHA-256 by file, kept in a file of ours, so that a file that did not change is not read again."""
 
     def __init__(self, file: Path) -> None:
         """Keep them in `file`; touches nothing yet."""
@@ -41,7 +41,7 @@ class Digests:
             if key not in known:
                 with file.open("rb") as stream:
                     new[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-                # Only what was the same file all the while has this digest.
+                # If the file changed while it was read, the digest belongs to neither version.
                 if json.dumps(Identity.of(file).key) != key:
                     found[file] = new.pop(key)
                     continue

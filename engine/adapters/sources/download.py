@@ -1,6 +1,6 @@
-"""One large file from a model hub, which goes on where it was cut off: by the network, a quit or a crash.
+"""The download of one large file from a model hub; it resumes after a lost connection, a quit or a crash.
 
-huggingface_hub goes on within one call only, and throws the part away that a failed call leaves.
+huggingface_hub resumes within one call only, and deletes the part that a failed call leaves.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _log = logging.getLogger(__name__)
 
 _EVERY_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 20.0
-"""How long a server may send nothing."""
+"""Seconds that a server may send nothing."""
 _ETAG: Final = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 """git's hash of a small file, SHA-256 of a large one."""
 
 
 class Progress:
-    """Counts the bytes of one download and tells somebody: at once, about once a second, and at its end."""
+    """The bytes of one download, reported at its begin, about once a second, and at its end."""
 
     def __init__(
         self, tell: Callable[[Download], None] = lambda download: None, clock: Callable[[], float] = time.monotonic
@@ -39,18 +39,18 @@ class Progress:
         self._told = 0.0
 
     def begin(self, total: int) -> None:
-        """So many bytes will come."""
+        """Report the download of `total` bytes."""
         self._total = total
         self._say()
 
     def add(self, nbytes: int) -> None:
-        """So many more came; less than zero where some have to come again."""
+        """Count bytes that came; less than zero for bytes that must come again."""
         self._done += nbytes
         if self._clock() - self._told >= _EVERY_SECONDS:
             self._say()
 
     def end(self) -> None:
-        """No more will come, whether all came or not."""
+        """Report the end, also that of a failed download."""
         self._say()
 
     def _say(self) -> None:
@@ -59,10 +59,10 @@ class Progress:
 
 
 def fetch_large(model: str, name: str, snapshot: Path, progress: Progress) -> bool:
-    """Bring one file of a repository into the hub's cache, for its library to find; returns whether that was possible.
+    """Download one file of a repository into the hub's cache; returns False if the hub's library must do it.
 
-    `snapshot` is the commit's folder in the cache. Raises OSError, or what huggingface_hub and its HTTP library raise.
-    The layout of the cache is documented: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+    `snapshot` is the commit's folder in the cache. Raises OSError, and the errors of huggingface_hub and its HTTP
+    library. The layout of the cache is documented: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import are_symlinks_supported
@@ -88,7 +88,7 @@ def fetch_large(model: str, name: str, snapshot: Path, progress: Progress) -> bo
             raise OSError(f"{name} arrived damaged")
         if are_symlinks_supported(repository.parent):
             partial.replace(blob)
-        else:  # there the library would keep a second copy
+        else:  # without links the library would keep a second copy
             target = snapshot / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(partial, target)
@@ -96,7 +96,7 @@ def fetch_large(model: str, name: str, snapshot: Path, progress: Progress) -> bo
 
 
 def _fill(partial: Path, url: str, size: int, progress: Progress) -> None:
-    """Fetch what is missing of a file; tries again at once as long as each try brings something."""
+    """Fetch the missing rest of a file; tries again at once as long as each try brings some bytes."""
     import httpx2
 
     with partial.open("ab") as file:
@@ -130,7 +130,7 @@ def _receive(file: Any, url: str, progress: Progress) -> None:
     )
 
     begin = file.tell()
-    # Compressed, the bytes on the way would not be those of the file.
+    # Compressed bytes could not be counted from the middle of the file.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": f"bytes={begin}-"}
     with get_session().stream("GET", url, headers=headers, timeout=_PATIENCE_SECONDS) as response:
         hf_raise_for_status(response)

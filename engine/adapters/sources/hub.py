@@ -20,9 +20,9 @@ _OTHER_FORMATS: Final = (
     "onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf", "*.tar.gz",
 )  # fmt: skip
 _FIRST: Final = ("modules.json", "config.json", ROUTER, f"*/{ROUTER}")
-"""What says which other files are needed."""
+"""Files that say which other files are needed."""
 _LARGE: Final = 4 << 20
-"""Bytes from which on it pays to go on where a download was cut off."""
+"""Bytes from which on a download is worth resuming."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _TITLE: Final = "Model not downloaded"
 
@@ -43,10 +43,10 @@ def fetch(
 ) -> Path:
     """Return the folder of the hub's cache that holds `model` at `revision`, downloading what is missing.
 
-    `revision` is a branch, a tag or a commit; None is the default branch. Without a network, or with `offline`, what
-    the cache has must do, and a commit that the cache has whole asks nobody. Pickled weights are fetched only where
-    there are no safetensors; of two layouts the one that transformers reads, or `open_clip`. Raises LoadFailed, and
-    Unavailable for what `offline` forbids to fetch.
+    `revision` is a branch, a tag or a commit; None is the default branch. Without a network, or with `offline`, the
+    files in the cache must do; for a commit that is complete in the cache no request is made. Pickled weights are
+    fetched only if there are no safetensors; of two layouts the one that transformers reads, or `open_clip`. Raises
+    LoadFailed, and Unavailable for files that `offline` forbids to fetch.
     """
     be_quiet()
     try:
@@ -65,7 +65,7 @@ def _fetched(model: str, revision: str | None, offline: bool, open_clip: bool, p
     try:
         tree = get_cached_repo_tree(model, revision=folder.name)
     except CachedRepoTreeNotFoundError:
-        return folder  # fetched by an older library, and nobody to ask whether it is whole
+        return folder  # fetched by an older library, which kept no list of the files
     wanted = _wanted({file.path: file.size for file in tree}, folder, open_clip=open_clip)
     missing = {name: size for name, size in wanted.items() if not (folder / name).exists()}
     if not missing:
@@ -87,7 +87,7 @@ def _fetched(model: str, revision: str | None, offline: bool, open_clip: bool, p
 
 
 def _let_fetch(model: str, folder: Path, names: list[str]) -> None:
-    """Let the hub's library bring these files into the snapshot; what is there already costs nothing."""
+    """Let the hub's library bring these files into the snapshot; files that are there already cost nothing."""
     from huggingface_hub import snapshot_download
 
     if names:
@@ -95,7 +95,7 @@ def _let_fetch(model: str, folder: Path, names: list[str]) -> None:
 
 
 def _wanted(files: Mapping[str, int], folder: Path, *, open_clip: bool = False) -> dict[str, int]:
-    """Which of a repository's files, path -> size in bytes, the model is read from."""
+    """The files of a repository, path -> size in bytes, that the model is read from."""
     read = in_one_layout((path for path in files if "/" not in path), open_clip=open_clip)
     files = {path: size for path, size in files.items() if "/" in path or path in read}
     wanted = {
@@ -135,7 +135,7 @@ def _failed(model: str, revision: str | None, offline: bool, error: Exception) -
 
 
 def _words(model: str, revision: str | None, offline: bool, error: Exception) -> tuple[str, str]:
-    """What to tell a person, and what to do."""
+    """The message for the user, and the next step."""
     import httpx2
     from huggingface_hub import errors
 

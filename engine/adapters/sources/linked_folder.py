@@ -1,4 +1,4 @@
-"""A model's folder as its library shall see it: links to the files, and no pickled weights among them."""
+"""A folder of links to a model's files, with converted weights in place of pickled ones."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class LinkedFolder:
     """
 
     def __init__(self, folder: Path, store: Store, cache: Path) -> None:
-        """Look through `folder`, convert what is pickled into `store`, and lay the links in a new folder in `cache`.
+        """Look through `folder`, convert pickled weights into `store`, and put the links into a new folder in `cache`.
 
         Raises LoadFailed or OSError.
         """
         self.folder = folder
-        """What the library shall read."""
+        """The folder that the library must read."""
         self.sources: tuple[Identity, ...] = ()
         """The files that the weights come from, as they were before: safetensors first, then the pickled ones."""
         self._store = store
@@ -60,7 +60,7 @@ class LinkedFolder:
         self.sources = (*safe, *pickled)
 
     def close(self) -> None:
-        """Remove the links and let the converted files go; safe to call twice."""
+        """Remove the links and release the converted files; safe to call twice."""
         paths, self._converted = self._converted, []
         for path in paths:
             self._store.release(path)
@@ -68,7 +68,7 @@ class LinkedFolder:
             shutil.rmtree(self._links, ignore_errors=True)
 
     def _converted_or_left_out(self, source: Identity, unpickler: Unpickler) -> Path | None:
-        """The converted file; None for a pickled file that is no weights and without which the model can be read."""
+        """The converted file; None for a pickled file without weights that the model can be read without."""
         try:
             path = unpickler.convert(source, self._store)
         except Unreadable as error:
@@ -91,7 +91,7 @@ def _new_folder(cache: Path) -> Path:
 
 
 def _lay(folder: Path, view: Path, without: set[Path], links: Mapping[Path, Path]) -> None:
-    """Link every file of `folder` in `view`, but those `without`; `links` says what else: path in the view -> file."""
+    """Link every file of `folder` in `view`, except those in `without`, and `links`: path in the view -> file."""
     for file in _files(folder):
         inside = view / file.relative_to(folder)
         if file in without:
@@ -105,7 +105,7 @@ def _lay(folder: Path, view: Path, without: set[Path], links: Mapping[Path, Path
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files, also those behind links to folders; hidden ones are nobody's."""
+    """All files, also those behind links to folders, without hidden ones."""
     found = []
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -122,7 +122,7 @@ def _write_index(index: Path, target: Path) -> None:
 
 
 def _link(file: Path, inside: Path) -> None:
-    """Let `inside` be `file`: a link, or a copy where the system gives none, as Windows to most users."""
+    """Make `inside` a link to `file`, or a copy if the system allows no link, as Windows for most users."""
     inside.parent.mkdir(parents=True, exist_ok=True)
     try:
         inside.symlink_to(file.absolute())

@@ -1,4 +1,4 @@
-"""From a reference to files that a library can read: fetched, looked through, converted, and named."""
+"""The files behind a reference: fetched, checked, converted, and named."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from engine.weights.files.store import Store
 
 
 def fetch(reference: Reference, context: AdapterContext, note: Callable[[Download | None], None]) -> Path:
-    """Return the folder of the model, from the hub's cache where it is a hub's; raises LoadFailed.
+    """Return the folder of the model, in the hub's cache if the hub has it; raises LoadFailed or Unavailable.
 
-    `note` gets how far a download is, and None once there is none.
+    `note` gets the progress of a download, and None once there is none.
     """
     if reference.local:
         return Path(reference.source)
 
-    def tell(download: Download) -> None:
+    def report(download: Download) -> None:
         note(download)
         context.report_download(download)
 
@@ -36,16 +36,16 @@ def fetch(reference: Reference, context: AdapterContext, note: Callable[[Downloa
             reference.revision,
             offline=context.offline(),
             open_clip=reference.open_clip,
-            progress=Progress(tell),
+            progress=Progress(report),
         )
     finally:
         note(None)
 
 
 def open_folder(name: str, folder: Path, store: Store) -> LinkedFolder:
-    """Return the folder of the model of encoder `name` as its library shall see it.
+    """Return the folder of encoder `name` in a form that its library can read.
 
-    Raises LoadFailed where files are missing or damaged, or cannot be converted.
+    Raises LoadFailed if files are missing or damaged, or cannot be converted.
     """
     with _named(name):
         model_folder.check(folder)
@@ -55,7 +55,7 @@ def open_folder(name: str, folder: Path, store: Store) -> LinkedFolder:
 def revision(name: str, reference: Reference, folder: Path) -> str | None:
     """Return the commit of a hub's model, the version of a built-in one, the content id of any other folder.
 
-    Raises LoadFailed where a file cannot be read.
+    Raises LoadFailed if a file cannot be read.
     """
     if not reference.local:
         return folder.name
@@ -67,7 +67,7 @@ def revision(name: str, reference: Reference, folder: Path) -> str | None:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Say of errors within which encoder they hit."""
+    """Name the encoder in errors that are raised inside."""
     try:
         yield
     except LoadFailed as error:

@@ -1,4 +1,4 @@
-"""What a model's folder holds: weights, and how its parts are put together."""
+"""The contents of a model's folder: its weights, and the structure of its parts."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from engine.weights.files import layout
 
 SAFE: Final = ".safetensors"
 PICKLED: Final = (".bin", ".pt", ".pth", ".ckpt")
-"""How the names of pickled weights end."""
+"""Endings of the names of pickled weights."""
 PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
 INDEX: Final = "model.safetensors.index.json"
 ROUTER: Final = "router_config.json"
-"""Where sentence-transformers' routers say which subfolders of theirs hold modules."""
+"""The file in which a router of sentence-transformers lists its subfolders with modules."""
 
 _NO_WEIGHTS: Final = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.\w+")
 _MAIN: Final = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin|open_clip_pytorch_model\.bin")
 _MAIN_SAFE: Final = re.compile(r"(open_clip_|pytorch_)*model(-\d+-of-\d+)?\.safetensors")
 _LARGEST_HEAD: Final = 64 << 20
-"""Bytes; a pickled file beside the main weights that is larger is another copy of those, and no part."""
+"""Bytes; a larger pickled file beside the main weights is another copy of those, and no part."""
 _OF_OTHERS: Final = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold weights of the model in `folder`: safetensors, and pickled ones where those lack.
+    """Return the files with weights of the model in `folder`: safetensors, and pickled ones that have no such twin.
 
-    Looked at are the folder itself and those of its modules; not its other subfolders, where training leaves
-    checkpoints and exporters leave other formats.
+    Only the folder itself and those of its modules count: in its other subfolders training leaves checkpoints and
+    exporters leave other formats.
     """
     found: list[Path] = []
     for place in places(folder):
@@ -42,7 +42,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def places(folder: Path) -> list[Path]:
-    """Return the folders that weights of the model in `folder` may lie in: its own and those of its modules."""
+    """Return the folders that can hold weights of the model in `folder`: its own and those of its modules."""
     found = [folder]
     for module in module_folders(folder):
         found += [folder / module, *(sub for sub in sorted((folder / module).rglob("*")) if sub.is_dir())]
@@ -50,15 +50,15 @@ def places(folder: Path) -> list[Path]:
 
 
 def pickled_in(place: Path) -> list[Path]:
-    """Return the pickled files of one folder that hold weights which none of its safetensors files holds."""
+    """Return the pickled files of one folder with weights that none of its safetensors files has."""
     files = {file.name: file.stat().st_size for file in sorted(place.glob("*")) if file.is_file()}
     return [place / name for name in pickled_only(files)]
 
 
 def pickled_only(files: Mapping[str, int]) -> list[str]:
-    """Return which files of one folder, name -> size in bytes, hold weights that none of its safetensors files holds.
+    """Return the pickled files of one folder, name -> size in bytes, with weights that no safetensors file there has.
 
-    Beside the main weights those are small heads, as BGE-M3's `sparse_linear.pt`.
+    Beside the main weights those are small heads, such as BGE-M3's `sparse_linear.pt`.
     """
     has_safe_main = INDEX in files or any(_MAIN_SAFE.fullmatch(name) for name in files)
     has_main = has_safe_main or any(_MAIN.fullmatch(name) for name in files)
@@ -78,14 +78,14 @@ def pickled_only(files: Mapping[str, int]) -> list[str]:
 
 
 def is_indispensable(file: Path) -> bool:
-    """Whether the model in a pickled file's folder cannot be read without that file, as far as its name tells."""
+    """Return whether a model needs this pickled file of its folder, as far as the name says."""
     others = [other.name for other in file.parent.glob("*")]
     alone = not any(_MAIN.fullmatch(name) or _MAIN_SAFE.fullmatch(name) for name in others)
     return alone or _MAIN.fullmatch(file.name) is not None or file.stem.endswith("_linear")
 
 
 def safe_name(name: str) -> str:
-    """Return what libraries call the safetensors file with the tensors of a pickled one."""
+    """Return the name that libraries give the safetensors file with the tensors of a pickled one."""
     if name == PICKLED_INDEX:
         return INDEX
     stem = Path(name).stem
@@ -93,13 +93,13 @@ def safe_name(name: str) -> str:
 
 
 def has_configuration(folder: Path) -> bool:
-    """Return whether a file in `folder`, or in that of a module, says what kind of model it holds."""
+    """Return whether `folder`, or that of a module, has a configuration that names a kind of model."""
     named = [folder / "open_clip_config.json", *(folder / module / "config.json" for module in module_folders(folder))]
     return any(file.is_file() for file in (folder / "config.json", *named))
 
 
 def check(folder: Path) -> None:
-    """Raise LoadFailed where the model's main weights are missing or damaged; reads no more than their headers."""
+    """Raise LoadFailed if the model's main weights are missing or damaged; reads only their headers."""
     files = [file for file in folder.rglob("*") if file.is_file()]
     if not files:
         raise LoadFailed(f"The folder {folder} is empty.", next_step="Put the model's files there.")
@@ -149,7 +149,7 @@ def module_folders(folder: Path) -> list[str]:
 
 
 def in_one_layout(files: Iterable[str], *, open_clip: bool) -> set[str]:
-    """Return the names of one folder without the main weights for the other library, where it holds those of both.
+    """Return the names of one folder without the main weights for the other library, if it has those of both.
 
     `open_clip` says that this library will read it, else it is transformers.
     """
@@ -164,7 +164,7 @@ def in_one_layout(files: Iterable[str], *, open_clip: bool) -> set[str]:
 
 
 def configuration(folder: Path) -> str:
-    """Return a digest of the files that say how the model is put together; it changes when one of them does."""
+    """Return a digest of the files that describe the structure of the model; it changes when one of them does."""
     digest = hashlib.sha256()
     for place in ("", *module_folders(folder)):
         for file in sorted((folder / place).glob("*config*.json")):

@@ -1,1 +1,1 @@
-"""What adapters of texts share: token ids, texts, and lengths."""
+"""Helpers of adapters that read texts: token ids, texts, and lengths."""

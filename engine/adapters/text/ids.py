@@ -20,7 +20,7 @@ def text_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
 def plain_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
     """Return `text_ids`, or none of them where a special token begins or ends the text itself.
 
-    Sent as ids it would be taken for one of those that the model reads around every text.
+    Sent as an id, that token would be taken for one of those that frame every text.
     """
     ids = text_ids(text, tokenizer, limit)
     special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
@@ -28,7 +28,7 @@ def plain_ids(text: str, tokenizer: Any, limit: int | None) -> list[int]:
 
 
 def frame_of(whole: Sequence[int], inner: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return the special tokens before and behind a text's own ids, `inner`, in what the model reads of it, `whole`."""
+    """Return the special tokens before and after a text's own ids, `inner`, among all that are read, `whole`."""
     for at in range(len(whole) - len(inner) + 1):
         if list(whole[at : at + len(inner)]) == list(inner):
             return list(whole[:at]), list(whole[at + len(inner) :])
@@ -36,10 +36,7 @@ def frame_of(whole: Sequence[int], inner: Sequence[int]) -> tuple[list[int], lis
 
 
 def checked_ids(ids: object, index: int, size: int) -> list[int]:
-    """Return `ids`, of which there must be one or more from 0 to `size` - 1; `index` says which input they are.
-
-    Raises InvalidInput.
-    """
+    """Return `ids`, one or more from 0 to `size` - 1; raises InvalidInput for any other, which names input `index`."""
     if not isinstance(ids, Sequence) or not ids or not all(type(i) is int and 0 <= i < size for i in ids):
         raise InvalidInput(
             f"{ITEMS}[{index}] holds token ids outside 0 to {size - 1}, or none: these ids are of another tokenizer.",
@@ -51,9 +48,9 @@ def checked_ids(ids: object, index: int, size: int) -> list[int]:
 
 
 def framed_ids(ids: list[int], begin: list[int], end: list[int], limit: int | None, *, at_the_left: bool) -> list[int]:
-    """Return `ids` between a model's begin and end tokens, with which they may have come, cut to `limit` in all.
+    """Return `ids` between a model's begin and end tokens, cut to `limit` tokens in all.
 
-    `at_the_left` cuts the first ones and not the last.
+    They may have come with these tokens. `at_the_left` cuts the first ones and not the last.
     """
     if begin and ids[: len(begin)] == begin:
         ids = ids[len(begin) :]

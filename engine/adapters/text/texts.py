@@ -1,4 +1,4 @@
-"""Texts on their way into a model, whatever its kind."""
+"""Texts before they are tokenized: cut where they are very long; and the digest of a tokenizer."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import hashlib
 from typing import Any, Final
 
 _PREFIX_CHARACTERS: Final = 32
-"""Characters a token, looked at first in a long text."""
+"""Characters per token of the first part of a long text that is tried."""
 
 _WITHOUT_EFFECT: Final = ("truncation", "padding", "post_processor")
-"""What a tokenizer's serialisation holds that changes no id of a text's own."""
+"""Parts of a tokenizer's serialisation that change no id of a text's own."""
 
 
 def truncate_text(text: str, tokenizer: Any, limit: int | None) -> str:
-    """Return a part of a very long text that holds more tokens than the model reads: its answer is the same.
+    """Return a part of a very long text that gives the same answer, with more tokens than the model reads.
 
-    Tokenizing megabytes of which the model reads 256 tokens would hold everybody else up for a minute. It is the
-    beginning, or the end where the tokenizer cuts at the left. `tokenizer` is one of transformers', `limit` the tokens
+    Tokenizing megabytes of which the model reads 256 tokens would hold up other callers for a minute. It is the
+    beginning, or the end if the tokenizer cuts at the left. `tokenizer` is one of transformers', `limit` the tokens
     that the model reads, None for no limit.
     """
     if limit is None:
@@ -25,7 +25,7 @@ def truncate_text(text: str, tokenizer: Any, limit: int | None) -> str:
     size = limit * _PREFIX_CHARACTERS
     while size < len(text):
         part = text[-size:] if at_the_left else text[:size]
-        # Twice the limit, because the word at the cut may come out in other pieces.
+        # Twice the limit, because the word at the cut may be split into other tokens.
         if len(tokenizer(part, verbose=False)["input_ids"]) > 2 * limit:
             return part
         size *= 8
@@ -33,16 +33,16 @@ def truncate_text(text: str, tokenizer: Any, limit: int | None) -> str:
 
 
 def tokenizer_digest(tokenizer: Any) -> str | None:
-    """Return a digest such that two tokenizers of equal ones give equal `text_ids`; None for one that is not fast.
+    """Return a digest that is equal only for tokenizers with equal `text_ids`; None for one that is not fast.
 
-    It is taken of the tokenizer's serialisation, which for large vocabularies is tens of megabytes: ask once.
+    It is taken of the tokenizer's serialisation, which for large vocabularies is tens of megabytes: call once.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
     import orjson
 
-    # Read from a copy: switching truncation off in the tokenizer itself would meet one that is at work.
+    # Truncation is left out here and not switched off in the tokenizer, which another thread may be using.
     serialised = orjson.loads(backend.to_str())
     relevant = {key: value for key, value in serialised.items() if key not in _WITHOUT_EFFECT}
     relevant["splits special tokens"] = bool(getattr(tokenizer, "split_special_tokens", False))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _IMAGE: Final = "visual."
 _TEXT: Final = "text."
-"""Before the text tower's keys, where it is a module of its own; in the older layout they have no prefix at all."""
+"""Prefix of the text tower's keys if it is a module of its own; in the older layout they have no prefix."""
 _NEITHER: Final = ("logit_scale", "logit_bias", "attn_mask")
 _PREFERRED: Final = (
     "open_clip_model.safetensors",
@@ -55,16 +55,16 @@ class OpenClipCheckpoint:
     """A model in open_clip's layout: `model_cfg` and `preprocess_cfg` as its file spells them."""
 
     name: str
-    """What errors call it."""
+    """Name of the model in errors."""
     folder: Path
     architecture: str | None
-    """Whose tokenizer it is, where the folder does not describe the model itself."""
+    """The architecture that chooses the tokenizer; None if the folder describes the model itself."""
     model: dict[str, Any]
     preprocess: dict[str, Any]
 
     @classmethod
     def of(cls, name: str, folder: Path, spec: Spec) -> OpenClipCheckpoint:
-        """Return the checkpoint in `folder`, by its own description, else by what the library knows of `spec`."""
+        """Return the checkpoint in `folder`, by its own description, else by the library's description of `spec`."""
         from open_clip import get_model_config, get_pretrained_cfg
 
         described = configuration(folder)
@@ -72,20 +72,20 @@ class OpenClipCheckpoint:
             model, preprocess, architecture = described["model_cfg"], described.get("preprocess_cfg") or {}, None
         else:
             architecture, preprocess = spec.architecture, get_pretrained_cfg(spec.architecture, spec.tag)
-            # What the weights were trained with; the architecture's own says it for some of its weights only.
+            # As the weights were trained; the architecture's own value is right for some of its weights only.
             model = {**(get_model_config(architecture) or {}), "quick_gelu": preprocess.get("quick_gelu", False)}
         if "vision_cfg" not in model or "multimodal_cfg" in model:
             raise Unavailable(
                 f"{name} is no pair of an image and a text tower.", next_step="Set `model` to a CLIP or SigLIP."
             )
         model = deepcopy(model)
-        # What is loaded is the checkpoint, not what a tower was made from.
+        # The checkpoint is loaded, not the weights that a tower was trained from.
         model["vision_cfg"]["timm_model_pretrained"] = model["text_cfg"]["hf_model_pretrained"] = False
         return cls(name, folder, architecture, model, dict(preprocess))
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What both towers say of the model."""
+        """Facts about the model, the same for both towers."""
         return {
             "dimension": int(self.model["embed_dim"]),
             "max_tokens": int(self.model["text_cfg"].get("context_length", 77)),
@@ -120,7 +120,7 @@ class OpenClipCheckpoint:
         )
 
     def image(self) -> ImageTower:
-        """Return the tower that looks at images; raises LoadFailed."""
+        """Return the tower that reads images; raises LoadFailed."""
         from open_clip.model import _build_vision_tower
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
@@ -154,7 +154,7 @@ class OpenClipCheckpoint:
 
 
 def _tensors(file: Path, *, of_image: bool) -> Iterator[tuple[str, Any]]:
-    """One tower's tensors by the names that it uses; of the other nothing is read."""
+    """The tensors of one tower by the names that it uses; none of the other is read."""
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as tensors:

@@ -1,4 +1,4 @@
-"""What is known of open_clip's models before the library is imported: its architectures, and its layout of a folder."""
+"""open_clip's architectures and its layout of a folder, read without importing the library."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def only_open_clip_reads(folder: Path) -> bool:
 
 
 def configuration(folder: Path) -> dict[str, Any] | None:
-    """Return open_clip's own description of the model in `folder`, None where the model is not in its layout.
+    """Return open_clip's own description of the model in `folder`, None if the model is not in its layout.
 
     Raises Unavailable for one that cannot be read.
     """

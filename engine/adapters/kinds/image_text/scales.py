@@ -1,4 +1,4 @@
-"""The two numbers that such a model learned beside its towers, read from the checkpoint without a tower."""
+"""The learned scale and bias of a model of images and texts, read from the checkpoint without a tower."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One tower as the adapters run it, whichever library it is from."""
+"""One tower of a model of images and texts, the same for both libraries."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from engine.operations.images import Image
 
 Features = Mapping[str, "torch.Tensor"]
-"""What a tower is called with, on the CPU."""
+"""Arguments of a tower, on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tower:
-    """A module, and what it gives for features on its device: (n, d), not normalised."""
+    """A module, and `run`: its vectors for features on its device, (n, d), not normalised."""
 
     module: Any
     run: Callable[[Features], torch.Tensor]
@@ -27,7 +27,7 @@ class Tower:
 
 @dataclass(frozen=True, slots=True)
 class TextTower(Tower):
-    """`read` gives the features of texts, and how many tokens of each are read; `truncate` is for very long ones."""
+    """`read` returns the features of texts and the number of tokens of each; `truncate` cuts very long ones before."""
 
     read: Callable[[Sequence[str]], tuple[Features, list[int]]]
     truncate: Callable[[str], str]
@@ -35,6 +35,6 @@ class TextTower(Tower):
 
 @dataclass(frozen=True, slots=True)
 class ImageTower(Tower):
-    """`read` gives the features of one image (8-bit RGB)."""
+    """`read` returns the features of one image (8-bit RGB)."""
 
     read: Callable[[Image], Features]

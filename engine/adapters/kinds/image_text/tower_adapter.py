@@ -1,4 +1,4 @@
-"""The two components of a model of images and texts: each reads, holds and runs its own tower alone."""
+"""The two components of a model of images and texts; each loads and runs its own tower alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TowerAdapter(TorchAdapter):
         open_clip_folder.check_architecture(
             spec.architecture, list((package and package.submodule_search_locations) or ())
         )
-        # Where the weights are only the library knows, and looking imports nothing.
+        # Only the library knows the place of the weights, and nothing is imported here.
         return Reference(self._config.model, local=False)
 
     def _resolve(self, reference: Reference) -> Reference:
@@ -75,17 +75,17 @@ class TowerAdapter(TorchAdapter):
 
             trusted = self._config.trust_remote_code
             tower = self._tower_of(Checkpoint.of(self._config.model, folder, trust_remote_code=trusted))
-        # Not beside the module: what is kept must go with it.
+        # In the module, so that `unload` drops it with everything else.
         tower.module.tower = tower
         return tower.module.eval()
 
     @abstractmethod
     def _tower_of(self, checkpoint: Any) -> Any:
-        """Return this adapter's tower of a checkpoint, of whichever library that is."""
+        """Return this adapter's tower of a checkpoint of either library."""
 
     def _metadata(self) -> dict[str, Any]:
         facts = dict(self._module.tower.facts)
-        # The model's own; what the settings say instead is of one encoder, and several may share these weights.
+        # The model's own; a floor in the settings is of one encoder, and several may share these weights.
         facts["score_floor"] = score_floor(facts["logit_scale"], facts["logit_bias"])
         return facts
 
@@ -127,9 +127,9 @@ class TextTowerAdapter(TowerAdapter):
         task: str | None = None,
         dimensions: int | None = None,
     ) -> Encoding:
-        """Return one vector per text, of length 1; `task` changes nothing, because such a model knows no prompts.
+        """Return one vector per text, of length 1; `task` changes nothing, because such a model has no prompts.
 
-        Raises InvalidInput for token ids and for `dimensions`, because no image would have a vector to compare with.
+        Raises InvalidInput for token ids and for `dimensions`, because its vectors must compare with those of images.
         """
         if any(not isinstance(text, str) for text in inputs):
             raise InvalidInput(
@@ -153,7 +153,7 @@ class TextTowerAdapter(TowerAdapter):
 
 
 class ImageTowerAdapter(TowerAdapter):
-    """The tower that looks at images."""
+    """The tower that reads images."""
 
     packages = ("torch", "transformers", "PIL")
 
@@ -168,7 +168,7 @@ class ImageTowerAdapter(TowerAdapter):
         tower: ImageTower = self._module.tower
 
         def batch(start: int, end: int) -> Mapping[str, Any]:
-            # One at a time: decoded, a photo takes a hundred times what the model reads of it.
+            # One at a time, because a decoded photo takes a hundred times the memory of its features.
             seen = [tower.read(decoded(images[i], f"{field}[{i}]", field)) for i in range(start, end)]
             return {key: torch.cat([one[key] for one in seen]) for key in seen[0]}
 

@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """What transformers calls the towers of a model type, and where they put the vectors."""
+    """Class names of the towers of a model type in transformers, and the output with their vectors."""
 
     text: str
     image: str
     output: str
     masked: bool
-    """Whether its text tower was trained with an attention mask; SigLIP's was not, whatever a tokenizer gives."""
+    """Whether its text tower was trained with an attention mask; SigLIP's was not, although its tokenizer gives one."""
 
 
 _CLIP: Final = _Family("CLIPTextModelWithProjection", "CLIPVisionModelWithProjection", "embeds", True)
 _SIGLIP: Final = _Family("SiglipTextModel", "SiglipVisionModel", "pooler_output", False)
 _SIGLIP2: Final = _Family("Siglip2TextModel", "Siglip2VisionModel", "pooler_output", False)
 _FAMILIES: Final = {"clip": _CLIP, "siglip": _SIGLIP, "siglip2": _SIGLIP2}
-"""By `model_type`; a SigLIP 2 of one fixed resolution calls itself `siglip`, one of any (NaFlex) `siglip2`."""
+"""By `model_type`; a SigLIP 2 of one fixed resolution has type `siglip`, one of any resolution (NaFlex) `siglip2`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Both towers' configuration, and where their weights are."""
+    """The configuration of both towers, and the folder of their weights."""
 
     name: str
-    """What errors call it."""
+    """Name of the model in errors."""
     folder: Path
     config: Any
     family: _Family
     trusted: Mapping[str, bool]
-    """What the library's calls are told: to ask no hub, and whether code that comes with the model may run."""
+    """Arguments of the library's calls: to ask no hub, and whether the model's own code may run."""
 
     @classmethod
     def of(cls, name: str, folder: Path, *, trust_remote_code: bool = False) -> Checkpoint:
@@ -56,7 +56,7 @@ class Checkpoint:
 
         trusted = {"local_files_only": True, "trust_remote_code": trust_remote_code}
         config = AutoConfig.from_pretrained(folder, **trusted)
-        # A configuration of the model's own code stands for the one that it derives from.
+        # A configuration of the model's own code counts as the one that it derives from.
         types = (getattr(one, "model_type", "") for one in type(config).__mro__)
         family = next((_FAMILIES[name] for name in types if name in _FAMILIES), None)
         if family is None or not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
@@ -65,13 +65,13 @@ class Checkpoint:
                 next_step="Set `model` to a CLIP, a SigLIP or a SigLIP 2, or mend `kind` in the settings.",
             )
         if family is _CLIP:
-            # The towers' own copies are not kept up to date; the whole model reads this one too.
+            # The towers' own copies may be out of date; the whole model reads this one too.
             config.text_config.projection_dim = config.vision_config.projection_dim = config.projection_dim
         return cls(name, folder, config, family, trusted)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What both towers say of the model."""
+        """Facts about the model, the same for both towers."""
         text, image = self.config.text_config, self.config.vision_config
         dimension = self.config.projection_dim if self.family is _CLIP else text.projection_size
         return {
@@ -87,7 +87,7 @@ class Checkpoint:
         tokenizer = self._tokenizer()
         facts, family = self.facts, self.family
         limit = facts["max_tokens"]
-        # A causal tower sees no padding; the others read it, so there is as much as there was in training.
+        # A causal tower ignores padding; the others read it, so there must be as much as in training.
         padding = {"padding": True} if family.masked else {"padding": "max_length", "max_length": limit}
 
         def read(texts: Sequence[str]) -> tuple[Features, list[int]]:
@@ -106,11 +106,11 @@ class Checkpoint:
         )
 
     def image(self) -> ImageTower:
-        """Return the tower that looks at images; raises LoadFailed."""
+        """Return the tower that reads images; raises LoadFailed."""
         from transformers import AutoImageProcessor
 
         module = self._tower(self.family.image, self.config.vision_config)
-        # Always Pillow's way, so that a torchvision that happens to be installed changes no vector.
+        # Always Pillow, so that an installed torchvision changes no vector.
         processor = AutoImageProcessor.from_pretrained(self.folder, backend="pil", **self.trusted)
 
         def read(image: Image) -> Features:
@@ -124,7 +124,7 @@ class Checkpoint:
         import transformers
 
         found = getattr(transformers, class_name)
-        # The other tower is no surprise; under its own name, because transformers maps old keys by it.
+        # The other tower's keys are expected; the class keeps its name, because transformers maps old keys by it.
         alone: Any = type(class_name, (found,), {"_keys_to_ignore_on_load_unexpected": [""]})
         module, report = alone.from_pretrained(
             self.folder,
