@@ -30,32 +30,32 @@ class Progress:
     """The bytes of one download, reported at its begin, about once a second, and at its end."""
 
     def __init__(
-        self, tell: Callable[[Download], None] = lambda download: None, clock: Callable[[], float] = time.monotonic
+        self, report: Callable[[Download], None] = lambda download: None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._tell = tell
+        self._report = report
         self._clock = clock
         self._done = 0
         self._total: int | None = None
-        self._told = 0.0
+        self._reported = 0.0
 
     def begin(self, total: int) -> None:
         """Report the download of `total` bytes."""
         self._total = total
-        self._say()
+        self._report_now()
 
     def add(self, nbytes: int) -> None:
         """Count bytes that came; less than zero for bytes that must come again."""
         self._done += nbytes
-        if self._clock() - self._told >= _EVERY_SECONDS:
-            self._say()
+        if self._clock() - self._reported >= _EVERY_SECONDS:
+            self._report_now()
 
     def end(self) -> None:
         """Report the end, also that of a failed download."""
-        self._say()
+        self._report_now()
 
-    def _say(self) -> None:
-        self._told = self._clock()
-        self._tell(Download(self._done, self._total))
+    def _report_now(self) -> None:
+        self._reported = self._clock()
+        self._report(Download(self._done, self._total))
 
 
 def fetch_large(model: str, name: str, snapshot: Path, progress: Progress) -> bool:
