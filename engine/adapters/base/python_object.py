@@ -145,7 +145,7 @@ class ObjectAdapter(ABC):
 
     @final
     def resume(self, placement: Placement) -> str | None:
-        """Do nothing: it can compute."""
+        """Note that it is in use; nothing is moved."""
         self._waits = False
         return None
 
