@@ -9,6 +9,6 @@ MIB: Final = 2**20
 GIB: Final = 2**30
 
 
-def in_words(nbytes: int) -> str:
-    """Return bytes as `1.25 GiB` or `86.6 MiB`."""
-    return f"{nbytes / GIB:.2f} GiB" if nbytes >= GIB else f"{nbytes / MIB:.1f} MiB"
+def in_words(nbytes: int, decimals: int = 1) -> str:
+    """Return bytes as `1.25 GiB` or `86.6 MiB`; `decimals` is for MiB."""
+    return f"{nbytes / GIB:.2f} GiB" if nbytes >= GIB else f"{nbytes / MIB:.{decimals}f} MiB"

@@ -79,7 +79,9 @@ class Search:
         if streams:
             yield from self._streamed(needs, needs.least or 0, start_at)
         if on_no_room != _ERROR:
-            because = f"It computes on the CPU, because {device} has no room for its {in_words(needs.whole)}."
+            because = (
+                f"It computes on the CPU, because {device} has no room for its {in_words(needs.whole, decimals=0)}."
+            )
             yield Mode.ON_CPU, self.on_cpu(because)
 
     def _streamed(self, needs: Needs, least: int, start_at: Mode) -> Iterator[tuple[Mode, Placement]]:

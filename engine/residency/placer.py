@@ -87,7 +87,7 @@ class Placer:
             for mode, placement in search.modes(needs, self._hardware.on_no_room, start_at, last):
                 last.mode = mode
                 yield placement
-        what = "batches" if start_at > Mode.WHOLE else in_words(needs.whole)
+        what = "batches" if start_at > Mode.WHOLE else in_words(needs.whole, decimals=0)
         raise NoRoom(
             f"{needs.device} has no room for the {what} of {name}.",
             next_step="Close what else uses the GPU, raise max_vram, or set on_no_room to stream or cpu.",

@@ -25,7 +25,7 @@ _LOCK: Final = threading.Lock()  # guards the file of digests, never held while 
 
 
 class Digests:
-    """SHA-256 by file, kept in a file of ours, so that a file that did not change is not read again."""
+    """SHA-256 by file, kept on disk, so that an unchanged file is not read again."""
 
     def __init__(self, file: Path) -> None:
         """Keep them in `file`; touches nothing yet."""
