@@ -1,4 +1,7 @@
-"""The ways of stepping down and coming back that gpu.py compares, and the bus; each runs in its own process."""
+"""The ways of stepping down and coming back that gpu.py compares, and the bus; all in one process, one after another.
+
+A way holds weights on the GPU only while its turn lasts.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, Protocol
 
 import card
 import models
-from ladder import MIB, MODELS, NAME, Figures, Model
+from ladder import MIB, NAME, Figures, Model
 
 BUS_BYTES = 256 * MIB
 BUS_COPIES = 10
@@ -29,15 +32,15 @@ class Way(Protocol):
     def down(self) -> None:
         """Take the weights from the GPU and give its memory back."""
 
-    def rest(self) -> None:
-        """Hold as little as can be until the next turn."""
+    def end(self) -> None:
+        """Hold nothing any more, in RAM neither."""
 
 
 class Ours:
-    """Our engine in this process."""
+    """Our engine, with `home` as named."""
 
     def __init__(self, home: str, model: Model, folder: Path, device: str) -> None:
-        self.engine = engine(model, folder, device, {"home": home}, {})
+        self.engine = engine(model, folder, device, {"home": home})
         self.proxy = self.engine.dense(NAME)
 
     def back(self) -> None:
@@ -51,8 +54,8 @@ class Ours:
         if outcome.result != "done":
             raise SystemExit(f"the step down ended with {outcome}")
 
-    def rest(self) -> None:
-        self.engine.unload(NAME)
+    def end(self) -> None:
+        self.engine.close()
 
 
 class LoadAgain:
@@ -78,7 +81,7 @@ class LoadAgain:
         gc.collect()
         card.module(self.device).empty_cache()
 
-    def rest(self) -> None:
+    def end(self) -> None:
         LoadAgain.down(self)
 
 
@@ -103,11 +106,9 @@ WAYS: dict[str, Callable[[Model, Path, str], Way]] = {
     "load again": LoadAgain,
 }
 
-way: Way  # of the process that this is
-judge: card.Judge
 
-
-def engine(model: Model, folder: Path, device: str, encoder: Figures, hardware: Figures) -> Any:
+def engine(model: Model, folder: Path, device: str, encoder: Figures, **hardware: Any) -> Any:
+    """Return a started engine with one dense encoder, which steps down only when it is told to."""
     from engine import Config, EncoderConfig, Engine, Hardware
 
     config = EncoderConfig(name=NAME, kind="dense", model=model.reference or str(folder), **encoder)
@@ -118,15 +119,7 @@ def engine(model: Model, folder: Path, device: str, encoder: Figures, hardware: 
     return started
 
 
-def begin(title: str, name: str, folder: Path, device: str) -> None:
-    global way, judge
-    way, judge = WAYS[title](MODELS[name], folder, device), card.Judge(device)
-    way.back()
-    way.encode()
-    way.rest()
-
-
-def turn(device: str, uses: int) -> Figures:
+def turn(way: Way, device: str, judge: card.Judge, uses: int) -> Figures:
     """Come back, encode `uses` times, step down and come back again; timed but for the first."""
     way.back()
     vectors = {way.encode()}
@@ -135,13 +128,12 @@ def turn(device: str, uses: int) -> Figures:
         milliseconds, vector = card.timed(device, way.encode)
         steady.append(milliseconds)
         vectors.add(vector)
-    before = held(device)
+    before = held(device, judge)
     down, _ = card.timed(device, way.down)
-    after = held(device)
+    after = held(device, judge)
     back, _ = card.timed(device, way.back)
     first, vector = card.timed(device, way.encode)
     way.down()
-    way.rest()
     return {
         "down_ms": down,
         "back_ms": back,
@@ -153,8 +145,8 @@ def turn(device: str, uses: int) -> Figures:
     }
 
 
-def held(device: str) -> Figures:
-    """MiB on the GPU: what torch's allocator has from the driver, and what NVML sees of this process."""
+def held(device: str, judge: card.Judge) -> Figures:
+    """Return the MiB that torch's allocator has from the driver, and those that NVML sees of this process."""
     seen = judge.of_process()
     return {
         "torch": card.module(device).memory_reserved(device) / MIB,
@@ -162,21 +154,20 @@ def held(device: str) -> Figures:
     }
 
 
-# The bus
+class Bus:
+    """Copies from pinned memory to the GPU, as fast as one large copy goes."""
 
+    def __init__(self, device: str) -> None:
+        import torch
 
-def bus(device: str) -> float:
-    """Return GB/s of one large copy from pinned memory to the GPU; the process keeps what it pinned."""
-    import torch
+        self.device = device
+        self.source = torch.ones(BUS_BYTES, dtype=torch.uint8).pin_memory()
 
-    source = pinned(BUS_BYTES)
-    target = torch.empty(BUS_BYTES, dtype=torch.uint8, device=device)
-    copy = partial(target.copy_, source, non_blocking=True)
-    times = [card.timed(device, copy)[0] for _ in range(BUS_COPIES)]
-    return card.gigabytes_per_second(BUS_BYTES, statistics.median(times))
+    def rate(self) -> float:
+        """Return GB/s."""
+        import torch
 
-
-def pinned(nbytes: int) -> Any:
-    import torch
-
-    return torch.ones(nbytes, dtype=torch.uint8).pin_memory()
+        target = torch.empty(BUS_BYTES, dtype=torch.uint8, device=self.device)
+        copy = partial(target.copy_, self.source, non_blocking=True)
+        times = [card.timed(self.device, copy)[0] for _ in range(BUS_COPIES)]
+        return card.gigabytes_per_second(BUS_BYTES, statistics.median(times))
