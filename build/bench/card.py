@@ -13,6 +13,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+NONE_HERE = 77
+"""Exit status of a program that found no GPU to use."""
+
 
 def has_driver() -> bool:
     """Return whether NVIDIA's driver is installed; imports nothing, so the answer takes no time."""

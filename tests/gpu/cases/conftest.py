@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,19 +13,26 @@ from typing import Any
 import card
 import pytest
 from measured import MIB, Gpu
-from subjects import NAME, Subject, subject_named
+from subjects import Subject, engine_on, subject_named
 
-from engine import Config, EncoderConfig, Engine, Hardware, paths
+from engine import Engine, paths
 
 WORKSPACE = 96 * MIB
-"""What torch and cuBLAS may keep on the card for themselves after a first computation."""
+"""Bytes that torch and cuBLAS may keep on the card for themselves after a first computation."""
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Print each case's seconds as it ends: a run that is cut short has shown what it had."""
+    if report.when == "call" and report.passed:
+        return "passed", ".", f"PASSED in {report.duration:.1f} s"
+    return None
 
 
 @pytest.fixture(scope="session", autouse=True)
 def gpu() -> Iterator[Gpu]:
-    """The GPU with most free memory; what is converted for it goes with the session."""
+    """The GPU with most free memory; the folder of converted files goes with the session."""
     if reason := card.missing():
-        pytest.exit(reason, returncode=0)  # these cases are never run together with others
+        pytest.exit(reason, returncode=card.NONE_HERE)  # these cases are never run together with others
     found = Gpu(card.pick())
     print(card.describe(found.device))
     with tempfile.TemporaryDirectory(prefix="pilotlight-gpu-") as cache, pytest.MonkeyPatch.context() as patch:
@@ -35,7 +43,10 @@ def gpu() -> Iterator[Gpu]:
 @pytest.fixture(scope="session", params=["minilm", "xlm-r-large"])
 def subject(request: pytest.FixtureRequest, gpu: Gpu) -> Subject:
     """The built-in model and one of 2.2 GB; a test may name others."""
-    return subject_named(request.param, gpu)
+    began = time.monotonic()
+    found = subject_named(request.param, gpu)
+    print(f"{request.param} is ready after {time.monotonic() - began:.1f} s")
+    return found
 
 
 @pytest.fixture
@@ -46,12 +57,10 @@ def start(gpu: Gpu) -> Iterator[Callable[..., Engine]]:
     with ExitStack() as ends:
 
         def begin(subject: Subject, encoder: dict[str, Any] | None = None, **hardware: Any) -> Engine:
-            quiet = {"device": gpu.device, "idle_timeout_seconds": 0, "keep_free_vram": 0}
-            config = EncoderConfig(name=NAME, kind="dense", model=subject.model, **(encoder or {}))
-            settings = Hardware(**quiet | {"minimum_residency_seconds": 0} | hardware)
-            return ends.enter_context(Engine(Config(hardware=settings, encoders=(config,))))
+            return ends.enter_context(engine_on(gpu, subject, encoder, **hardware))
 
         yield begin
-    gc.collect()
+    if gpu.allocated() - before > WORKSPACE:
+        gc.collect()  # half a second with all the model libraries imported
     gpu.empty_cache()
     assert gpu.allocated() - before <= WORKSPACE, "weights are left on the card"

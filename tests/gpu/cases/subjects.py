@@ -1,10 +1,11 @@
-"""The models that the cases run, and the CPU's vectors to compare with."""
+"""The models that the cases run, the CPU's vectors to compare with, and engines on the GPU."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import models
 import numpy as np
@@ -16,11 +17,15 @@ from engine import Config, EncoderConfig, Engine, Hardware
 NAME = "encoder"
 TEXTS = ["a pilot light", "Was kostet ein Liter Öl?", "an encoder turns a text into a vector " * 20]
 
+PIECES = 8_000
+"""Pieces of XLM-R-large's tokenizer: with all 250,002 each load takes seconds longer, and none of them is used here."""
+
 
 @dataclass(frozen=True)
 class Subject:
     """A model, and the vectors that the CPU gives for TEXTS."""
 
+    name: str
     model: str
     wanted: np.ndarray
     total: int
@@ -39,14 +44,22 @@ def subject_named(name: str, gpu: Gpu) -> Subject:
             wanted = engine.dense(NAME).encode(TEXTS)
             total = engine.view(NAME).bytes_total
         assert total is not None
-        _known[name] = Subject(model, wanted, total)
+        _known[name] = Subject(name, model, wanted, total)
     return _known[name]
+
+
+def engine_on(gpu: Gpu, subject: Subject, encoder: dict[str, Any] | None = None, **hardware: Any) -> Engine:
+    """Return an engine with one encoder, which leaves the GPU only when it is told to; started by `with`."""
+    quiet = {"device": gpu.device, "idle_timeout_seconds": 0, "keep_free_vram": 0, "minimum_residency_seconds": 0}
+    config = EncoderConfig(name=NAME, kind="dense", model=subject.model, **(encoder or {}))
+    return Engine(Config(hardware=Hardware(**quiet | hardware), encoders=(config,)))
 
 
 def _xlm_r_large(gpu: Gpu) -> Path:
     if gpu.free() < 4 * GIB:
         pytest.skip(f"XLM-R-large needs 4 GiB of free VRAM, there are {gpu.free() / GIB:.1f}")
     models.FOLDER.mkdir(parents=True, exist_ok=True)
-    if not list(models.FOLDER.glob("xlm-r-large-float32-*")) and shutil.disk_usage(models.FOLDER).free < 6 * GIB:
+    made = any(models.FOLDER.glob(f"xlm-r-large-{PIECES}-pieces-float32-*"))
+    if not made and shutil.disk_usage(models.FOLDER).free < 6 * GIB:
         pytest.skip(f"XLM-R-large needs 6 GiB of room in {models.FOLDER}")
-    return models.xlm_r_large()
+    return models.xlm_r_large(pieces=PIECES)

