@@ -117,8 +117,8 @@ def _kept(cache: Path, name: str, dtype: str, build: Any) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
         try:
-            whole = making / "whole"
-            _write(whole, *build(), dtype)
+            whole, (model, tokenizer) = making / "whole", build()
+            _write(whole, model, tokenizer, dtype)
             whole.rename(folder)
         finally:
             shutil.rmtree(making)

@@ -50,9 +50,10 @@ def subject_named(name: str, gpu: Gpu) -> Subject:
 
 def engine_on(gpu: Gpu, subject: Subject, encoder: dict[str, Any] | None = None, **hardware: Any) -> Engine:
     """Return an engine with one encoder, which leaves the GPU only when it is told to; started by `with`."""
-    quiet = {"device": gpu.device, "idle_timeout_seconds": 0, "keep_free_vram": 0, "minimum_residency_seconds": 0}
+    quiet: dict[str, Any] = {"idle_timeout_seconds": 0, "keep_free_vram": 0, "minimum_residency_seconds": 0}
     config = EncoderConfig(name=NAME, kind="dense", model=subject.model, **(encoder or {}))
-    return Engine(Config(hardware=Hardware(**quiet | hardware), encoders=(config,)))
+    settings = Hardware(**quiet | {"device": gpu.device} | hardware)
+    return Engine(Config(hardware=settings, encoders=(config,)))
 
 
 def _xlm_r_large(gpu: Gpu) -> Path:
