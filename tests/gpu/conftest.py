@@ -16,7 +16,7 @@ collect_ignore = ["cases"]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Where this folder is named on the command line, `-k` chooses among the cases and not among our own tests."""
+    """Keep this folder's own test where the command line names the folder: `-k` then chooses among the cases."""
     named = any(Path(argument.partition("::")[0]).resolve().is_relative_to(HERE) for argument in config.args)
     kept = [item for item in items if named and item.path.parent == HERE]
     items[:] = [item for item in items if item not in kept]

@@ -1,4 +1,4 @@
-"""Models, engines and the judge on the real GPU that is here; without one every case is skipped."""
+"""Models, engines and NVML's figures on a real GPU; without one the run ends and says why."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORKSPACE = 96 * MIB
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    """Print each case's seconds as it ends: a run that is cut short has shown what it had."""
+    """Print each case's seconds as it ends, so that a run that is cut short has shown its results."""
     if report.when == "call" and report.passed:
         return "passed", ".", f"PASSED in {report.duration:.1f} s"
     return None

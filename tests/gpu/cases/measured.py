@@ -1,4 +1,4 @@
-"""What the allocator, the profiler and NVML say about one GPU."""
+"""Figures of one GPU: by torch's allocator, by its profiler and by NVML."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Gpu:
         self._module = torch.get_device_module(device)
 
     def allocated(self) -> int:
-        """Return what living tensors take, after all work on the GPU is done."""
+        """Return the bytes of living tensors, after all work on the GPU is done."""
         self._module.synchronize(self.device)
         return int(self._module.memory_allocated(self.device))
 
     def free(self) -> int:
-        """Return what any program could still take."""
+        """Return the bytes that any program could still take."""
         return int(self._module.mem_get_info(self.device)[0])
 
     def empty_cache(self) -> None:
-        """Give what torch keeps for later back to the driver."""
+        """Give the memory that torch keeps for later back to the driver."""
         self._module.empty_cache()
 
     def lift_limit(self) -> None:
@@ -50,7 +50,7 @@ class Gpu:
         self._module.reset_peak_memory_stats(self.device)
 
     def of_process(self, settled: Callable[[int], bool] = lambda _: True) -> int | None:
-        """Return what NVML says this process holds, as soon as that is `settled` or after two seconds."""
+        """Return NVML's figure of this process, as soon as it is `settled` or after two seconds."""
         ends = time.monotonic() + 2.0
         while True:
             held = self.judge.of_process()

@@ -122,7 +122,7 @@ def test_streaming_gives_the_resident_result_within_the_budget(
 
 @contextmanager
 def filled(gpu: Gpu, leave: int) -> Iterator[None]:
-    """Another tensor takes the card meanwhile, all but `leave` bytes of it."""
+    """Other tensors take all of the card but `leave` bytes meanwhile."""
     hoard = gpu.fill(leave)
     try:
         yield

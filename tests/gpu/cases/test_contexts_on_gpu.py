@@ -1,4 +1,4 @@
-"""Contexts on GPUs that are not used, and a lost context; each case in a process of its own, which it may spoil."""
+"""Contexts on GPUs that are not used, and a lost context; each case has a process that it may break."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real encoder's way up and down on a real GPU, judged by the allocator, the profiler and NVML."""
+"""Moves to a real GPU and back with real encoders, judged by the allocator, the profiler and NVML."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAPPED = pytest.mark.parametrize("home", ["mapped"], indirect=True)
 
 @pytest.fixture(scope="module", params=["mapped", "pinned", "disk"])
 def home(request: pytest.FixtureRequest) -> str:
-    """Where the weights wait while they are off the GPU."""
+    """The place of the weights while they are off the GPU."""
     return str(request.param)
 
 
@@ -72,7 +72,7 @@ def test_the_weights_are_on_the_gpu_and_their_files_pages_given_back(
 
 
 def test_stepping_down_gives_the_bytes_back(engine: Engine, subject: Subject, gpu: Gpu, home: str) -> None:
-    engine.dense(NAME).encode(TEXTS)  # what the first computation takes for itself stays
+    engine.dense(NAME).encode(TEXTS)  # workspaces of the first computation stay
     engine.offload(NAME)
     gc.collect()
     low = gpu.allocated()
@@ -113,7 +113,7 @@ def test_coming_back_gives_the_same_vectors_to_the_bit(engine: Engine, home: str
 
 def test_unloading_leaves_neither_vram_nor_pinned_memory(engine: Engine, subject: Subject, gpu: Gpu) -> None:
     engine.dense(NAME).encode(TEXTS)
-    engine.unload(NAME)  # what the libraries keep is in memory now
+    engine.unload(NAME)  # memory that the libraries keep is taken now
     low, resident = gpu.allocated(), rss()
     engine.dense(NAME).encode(TEXTS)
     outcome = engine.unload(NAME)

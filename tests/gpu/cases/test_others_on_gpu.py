@@ -65,7 +65,7 @@ def another(gpu: Gpu) -> Iterator[Another]:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    """Return whether it came true in time."""
+    """Return whether the condition came true in time."""
     ends = time.monotonic() + seconds
     while not condition() and time.monotonic() < ends:
         time.sleep(0.05)
@@ -75,10 +75,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
 def test_an_idle_encoder_makes_way_for_another_program(
     start: Start, subject: Subject, gpu: Gpu, another: Another
 ) -> None:
-    """It keeps so much free that the other program need not fill the card."""
+    """The engine keeps all but a little free, so that the other program does not have to fill the card."""
     if gpu.free() < subject.total + 4 * GIB:
         pytest.skip(f"there are only {gpu.free() / GIB:.1f} GiB of free VRAM")
-    # The weights, what a first batch takes and a margin for whoever else is on the card.
+    # The weights, what a first batch takes and a margin for other programs on the card.
     keep = gpu.free() - subject.total - 768 * MIB
     engine = start(subject, keep_free_vram=keep / MIB)
     events: list[Event] = []
