@@ -222,11 +222,10 @@ class TorchAdapter(TorchKind):
         )
         self._home = home = Home(self._module, _store(), request)
         whole, least = home.needs()
-        streamable = least is not None
         if as_wanted:
             self._needs = Needs(self._device, whole, least if self._config.stream_layers else None)
         self._recall.restore(home)
-        return streamable
+        return least is not None
 
     def _note(self, download: Download | None) -> None:
         self._download = download
