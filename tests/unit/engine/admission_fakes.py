@@ -84,7 +84,7 @@ class Bench(SlotBench):
 def engine_with(*encoders: Any) -> tuple[Engine, dict[str, FakeAdapter]]:
     adapters: dict[str, FakeAdapter] = {}
 
-    def build(settings: Any, device: str, surroundings: Any) -> FakeAdapter:
+    def build(settings: Any, device: str, context: Any) -> FakeAdapter:
         adapters[settings.name] = FakeAdapter(settings, "gpu" if device == "auto" else device)
         return adapters[settings.name]
 

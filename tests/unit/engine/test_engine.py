@@ -778,7 +778,7 @@ def test_closing_during_a_load_returns_at_its_limit_and_says_so(bench: Bench) ->
 def test_each_encoder_gets_its_own_adapter() -> None:
     built: list[str] = []
 
-    def build(settings: object, device: str, surroundings: object) -> FakeAdapter:
+    def build(settings: object, device: str, context: object) -> FakeAdapter:
         built.append(device)
         return FakeAdapter()
 

@@ -83,9 +83,9 @@ class Bench:
         self.built: dict[str, Any] = {}
         self.engine = Engine(parse({"encoders": encoders}), adapter=self._build, reader=FakeReader())
 
-    def _build(self, config: EncoderConfig, device: str, surroundings: AdapterContext) -> Adapter:
+    def _build(self, config: EncoderConfig, device: str, context: AdapterContext) -> Adapter:
         if config.kind == "axes":
-            made: Any = AxesAdapter(config, device, surroundings)
+            made: Any = AxesAdapter(config, device, context)
         else:
             made = FakeReaderOfNumbers(config, device, self.log)
         self.built[config.name] = made

@@ -195,8 +195,8 @@ def test_what_happens_to_the_weights_is_told_of_each_of_them(bench: Bench) -> No
 def test_a_download_is_told_of_each_who_waits_for_it() -> None:
     given: list[AdapterContext] = []
 
-    def build(settings: EncoderConfig, device: str, surroundings: AdapterContext) -> FakeAdapter:
-        given.append(surroundings)
+    def build(settings: EncoderConfig, device: str, context: AdapterContext) -> FakeAdapter:
+        given.append(context)
         return FakeAdapter(settings, device)
 
     engine = Engine(config(twin("one"), twin("two")), adapter=build, reader=FakeReader())

@@ -37,7 +37,7 @@ class FakeDense:
 
     download: Download | None = None
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: AdapterContext = DETACHED) -> None:
+    def __init__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> None:
         self.config = config
         self.broken: Exception | None = {
             "failing": LoadFailed("The disk is on fire.", next_step="Put it out."),

@@ -17,9 +17,9 @@ from engine.settings.config import EncoderConfig
 ANCHORS = [{"name": "short", "anchor": "a"}, {"name": "long", "anchor": "aaaaaaaa"}]
 
 
-def build(config: EncoderConfig, device: str, surroundings: AdapterContext) -> Adapter:
+def build(config: EncoderConfig, device: str, context: AdapterContext) -> Adapter:
     kind = AxesAdapter if config.kind == "axes" else FakeDense
-    return kind(config, device, surroundings)
+    return kind(config, device, context)
 
 
 @pytest.fixture

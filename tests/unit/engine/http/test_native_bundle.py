@@ -33,9 +33,9 @@ class FakeSparse(FakeDense):
         return SparseEncoding((vector,), 0)
 
 
-def build(config: EncoderConfig, device: str, surroundings: AdapterContext) -> Adapter:
+def build(config: EncoderConfig, device: str, context: AdapterContext) -> Adapter:
     kinds: dict[str, type[Any]] = {"axes": AxesAdapter, "sparse": FakeSparse}
-    adapter: Adapter = kinds.get(config.kind, FakeDense)(config, device, surroundings)
+    adapter: Adapter = kinds.get(config.kind, FakeDense)(config, device, context)
     return adapter
 
 

@@ -22,8 +22,8 @@ class FakeClassifier(FakeDense):
     made: list[FakeClassifier]
     labels = ("entailment", "neutral", "contradiction")
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: AdapterContext = DETACHED) -> None:
-        super().__init__(config, device, surroundings)
+    def __init__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> None:
+        super().__init__(config, device, context)
         self.seen: list[Any] = []
         self.made.append(self)
         if config.name == "moods":

@@ -21,8 +21,8 @@ class FakePrompted(FakeDense):
 
     asked: list[tuple[Any, str | None, int | None]]
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: AdapterContext = DETACHED) -> None:
-        super().__init__(config, device, surroundings)
+    def __init__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> None:
+        super().__init__(config, device, context)
         FakePrompted.asked = []
 
     def encode(self, inputs: Any, *, task: str | None = None, dimensions: int | None = None) -> Encoding:

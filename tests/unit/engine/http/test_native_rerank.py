@@ -20,8 +20,8 @@ class FakeReranker(FakeDense):
 
     made: list[FakeReranker]
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: AdapterContext = DETACHED) -> None:
-        super().__init__(config, device, surroundings)
+    def __init__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> None:
+        super().__init__(config, device, context)
         self.made.append(self)
 
     def score(self, query: str, documents: Sequence[str]) -> Scores:

@@ -21,8 +21,8 @@ class FakeSparse(FakeDense):
 
     asked: list[tuple[Any, str | None, int]]
 
-    def __init__(self, config: EncoderConfig, device: str, surroundings: AdapterContext = DETACHED) -> None:
-        super().__init__(config, device, surroundings)
+    def __init__(self, config: EncoderConfig, device: str, context: AdapterContext = DETACHED) -> None:
+        super().__init__(config, device, context)
         FakeSparse.asked = []
 
     def encode_sparse(self, inputs: Any, *, task: str | None = None, top_k: int = 128) -> SparseEncoding:

@@ -206,8 +206,8 @@ ROUTES = (
 LISTS = [route for route in ROUTES if route.items]
 
 
-def adapter(config: EncoderConfig, device: str, surroundings: AdapterContext) -> Adapter:
-    return (AxesAdapter if config.kind == "axes" else FakeAny)(config, device, surroundings)
+def adapter(config: EncoderConfig, device: str, context: AdapterContext) -> Adapter:
+    return (AxesAdapter if config.kind == "axes" else FakeAny)(config, device, context)
 
 
 def encoders(kind: str) -> dict[str, dict[str, Any]]:
