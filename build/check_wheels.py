@@ -1,6 +1,6 @@
-"""Does every pinned version have a wheel for Linux and Windows on each Python? Called by `build/dev.py wheels`.
+"""Check that every pinned version has a wheel for Linux and Windows on each Python. Called by `build/dev.py wheels`.
 
-Asks the package index what it offers each target; downloads no wheel. Some 400 questions: about two minutes.
+Asks the package index for the versions that it has for each target; downloads no wheel. About 400 queries, two minutes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ PLATFORMS = {
     + [f"manylinux{name}_x86_64" for name in ("2014", "2010", "1")],
     "win32": ["win_amd64"],
 }
-NO_WHEELS = {"pygobject", "pycairo"}  # Debian's own build is linked, or they are compiled: see build/dev.py
+NO_WHEELS = {"pygobject", "pycairo"}  # Debian's own build is linked, or they are compiled: see build/environment.py
 
 
 def environment(python: str, system: str) -> dict[str, str]:
+    """Return the values of a target for environment markers."""
     windows = system == "win32"
     return {
         "python_version": python,
@@ -38,11 +39,13 @@ def environment(python: str, system: str) -> dict[str, str]:
 
 
 def pins() -> list[Requirement]:
+    """Return the pins that should have wheels."""
     lines = (line.partition("#")[0].strip() for line in CONSTRAINTS.read_text().splitlines())
     return [pin for pin in map(Requirement, filter(None, lines)) if pin.name.lower() not in NO_WHEELS]
 
 
 def offered(pin: Requirement, python: str, system: str) -> bool:
+    """Return whether the index has a wheel of this version for the target."""
     command = [sys.executable, "-m", "pip", "index", "versions", pin.name, "--json", "--only-binary=:all:"]
     command += ["--python-version", python, "--implementation", "cp", "--disable-pip-version-check"]
     for platform in PLATFORMS[system]:
@@ -55,6 +58,7 @@ def offered(pin: Requirement, python: str, system: str) -> bool:
 
 
 def main() -> int:
+    """Print the missing wheels; return 1 if there are any."""
     questions = [
         (pin, python, system)
         for pin in pins()

@@ -103,8 +103,9 @@ def encode(model: Path, *group: Path) -> Any:
     return json.loads(run.stdout)
 
 
-def test_in_half_the_memory_that_its_weights_take_a_model_encodes_to_the_same_bits(made: Make) -> None:
-    model = made("float32", SIZES)
+@pytest.mark.soak("cgroup")
+def test_in_half_the_memory_that_its_weights_take_a_model_encodes_to_the_same_bits(made: Make, soak: bool) -> None:
+    model = made("float32", SIZES if soak else FEW_LAYERS)
     weights = (model / "model.safetensors").stat().st_size
     with memory_group(weights // 2) as group:
         paged = encode(model, group)
@@ -114,11 +115,15 @@ def test_in_half_the_memory_that_its_weights_take_a_model_encodes_to_the_same_bi
     assert whole["peak"] > 0.6 * weights, "so that the limit above means something"
 
 
-def test_in_half_the_memory_that_they_take_as_float32_half_precision_weights_are_converted(made: Make) -> None:
-    """A model of fewer layers, which makes it harder: its largest tensor alone is more than the group's memory."""
-    model = made("float16", FEW_LAYERS)
+@pytest.mark.soak("cgroup")
+def test_in_half_the_memory_that_they_take_as_float32_half_precision_weights_are_converted(
+    made: Make, soak: bool
+) -> None:
+    """Few layers make it harder: the largest tensor alone takes more than the memory of the group."""
+    sizes = FEW_LAYERS if soak else FEW_LAYERS | {"vocab_size": 150_000}
+    model = made("float16", sizes)
     weights = 2 * (model / "model.safetensors").stat().st_size
-    largest = 4 * FEW_LAYERS["vocab_size"] * FEW_LAYERS["hidden_size"]
+    largest = 4 * sizes["vocab_size"] * sizes["hidden_size"]
     assert largest > weights // 2
     with memory_group(weights // 2) as group:
         paged = encode(model, group)

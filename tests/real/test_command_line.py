@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +19,9 @@ import pytest
 from expected import Reference
 from running import ROOT, SETTINGS, Home, Running, wait_until
 
-from tray.cli import access, control, status
+from tray.cli import access, control, main, status
+
+Pilotlight = Callable[..., subprocess.CompletedProcess[str]]
 
 UNKNOWN = ("load_seconds", "reload_seconds", "offload_seconds", "stepped_down_because", "keep_alive_seconds")
 UNKNOWN += ("steps_down_in_seconds", "error", "note", "bytes_total", "device")
@@ -34,31 +38,52 @@ NOTHING: dict[str, object] = dict.fromkeys(UNKNOWN) | {
 """An encoder of which next to nothing is known, as /admin/components has it."""
 
 
+@pytest.fixture
+def pilotlight(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pilotlight:
+    """Runs the command in this process as the user of `home`; a process of its own takes more than a second longer."""
+
+    def run(home: Home, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            for key in os.environ.keys() - home.environment.keys():
+                patch.delenv(key)
+            for key, value in home.environment.items():
+                patch.setenv(key, value)
+            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            capsys.readouterr()
+            try:
+                status = main.main([*arguments])
+            except SystemExit as end:
+                status = end.code  # argparse ends this way after --help and after wrong use
+        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
+
+    return run
+
+
 def test_the_version_is_the_installed_one(home: Home) -> None:
     assert home.command("--version").stdout == f"pilotlight {metadata.version('pilotlight')}\n"
 
 
-def test_status_shows_what_runs(app: Running) -> None:
+def test_status_shows_what_runs(app: Running, pilotlight: Pilotlight) -> None:
     app.embed("x").raise_for_status()
-    shown = app.home.command("status")
+    shown = pilotlight(app.home, "status")
     assert shown.returncode == 0
     assert f"at {app.url} (process {app.pid})" in shown.stdout
     assert "RSS " in shown.stdout
     assert "minilm (dense): idle" in shown.stdout
-    found = json.loads(app.home.command("status", "--json").stdout)
+    found = json.loads(pilotlight(app.home, "status", "--json").stdout)
     assert (found["running"], found["pid"], found["status"]) == (True, app.pid, "ok")
     assert found["components"][0]["state"] == "on_device"
     assert found["memory"]["process"]["rss"] > 0
 
 
-def test_status_shows_memory_times_and_keep_alive_of_each_encoder(app: Running) -> None:
+def test_status_shows_memory_times_and_keep_alive_of_each_encoder(app: Running, pilotlight: Pilotlight) -> None:
     app.embed("x", keep_alive="10m").raise_for_status()
     app.control("components/minilm/offload").raise_for_status()
-    down = app.home.command("status").stdout
+    down = pilotlight(app.home, "status").stdout
     app.embed("x", keep_alive="10m").raise_for_status()
-    up = app.home.command("status").stdout
+    up = pilotlight(app.home, "status").stdout
     app.embed("x", keep_alive=-1).raise_for_status()
-    stays = app.home.command("status").stdout
+    stays = pilotlight(app.home, "status").stdout
     app.control("components/minilm/unload").raise_for_status()
     time = r"\d[\d.]* m?s"
     past = rf"loaded in {time}, back in {time}, stepped down in {time}"
@@ -119,11 +144,11 @@ def test_a_verb_names_no_freed_bytes_where_the_system_does_not_say(
     assert capsys.readouterr().out == "minilm: done, in_ram, freed unknown\n"
 
 
-def test_a_verb_that_did_nothing_says_why_and_fails(app: Running) -> None:
+def test_a_verb_that_did_nothing_says_why_and_fails(app: Running, pilotlight: Pilotlight) -> None:
     app.control("components/minilm/load").raise_for_status()
     app.control("components/minilm/pin").raise_for_status()
     try:
-        refused = app.home.command("unload", "minilm")
+        refused = pilotlight(app.home, "unload", "minilm")
     finally:
         app.control("components/minilm/unpin").raise_for_status()
     assert refused.returncode == 1
@@ -161,13 +186,13 @@ def test_embed_prints_one_json_line_per_text(user: Home, reference: Reference) -
     assert user.contacted() <= {"127.0.0.1", "::1", "localhost"}
 
 
-def test_embed_with_nothing_on_standard_input_prints_nothing(app: Running) -> None:
-    embedded = app.home.command("embed")
+def test_embed_with_nothing_on_standard_input_prints_nothing(app: Running, pilotlight: Pilotlight) -> None:
+    embedded = pilotlight(app.home, "embed")
     assert (embedded.returncode, embedded.stdout) == (0, "")
 
 
-def test_an_unknown_encoder_is_named_with_those_that_exist(user: Home) -> None:
-    refused = user.command("embed", "--encoder", "nobody", "x")
+def test_an_unknown_encoder_is_named_with_those_that_exist(user: Home, pilotlight: Pilotlight) -> None:
+    refused = pilotlight(user, "embed", "--encoder", "nobody", "x")
     assert refused.returncode == 1
     assert refused.stdout == ""
     assert "nobody" in refused.stderr
@@ -176,25 +201,25 @@ def test_an_unknown_encoder_is_named_with_those_that_exist(user: Home) -> None:
 
 
 @pytest.mark.parametrize("which", ["minilm", "--all"])
-def test_load_offload_and_unload_move_the_encoder_and_say_so(app: Running, which: str) -> None:
+def test_load_offload_and_unload_move_the_encoder_and_say_so(app: Running, which: str, pilotlight: Pilotlight) -> None:
     for verb, state in (("unload", "unloaded"), ("load", "on_device"), ("offload", "in_ram"), ("load", "on_device")):
-        moved = app.home.command(verb, which)
+        moved = pilotlight(app.home, verb, which)
         assert moved.returncode == 0, moved.stderr
         assert moved.stdout.startswith(f"minilm: done, {state}, freed ")
         assert app.component()["state"] == state
 
 
-def test_a_verb_for_an_unknown_encoder_fails_with_the_names_that_exist(app: Running) -> None:
-    refused = app.home.command("load", "nobody")
+def test_a_verb_for_an_unknown_encoder_fails_with_the_names_that_exist(app: Running, pilotlight: Pilotlight) -> None:
+    refused = pilotlight(app.home, "load", "nobody")
     assert refused.returncode == 1
     assert "Configured are: minilm." in refused.stderr
 
 
 def test_an_encoder_added_while_it_runs_answers_within_seconds_and_alike_without_it(
-    start: Callable[..., Running],
+    start: Callable[..., Running], pilotlight: Pilotlight
 ) -> None:
     own = start()
-    added = own.home.command("add", "moods", "axes", "minilm", "--alias", "sema")
+    added = pilotlight(own.home, "add", "moods", "axes", "minilm", "--alias", "sema")
     assert added.returncode == 0, added.stderr
     assert added.stdout.splitlines() == [
         f"Added moods (axes) to {own.home.settings}.",
@@ -202,34 +227,38 @@ def test_an_encoder_added_while_it_runs_answers_within_seconds_and_alike_without
     ]
     assert "# The owner's comment." in own.home.settings.read_text(encoding="utf-8")
     wait_until(lambda: len(own.http.get("/admin/components").json()["components"]) == 2, 10, "the new encoder")
-    listed = own.home.command("encoders").stdout.splitlines()
+    listed = pilotlight(own.home, "encoders").stdout.splitlines()
     assert [line.split()[:2] for line in listed] == [["NAME", "KIND"], ["minilm", "dense"], ["moods", "axes"]]
-    there = own.home.command("axes", "--encoder", "sema", "--top", "3", "What a lovely day!")
+    there = pilotlight(own.home, "axes", "--encoder", "sema", "--top", "3", "What a lovely day!")
     own.end()
-    here = own.home.command("axes", "--encoder", "sema", "--top", "3", "What a lovely day!")
+    here = pilotlight(own.home, "axes", "--encoder", "sema", "--top", "3", "What a lovely day!")
     first, second = (json.loads(shown.stdout)["weights"] for shown in (there, here))
     assert list(first) == list(second)
     assert first == pytest.approx(second, abs=1e-5)
     assert len(first) == 3
-    listed = own.home.command("encoders").stdout.splitlines()
+    listed = pilotlight(own.home, "encoders").stdout.splitlines()
     assert listed[2].split() == ["moods", "axes", "axes:minilm"]
     assert "not running" in listed[-1]
-    again = own.home.command("add", "moods", "axes", "minilm")
+    again = pilotlight(own.home, "add", "moods", "axes", "minilm")
     assert again.returncode == 1
     assert "There is an encoder moods already" in again.stderr
 
 
-def test_settings_that_are_not_in_force_are_told_where_nobody_sees_the_menu(start: Callable[..., Running]) -> None:
+def test_settings_that_are_not_in_force_are_told_where_nobody_sees_the_menu(
+    start: Callable[..., Running], pilotlight: Pilotlight
+) -> None:
     own = start()
-    problem = own.home.command("status", "--json")
+    problem = pilotlight(own.home, "status", "--json")
     assert json.loads(problem.stdout)["settings_problem"] is None
     own.home.settings.write_text("[hardware]\nlazy_encoders = 3\n", encoding="utf-8")
     said = f"The settings file is not in force: {own.home.settings}, line 2: hardware.lazy_encoders: 3"
-    wait_until(lambda: said in own.home.command("status").stdout, 10, "the mistake in the status")
-    assert said in own.home.command("encoders").stdout.splitlines()[-1]
+    wait_until(lambda: said in pilotlight(own.home, "status").stdout, 10, "the mistake in the status")
+    assert said in pilotlight(own.home, "encoders").stdout.splitlines()[-1]
 
 
-def test_every_question_is_answered_by_the_encoder_of_its_kind(tmp_path: Path, start: Callable[..., Running]) -> None:
+def test_every_question_is_answered_by_the_encoder_of_its_kind(
+    tmp_path: Path, start: Callable[..., Running], pilotlight: Pilotlight
+) -> None:
     (tmp_path / "models").mkdir()
     app = start(settings=every_kind.settings(tmp_path / "models"))
     picture = tmp_path / "a.png"
@@ -243,7 +272,7 @@ def test_every_question_is_answered_by_the_encoder_of_its_kind(tmp_path: Path, s
         ("tag", "Anna lives in Paris ."),
         ("axes", "--top", "3", "a flame"),
     ):
-        done = app.home.command(command, *arguments)
+        done = pilotlight(app.home, command, *arguments)
         assert done.returncode == 0, done.stderr
         found[command] = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found["sparse"][0]["weights"]) == 4
@@ -252,7 +281,7 @@ def test_every_question_is_answered_by_the_encoder_of_its_kind(tmp_path: Path, s
     assert found["embed-image"][0]["image"] == str(picture)
     assert [token["text"] for token in found["tag"][0]["tokens"]][:2] == ["Anna", "lives"]
     assert len(found["axes"][0]["weights"]) == 3
-    listed = [line.split()[0] for line in app.home.command("encoders").stdout.splitlines()]
+    listed = [line.split()[0] for line in pilotlight(app.home, "encoders").stdout.splitlines()]
     parts = [name for name in every_kind.COMPONENTS if "." in name]
     assert [name for name in listed if "." in name] == parts
     assert listed[listed.index(parts[0]) - 1] == "photo"
@@ -273,20 +302,20 @@ def test_listing_and_adding_encoders_loads_no_model_library(home: Home) -> None:
 @pytest.mark.parametrize(
     "arguments", [("load",), ("load", "minilm", "--all"), ("config",), ("dance",), ("run", "--port", "70000")]
 )
-def test_wrong_use_exits_2(home: Home, arguments: tuple[str, ...]) -> None:
-    refused = home.command(*arguments)
+def test_wrong_use_exits_2(home: Home, arguments: tuple[str, ...], pilotlight: Pilotlight) -> None:
+    refused = pilotlight(home, *arguments)
     assert refused.returncode == 2
     assert "usage: pilotlight" in refused.stderr
 
 
-def test_config_says_where_the_settings_are_and_what_they_say(home: Home) -> None:
-    assert home.command("config", "path").stdout == f"{home.settings}\n"
-    shown = home.command("config", "show").stdout
+def test_config_says_where_the_settings_are_and_what_they_say(home: Home, pilotlight: Pilotlight) -> None:
+    assert pilotlight(home, "config", "path").stdout == f"{home.settings}\n"
+    shown = pilotlight(home, "config", "show").stdout
     assert "idle_timeout_seconds = 0" in shown
     assert "unload_timeout_seconds = 900" in shown
     assert "[encoders.minilm]" in shown
     home.settings.write_text(SETTINGS.replace("dense", "sparkling"), encoding="utf-8")
-    refused = home.command("config", "show")
+    refused = pilotlight(home, "config", "show")
     assert refused.returncode == 1
     assert f"{home.settings}, line 8" in refused.stderr
     assert "dense" in refused.stderr

@@ -86,12 +86,15 @@ def test_after_the_unload_timeout_no_mapping_of_the_weights_is_left(cold: Runnin
     cold.configure(unload_timeout_seconds=900)
 
 
+@pytest.mark.soak("ladder")
+@pytest.mark.timeout(900)
 def test_eight_threads_with_common_pauses_around_the_idle_timeout_get_right_vectors(
-    cold: Running, reference: Reference
+    cold: Running, reference: Reference, soak: bool, seed: int
 ) -> None:
     cold.configure(idle_timeout_seconds=0.5)
     loads, downs = cold.component()["loads"], cold.printed.count("-> in_ram")
-    soonest, ends = time.monotonic() + 15, time.monotonic() + 120
+    soonest = time.monotonic() + (300 if soak else 8)
+    ends = soonest + 105
     pauses = itertools.cycle([0.8, 0.5, 1.0, 0.48, 1.5, 0.52, 0.2, 0.0])
     together = threading.Barrier(8, action=lambda: _pause(next(pauses), ends))
 
@@ -100,7 +103,7 @@ def test_eight_threads_with_common_pauses_around_the_idle_timeout_get_right_vect
         return time.monotonic() > (soonest if stepped_down >= 3 else ends)
 
     def encode(thread: int) -> int:
-        chance, done = random.Random(thread), 0  # noqa: S311 - no secret
+        chance, done = random.Random(f"{seed} {thread}"), 0  # noqa: S311 - no secret
         try:
             while not over():
                 for _ in range(chance.randint(1, 4)):
