@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,14 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from expected import Reference, importing_root
+from filelock import FileLock
 from running import ROOT, SETTINGS, Home, Running
 
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    target = tmp_path_factory.mktemp("reference") / "found.json"
-    script = ROOT / "tests" / "real" / "reference.py"
-    subprocess.run([sys.executable, str(script), str(target)], cwd=ROOT, check=True, env=importing_root())
+    """Vectors of sentence-transformers itself, computed once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    target = folder / "reference.json"
+    with FileLock(target.with_suffix(".lock")):
+        if not target.exists():
+            script = ROOT / "tests" / "real" / "reference.py"
+            subprocess.run([sys.executable, str(script), str(target)], cwd=ROOT, check=True, env=importing_root())
     found = json.loads(target.read_text(encoding="utf-8"))
     return Reference(**found | {"vectors": np.asarray(found["vectors"], dtype=np.float32)})
 

@@ -22,16 +22,15 @@ Start = Callable[..., Running]
 CLOSE_SECONDS = 5.0
 
 
-def test_the_discovery_file_says_where_it_is_to_its_user_alone(start: Start, home: Home) -> None:
-    running = start()
-    assert set(running.endpoint) == {"url", "pid", "version", "token_path"}
-    assert running.endpoint["pid"] == running.pid
-    assert running.endpoint["version"] == running.http.get("/health").json()["version"]
-    assert home.discovery.stat().st_mode & 0o777 == 0o600
-    token = home.state / "token"
-    assert running.endpoint["token_path"] == str(token)
+def test_the_discovery_file_says_where_it_is_to_its_user_alone(app: Running) -> None:
+    assert set(app.endpoint) == {"url", "pid", "version", "token_path"}
+    assert app.endpoint["pid"] == app.pid
+    assert app.endpoint["version"] == app.http.get("/health").json()["version"]
+    assert app.home.discovery.stat().st_mode & 0o777 == 0o600
+    token = app.home.state / "token"
+    assert app.endpoint["token_path"] == str(token)
     assert token.stat().st_mode & 0o777 == 0o600
-    assert len(running.token) >= 32
+    assert len(app.token) >= 32
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -97,13 +96,12 @@ def test_a_discovery_file_left_by_a_killed_one_is_replaced(start: Start, home: H
     assert fresh.token == killed.token
 
 
-def test_a_second_start_finds_the_first_and_exits_0(start: Start, home: Home) -> None:
-    running = start()
+def test_a_second_start_finds_the_first_and_exits_0(app: Running) -> None:
     for arguments in (("--headless",), ("run", "--headless", "--port", "0"), ()):
-        second = home.command(*arguments)
+        second = app.home.command(*arguments)
         assert second.returncode == 0
-        assert running.url in second.stdout
-    assert running.http.get("/health").json()["pid"] == running.pid
+        assert app.url in second.stdout
+    assert app.http.get("/health").json()["pid"] == app.pid
 
 
 def test_a_busy_port_gives_way_to_the_next_free_one_and_says_so(start: Start) -> None:
@@ -127,17 +125,16 @@ def test_ten_busy_ports_are_an_error_with_a_way_out(home: Home) -> None:
     assert not home.discovery.exists()
 
 
-def test_ipv6_loopback_is_served_beside_ipv4(start: Start) -> None:
+def test_ipv6_loopback_is_served_beside_ipv4(app: Running) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("no IPv6 here")
-    running = start()
-    assert running.url.startswith("http://127.0.0.1:")
-    six = httpx.get(f"http://[::1]:{running.port}/health", trust_env=False)
-    assert six.json()["pid"] == running.pid
-    named = httpx.get(f"http://localhost:{running.port}/health", trust_env=False)
-    assert named.json()["pid"] == running.pid
+    assert app.url.startswith("http://127.0.0.1:")
+    six = httpx.get(f"http://[::1]:{app.port}/health", trust_env=False)
+    assert six.json()["pid"] == app.pid
+    named = httpx.get(f"http://localhost:{app.port}/health", trust_env=False)
+    assert named.json()["pid"] == app.pid
 
 
 def test_without_a_runtime_folder_the_discovery_file_is_in_the_state_folder(start: Start, home: Home) -> None:
