@@ -6,6 +6,7 @@ import os
 import random
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 HERE = Path(__file__).parent
@@ -18,6 +19,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("pilotlight")
     group.addoption("--quick", action="store_true", help=f"leave out {', '.join(NOT_QUICK)} and tests marked slow")
     group.addoption("--soak", metavar="NAME", help="run only the tests marked soak(NAME), at full length")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    register, no_limit = hypothesis.settings.register_profile, {"deadline": None, "database": None}
+    register("tests", max_examples=100, derandomize=True, **no_limit)
+    register("soak", max_examples=20_000, print_blob=True, **no_limit)
+    hypothesis.settings.load_profile("soak" if config.getoption("soak") else "tests")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -9,12 +9,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from engines import engine_of
 from expected import Reference, importing_root
 from filelock import FileLock
 from running import ROOT, SETTINGS, Home, Running
+
+from engine import Engine
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +60,28 @@ def start(home: Home) -> Iterator[Callable[..., Running]]:
             return running
 
         yield begin
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of converted weights, the test's own."""
+    from engine.adapters.base import torch_module
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch_module._store.cache_clear()
+    yield tmp_path / "cache" / "pilotlight" / "weights"
+    torch_module._store.cache_clear()
+
+
+@pytest.fixture
+def serve(own_cache: Path) -> Iterator[Callable[..., Engine]]:
+    """Starts engines with one encoder, named after its kind: `serve(kind, model, **settings)`."""
+    engines: list[Engine] = []
+
+    def begin(kind: str, model: Path | str, **settings: Any) -> Engine:
+        engines.append(engine_of(kind, **{kind: {"model": str(model), **settings}}))
+        return engines[-1]
+
+    yield begin
+    for engine in engines:
+        assert engine.close()

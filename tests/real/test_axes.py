@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from engines import library_of
 from multi_models import m3
 from numpy.typing import NDArray
 from small_models import Dtype, bert
@@ -50,9 +51,7 @@ def cosines(encode: Any, texts: list[str]) -> NDArray[np.float64]:
 
 def library(folder: Path) -> Any:
     """The library's own encode."""
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(str(folder), device="cpu", local_files_only=True).encode
+    return library_of("dense", folder).encode
 
 
 def test_axes_say_what_minilm_says_of_their_anchors(engine: Engine) -> None:

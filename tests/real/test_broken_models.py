@@ -14,7 +14,6 @@ from expected import Reference
 from running import Home, Running
 from small_models import bert
 
-from engine.adapters.base import torch_module as torch_adapter
 from engine.adapters.kinds.dense import DenseAdapter
 from engine.devices.placement import CPU, Placement
 from engine.errors import EncoderError, LoadFailed, Unavailable
@@ -91,12 +90,10 @@ def test_a_missing_and_a_damaged_model_are_told_apart_and_come_back_when_repaire
 
 
 @pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., DenseAdapter]]:
+def load(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., DenseAdapter]]:
     """Loads a folder as a dense encoder; our cache is the test's own, and standard input fails the test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "stdin", None)
-    torch_adapter._store.cache_clear()
     adapters: list[DenseAdapter] = []
 
     def begin(folder: Path, **settings: Any) -> DenseAdapter:
@@ -108,7 +105,6 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     yield begin
     for adapter in adapters:
         adapter.unload()
-    torch_adapter._store.cache_clear()
 
 
 def _without_config(folder: Path) -> None:

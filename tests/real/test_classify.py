@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import engines
 import numpy as np
 import pytest
 from pair_models import DAMAGES, NLI, cross_encoder, deberta, headless, roberta
 
-from engine import Engine, InvalidInput, LoadFailed, State, Unavailable, parse
-from engine.adapters.base import torch_module as torch_adapter
+from engine import InvalidInput, LoadFailed, State, Unavailable
 
 TEXTS = ["A flame that stays lit.", "", "Gas", "Nothing of the kind. " * 40, "nul\0and ünïcödé 🔥", "A flame!"]
 PAIRS = list(zip(TEXTS, reversed(TEXTS), strict=True))
 CANDIDATES = ["warmth", "cold weather", "bookkeeping"]
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    torch_adapter._store.cache_clear()
-    yield
-    torch_adapter._store.cache_clear()
-
-
-def engine_of(**models: Path | dict[str, Any]) -> Engine:
-    """An engine on the CPU with one classifier per keyword: its folder, or its settings."""
-    settings = {name: model if isinstance(model, dict) else {"model": str(model)} for name, model in models.items()}
-    encoders = {name: {"kind": "classify", **setting} for name, setting in settings.items()}
-    return Engine(parse({"hardware": {"device": "cpu"}, "encoders": encoders}))
+engine_of = partial(engines.engine_of, "classify")
+"""An engine with one classifier for each keyword: its folder or its settings."""
 
 
 def directly(folder: Path, inputs: list[Any], limit: int) -> np.ndarray:

@@ -24,7 +24,6 @@ from expected import importing_root
 from safetensors.torch import load_file, save_file
 from small_models import bert
 
-from engine.adapters.base import torch_module as torch_adapter
 from engine.adapters.kinds.dense import DenseAdapter
 from engine.adapters.sources.linked_folder import LinkedFolder
 from engine.devices.placement import CPU, Placement
@@ -91,10 +90,8 @@ def view(store: Store, tmp_path: Path) -> Iterator[Callable[[Path], LinkedFolder
 
 
 @pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+def load(own_cache: Path) -> Iterator[Load]:
     """Loads a folder as a dense encoder, ready to compute; our cache is the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    torch_adapter._store.cache_clear()
     adapters: list[DenseAdapter] = []
 
     def begin(folder: Path) -> DenseAdapter:
@@ -106,7 +103,6 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     yield begin
     for adapter in adapters:
         adapter.unload()
-    torch_adapter._store.cache_clear()
 
 
 def expected(folder: Path) -> Any:

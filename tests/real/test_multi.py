@@ -17,7 +17,6 @@ from multi_models import TOKEN_DIMENSION, m3, write_head
 from small_models import DIMENSION
 
 from engine import Engine, InvalidInput, LoadFailed, MultiEncoding, MultiProxy, State, Unavailable, parse
-from engine.adapters.base import torch_module as torch_adapter
 from engine.adapters.kinds.m3_folder import read_head
 from engine.adapters.kinds.multi import MultiAdapter
 from engine.operations.dense import Embed
@@ -32,6 +31,8 @@ TEXTS = [
     "aaa aaa AAA",
 ]
 LONGEST = 128
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def reference(folder: Path, texts: list[str]) -> list[tuple[Any, dict[int, float], Any]]:
@@ -73,14 +74,6 @@ def agrees(encoding: MultiEncoding, expected: list[tuple[Any, dict[int, float], 
         if encoding.colbert is not None:
             assert encoding.colbert[index].shape == late.shape
             np.testing.assert_allclose(encoding.colbert[index], late, atol=atol)
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    torch_adapter._store.cache_clear()
-    yield
-    torch_adapter._store.cache_clear()
 
 
 @pytest.fixture(scope="module")

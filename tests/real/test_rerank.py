@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import engines
 import numpy as np
 import pytest
 from pair_models import DAMAGES, NLI, cross_encoder, deberta, headless, roberta
 
-from engine import Engine, LoadFailed, State, Unavailable, parse
-from engine.adapters.base import torch_module as torch_adapter
+from engine import LoadFailed, State, Unavailable
 
 QUERY = "What is a pilot light?"
 DOCUMENTS = [
@@ -26,28 +27,17 @@ DOCUMENTS = [
 
 Make = Callable[..., Path]
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    torch_adapter._store.cache_clear()
-    yield
-    torch_adapter._store.cache_clear()
-
-
-def engine_of(**models: Path | dict[str, Any]) -> Engine:
-    """An engine on the CPU with one reranker per keyword: its folder, or its settings."""
-    settings = {name: model if isinstance(model, dict) else {"model": str(model)} for name, model in models.items()}
-    encoders = {name: {"kind": "rerank", **setting} for name, setting in settings.items()}
-    return Engine(parse({"hardware": {"device": "cpu"}, "encoders": encoders}))
+engine_of = partial(engines.engine_of, "rerank")
+"""An engine with one reranker for each keyword: its folder or its settings."""
 
 
 def directly(folder: Path, query: str, documents: list[str]) -> np.ndarray:
     """The logits that sentence-transformers gives, (n,) or (n, labels)."""
-    from sentence_transformers import CrossEncoder
     from torch import nn
 
-    model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    model = engines.library_of("rerank", folder)
     return model.predict([(query, document) for document in documents], activation_fn=nn.Identity())
 
 

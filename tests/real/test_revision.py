@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from small_models import Dtype, bert
 
-from engine.adapters.base import torch_module as torch_adapter
 from engine.adapters.kinds.dense import DenseAdapter
 from engine.adapters.sources import locate as references
 from engine.adapters.sources.content import Digests, content_id
@@ -21,10 +20,8 @@ Load = Callable[..., DenseAdapter]
 
 
 @pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+def load(own_cache: Path) -> Iterator[Load]:
     """Loads a model in an element type on the CPU; converted files go where the test's own are."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    torch_adapter._store.cache_clear()
     adapters: list[DenseAdapter] = []
 
     def begin(model: str, dtype: str) -> DenseAdapter:
@@ -36,7 +33,6 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     yield begin
     for adapter in adapters:
         assert adapter.unload()
-    torch_adapter._store.cache_clear()
 
 
 @pytest.mark.parametrize("written", ["float32", "float16", "bfloat16"])

@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from engine.adapters.base import torch_module as torch_adapter
 from engine.adapters.base.torch_module import TorchAdapter
 from engine.errors import LoadFailed
 from engine.events import Event, StateChanged
@@ -31,6 +30,8 @@ from engine.weights.home import Home
 
 MIB = 1 << 20
 ROWS, WIDTH = 8192, 512  # 16 MiB of which a use needs one row
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 Meddle = Callable[[nn.Module, Path], None]
@@ -124,14 +125,6 @@ def bench(folder: Path) -> Iterator[SlotBench]:
     bench = SlotBench(folder)
     yield bench
     assert bench.slot.close(5.0)
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    torch_adapter._store.cache_clear()
-    yield
-    torch_adapter._store.cache_clear()
 
 
 @pytest.fixture

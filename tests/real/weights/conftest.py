@@ -13,7 +13,6 @@ from small_models import bert
 from torch import nn
 from weights_bench import Bench
 
-from engine.adapters.base import torch_module as torch_adapter
 from engine.devices.placement import CPU
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Store
@@ -44,12 +43,8 @@ def adopt(store: Store) -> Iterator[Adopt]:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of converted files, the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    torch_adapter._store.cache_clear()
-    yield tmp_path / "cache" / "pilotlight" / "weights"
-    torch_adapter._store.cache_clear()
+def cache(own_cache: Path) -> Path:
+    return own_cache
 
 
 @pytest.fixture
