@@ -1,4 +1,4 @@
-"""What Pilotlight adds to the library of each kind, and what it saves: one tower of two, one text for three encoders.
+"""The cost of Pilotlight over the library of each kind, and its savings: one tower of two, one text for three encoders.
 
 In one process, in turns: the same inputs through Pilotlight's proxy and through the library called directly. Dense is
 MiniLM, the others are of real architecture and about its size, with random weights. Prints per kind the medians over
@@ -55,7 +55,7 @@ def build(folder: Path) -> Any:
 
 
 def by_library(folder: Path, texts: list[str], pictures: list[bytes]) -> dict[str, Call]:
-    """Kind -> the same through its library, called as its documentation says."""
+    """Return for each kind the same question to its library, called as its documentation says."""
     import io
 
     import torch
@@ -93,7 +93,7 @@ def by_library(folder: Path, texts: list[str], pictures: list[bytes]) -> dict[st
 
 
 def by_pilotlight(engine: Any, texts: list[str], pictures: list[bytes]) -> dict[str, Call]:
-    """The same through the proxies."""
+    """Return for each kind the question to its proxy."""
     return {
         "dense": lambda: engine.dense().encode(texts),
         "sparse": lambda: engine.sparse().encode(texts),
@@ -104,7 +104,7 @@ def by_pilotlight(engine: Any, texts: list[str], pictures: list[bytes]) -> dict[
 
 
 def bundles(engine: Any) -> dict[str, tuple[Call, Call]]:
-    """What is bundled -> the bundle, and its parts one after the other."""
+    """Return for each bundle the bundled call and its parts, called one after the other."""
 
     def two() -> Any:
         return engine.dense().encode([SENTENCE], task="query"), engine.sparse().encode([SENTENCE], task="query")
@@ -116,7 +116,7 @@ def bundles(engine: Any) -> dict[str, tuple[Call, Call]]:
 
 
 def medians(ours: Call, theirs: Call, rounds: int) -> tuple[float, float]:
-    """Return the median seconds of both, called in turns after two rounds that count for nothing."""
+    """Return the median seconds of both, called in turns after two rounds of warm-up."""
     taken: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 2):
         calls = (ours, theirs) if number % 2 else (theirs, ours)

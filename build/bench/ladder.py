@@ -56,14 +56,14 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is measured, and how many times sooner than by loading again its first vector has to be there."""
+    """A model to measure, with its target: the ratio of the time to the first vector by loading again to ours."""
 
     folder: Callable[[Path], Path]
     least_ratio: float | None = None
     reference: str | None = None
-    """What the `model` setting says, where that is not the folder."""
+    """The value of the `model` setting, if that is not the folder."""
     converted: bool = False
-    """Whether the files' dtype is another than the one that it runs in."""
+    """Whether the dtype of the files differs from the dtype of the computation."""
 
 
 def builtin_folder(_: Path) -> Path:
@@ -87,16 +87,16 @@ class Way(Protocol):
     """One way to step down and to come back."""
 
     def encode(self) -> bytes:
-        """Return the text's vector; comes back first where it is down."""
+        """Return the vector of the text; bring the weights back first if they are down."""
 
     def down(self) -> Figures:
-        """Step down and return what the way itself says about it."""
+        """Step down and return the figures that the way itself reports."""
 
     def rest(self) -> None:
         """Hold no weights until the next `encode`."""
 
     def once(self) -> Figures:
-        """What is known after the last round."""
+        """Return the figures that are known after the last round."""
 
 
 class Ours:
@@ -206,7 +206,7 @@ def begin(title: str, name: str, folder: Path) -> None:
 
 
 def turn(uses: int) -> Figures:
-    """Come back, encode `uses` times, step down and come back again; timed but for the first."""
+    """Come back, encode `uses` times, step down and come back again; all but the first encode are timed."""
     cpu = time.process_time()
     vectors = {way.encode()}
     steady = []
@@ -244,7 +244,7 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def memory() -> Figures:
-    """Resident MiB of this process, and of its mappings of safetensors files where the system tells."""
+    """Return the resident MiB of this process, and of its mappings of safetensors files if the system reports them."""
     figures = {"rss": psutil.Process().memory_info().rss / MIB}
     smaps = Path("/proc/self/smaps")
     if smaps.exists():
@@ -318,7 +318,7 @@ def measure(name: str, folder: Path, rounds: int, uses: int) -> dict[str, Figure
 
 
 def busy_seconds() -> float:
-    """CPU seconds that all programs together have used since the system's start."""
+    """Return the CPU seconds of all programs together since the start of the system."""
     times = psutil.cpu_times()
     return times.user + times.system
 

@@ -1,4 +1,4 @@
-"""Encoding on the CPU with all weights resident, or block by block within a part of their bytes, in turns in one run.
+"""Encoding on the CPU with all weights resident, and block by block in less memory, in turns in one run.
 
 Each share of the weights has a process of its own, with `stream_layers` and `max_vram = "cpu=..."`: 0 keeps no block,
 1/4 and 1/2 the leading blocks that fit. The page cache is warm. Two requests are timed: one short text, and a batch of
@@ -43,7 +43,7 @@ def begin(share: float | None, name: str, folder: Path, weights: int) -> None:
     config = EncoderConfig(name=NAME, kind="dense", model=MODELS[name].reference or str(folder))
     engine = Engine(Config(hardware=Hardware(device="cpu", idle_timeout_seconds=0, **budget), encoders=(config,)))
     encoder = engine.dense(NAME)
-    encoder.encode(["a first text, which nobody times"])
+    encoder.encode(["a first text, which is not timed"])
 
 
 def turn(texts: list[str]) -> Figures:

@@ -1,4 +1,4 @@
-"""Start of Pilotlight with its tray in a desktop session (Xvfb and a real panel), beside the same without a tray.
+"""Start of Pilotlight with its tray in a desktop session (Xvfb, a real panel), beside a start without it.
 
 Prints, as medians: seconds from process start until HTTP answers and until the icon is registered on the session
 bus, RSS then, and CPU while idle.

@@ -468,6 +468,7 @@ def test_streams_and_events_order_nothing_and_keep_their_place(card: Card) -> No
 # Real models
 
 
+@pytest.mark.slow
 def test_minilm_encodes_there_as_on_the_cpu(cards: tuple[Card, ...]) -> None:
     model = minilm()
     weights = sum(p.nbytes for p in [*model.parameters(), *model.buffers()])

@@ -68,6 +68,7 @@ def test_stepping_down_copies_nothing_to_the_host_and_leaves_nothing_on_the_devi
     assert card.cache_emptied > emptied
 
 
+@pytest.mark.slow
 def test_coming_back_copies_the_weights_once_and_gives_the_same_vectors(
     engine: Engine, dense: DenseProxy, card: Card
 ) -> None:
@@ -90,6 +91,7 @@ def test_unloading_leaves_nothing_on_the_device(engine: Engine, dense: DenseProx
     assert (outcome.result, outcome.state, card.live) == ("done", State.UNLOADED, 0)
 
 
+@pytest.mark.slow
 def test_a_write_on_the_device_is_kept(engine: Engine, dense: DenseProxy, card: Card) -> None:
     first = dense.encode(TEXTS)
 

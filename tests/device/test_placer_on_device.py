@@ -100,6 +100,7 @@ def test_no_budget_lets_both_stay(card: Card) -> None:
         assert card.live >= 2 * TOTAL
 
 
+@pytest.mark.slow
 def test_a_list_limits_each_card_by_itself(cards: tuple[Card, Card], wanted: np.ndarray) -> None:
     most = (TOTAL + SPARE, TOTAL // 2)
     devices = {"one": "fakegpu:0", "two": "fakegpu:0", "elsewhere": "fakegpu:1"}
@@ -242,6 +243,7 @@ def test_blocks_read_at_start_wait_in_ram_and_not_on_the_device(card: Card, want
 # Other programs
 
 
+@pytest.mark.slow
 def test_an_idle_encoder_leaves_at_once_when_another_program_needs_the_memory(card: Card) -> None:
     card.capacity = 4 * GIB
     with engine_with() as engine:
@@ -254,6 +256,7 @@ def test_an_idle_encoder_leaves_at_once_when_another_program_needs_the_memory(ca
         assert "another program needs VRAM" in [event.reason for event in seen]
 
 
+@pytest.mark.slow
 def test_a_pinned_and_a_busy_one_stay_when_another_program_needs_the_memory(card: Card) -> None:
     card.capacity = 4 * GIB
     with engine_with("pinned", "busy", "idle") as engine:
@@ -274,6 +277,7 @@ def test_a_pinned_and_a_busy_one_stay_when_another_program_needs_the_memory(card
 # Memory runs out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begin", ["unload", "offload"])
 def test_out_of_memory_at_every_allocation_of_a_load_and_a_reload_ends_in_a_served_request(
     card: Card, wanted: np.ndarray, begin: str
@@ -294,6 +298,7 @@ def test_out_of_memory_at_every_allocation_of_a_load_and_a_reload_ends_in_a_serv
             assert same(vectors(engine), wanted), f"allocation {nth} of {count}"
 
 
+@pytest.mark.slow
 def test_out_of_memory_at_every_allocation_of_a_batch_ends_in_a_served_request(card: Card, wanted: np.ndarray) -> None:
     with engine_with(minimum_residency_seconds=5.0) as engine:
         dense = engine.dense("minilm")

@@ -101,6 +101,7 @@ def assert_streamed(engine: Engine, card: Card, held: int) -> None:
     assert (view.bytes_on_device, card.live) == (held, held)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_no_room", ["stream"], indirect=True)
 def test_one_allocation_that_fails_anywhere_in_a_batch_costs_nobody_anything(
     engine: Engine, card: Card, wanted: torch.Tensor
@@ -118,6 +119,7 @@ def test_one_allocation_that_fails_anywhere_in_a_batch_costs_nobody_anything(
     assert card.peak <= TOTAL // 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_no_room", ["stream"], indirect=True)
 def test_a_card_that_is_full_from_any_allocation_of_a_batch_on_is_left_for_the_cpu(
     engine: Engine, card: Card, wanted: torch.Tensor

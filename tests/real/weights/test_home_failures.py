@@ -26,7 +26,7 @@ HERE = Placement(CPU)
 
 
 class Strange(torch.Tensor):
-    """A tensor whose memory is nobody's business but its library's."""
+    """A tensor whose memory belongs to its library alone."""
 
 
 def _with_meta(module: nn.Module) -> None:

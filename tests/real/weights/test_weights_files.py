@@ -154,7 +154,7 @@ def _pickle(file: Path) -> None:
 
 
 def _in_no_file(adapter: Any) -> int:
-    """Bytes of the buffers that the library makes anew at each load."""
+    """Bytes of the buffers that the library computes at each load."""
     stored = adapter._module.state_dict()
     return sum(tensor.nbytes for name, tensor in adapter._module.named_buffers() if name not in stored)
 
