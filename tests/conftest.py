@@ -14,8 +14,8 @@ FIRST = ["real", "test_house.py", "desktop", "device"]
 """Long files first, so that parallel workers end at about the same time."""
 NOT_QUICK = ["real", "desktop", "gpu"]
 
-# For every process of a test, before any of them loads torch: a thread of libgomp that waits for others otherwise spins,
-# and while another worker has that core each small layer takes a hundred times as long.
+# For every process of a test, before it loads torch. Otherwise a waiting thread of libgomp spins, and while another
+# worker has that core, each small layer takes a hundred times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
