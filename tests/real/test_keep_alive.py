@@ -11,26 +11,22 @@ from typing import Any
 import openai
 import pytest
 from expected import Reference
-from running import Home, Running
+from running import Running
 
-NO_LIMITS = {"idle_timeout_seconds": 0, "unload_timeout_seconds": 0, "max_keep_alive_seconds": 0}
-
-
-@pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = Running(Home(tmp_path_factory.mktemp("kept")))
-    yield running
-    running.end()
+LIMITS = {"idle_timeout_seconds": 0, "unload_timeout_seconds": 900, "max_keep_alive_seconds": 0}
+"""Those of the shared app."""
 
 
 @pytest.fixture
-def kept(process: Running) -> Running:
-    """The shared process with no timeout in force and its encoder unloaded, which forgets every keep_alive."""
-    process.configure(**NO_LIMITS)
-    process.control("components/minilm/unload").raise_for_status()
-    component = process.component()
+def kept(app: Running) -> Iterator[Running]:
+    """The shared app with no timeout in force and its encoder unloaded, which forgets every keep_alive."""
+    app.configure(**LIMITS | {"unload_timeout_seconds": 0})
+    app.control("components/minilm/unload").raise_for_status()
+    component = app.component()
     assert (component["state"], component["keep_alive_seconds"]) == ("unloaded", None)
-    return process
+    yield app
+    app.configure(**LIMITS)
+    app.control("components/minilm/unload").raise_for_status()
 
 
 class Watch:
