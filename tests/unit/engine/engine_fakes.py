@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -271,6 +272,13 @@ class SlotBench:
     def timers_set(self) -> int:
         """How often it was said that the encoder may step down at another time."""
         return sum(isinstance(event, TimerSet) for event in self.events)
+
+
+def until(there: Callable[[], bool]) -> None:
+    """Return once `there` holds."""
+    ends = time.monotonic() + LIMIT
+    while not there():
+        assert time.monotonic() < ends
 
 
 def started(call: Callable[[], Any]) -> Future[Any]:

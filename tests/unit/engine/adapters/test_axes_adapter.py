@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from engine_fakes import LIMIT, FakeAdapter, FakeReader, failure, started
+from engine_fakes import LIMIT, FakeAdapter, FakeReader, failure, started, until
 from numpy.typing import NDArray
 
 from engine import Closed, Engine, LoadFailed, State, Unavailable, UnknownEncoder, parse
@@ -89,12 +88,6 @@ def bench() -> Iterator[Bench]:
     bench = Bench()
     yield bench
     bench.engine.close()
-
-
-def until(there: Callable[[], bool]) -> None:
-    ends = time.monotonic() + LIMIT
-    while not there():
-        assert time.monotonic() < ends
 
 
 def cosines(text: str) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engine_fakes import until
 from http_fakes import Caller, FakeDense, caller_of
 from PIL import Image
 
@@ -16,6 +17,7 @@ from engine.engine import Engine
 from engine.http.images import image_bytes
 from engine.operations.dense import Encoding
 from engine.settings.parsing import parse
+from engine.state import State
 
 TOKEN = "the-token"
 SETTINGS = {
@@ -91,7 +93,7 @@ def test_a_form_may_hold_data_uris_and_says_how_long_to_stay(engine: Engine, cal
     answer = caller.send("POST", "/encode/image", files=boundary)
     assert answer.status_code == 200
     assert engine.call("photo.text", lambda adapter: True)
-    assert engine.view("photo.image").state.name == "UNLOADED"
+    until(lambda: engine.view("photo.image").state is State.UNLOADED)
 
 
 def test_a_form_with_a_wrong_field_is_refused_as_json_is(caller: Caller) -> None:
