@@ -126,12 +126,15 @@ class Encoders:
 
     def rearrange(self, config: Config, build: Build) -> Rearranged:
         """Put settings in force: weights go on where they can, others are built, and those without a name retire."""
-        before, after = self._by_name, _on_slots(config, self._by_name, build)
+        before = self._by_name
+        # Now, because a slot that goes on under another leader is renamed.
+        old_slots = _by_leader(before)
+        after = _on_slots(config, before, build)
         self.config, self._by_name = config, after
         gone = _without(before.values(), after.values())
         self._retired = [leaving for leaving in (*self._retired, *gone) if leaving.worker.at_work]
         _retire(gone, after)
-        old_slots, new_slots = ({e.slot.name: e.slot for e in encoders.values()} for encoders in (before, after))
+        new_slots = _by_leader(after)
         return Rearranged(
             forgotten=tuple(name for name, slot in old_slots.items() if new_slots.get(name) is not slot),
             to_bring_up=tuple(_eager(before, after)),
@@ -157,6 +160,10 @@ class Encoders:
         names = [encoder.config.name for encoder in self if encoder.slot is slot]
         for name in names or [event.name]:
             self._publish(replace(event, name=name))
+
+
+def _by_leader(encoders: Mapping[str, Encoder]) -> dict[str, Slot]:
+    return {encoder.slot.name: encoder.slot for encoder in encoders.values()}
 
 
 def _components(config: Config) -> Iterator[Configured]:

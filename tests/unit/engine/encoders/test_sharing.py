@@ -167,6 +167,15 @@ def test_a_name_that_leaves_the_others_takes_nothing_with_it(bench: Bench) -> No
     assert [view.name for view in bench.engine._encoders.slots()] == ["one", "two", "other"]
 
 
+@pytest.mark.parametrize("later", [[twin("two")], [twin("two"), twin("one")]], ids=["gone", "second"])
+def test_a_leader_that_is_one_no_more_is_forgotten_by_the_placer(later: list[EncoderConfig]) -> None:
+    bench = Bench(config(twin("one"), twin("two")))
+    engine = bench.engine
+    engine._placer.use_less("one")
+    engine.apply(config(*later))
+    assert list(engine._placer._placements) == []
+
+
 def test_weights_that_wait_otherwise_than_the_new_leader_says_are_made_anew() -> None:
     bench = Bench(config(twin("one"), twin("two", home="disk")))
     bench.use("two")
