@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from engine.devices import DeviceMemory
@@ -27,6 +28,21 @@ class Gauge(Protocol):
 
     def empty_cache(self, device: str) -> None:
         """Give back the bytes that our allocator keeps there for later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One reading of the bytes that our allocator holds on a device, and of those that the budget allows it."""
+
+    device: str
+    held: int
+    allowance: int | None
+    """None where no budget limits them."""
+
+    @property
+    def excess(self) -> int:
+        """Bytes beyond the budget, 0 for none."""
+        return 0 if self.allowance is None else max(0, self.held - self.allowance)
 
 
 class Headroom:
@@ -61,24 +77,21 @@ class Headroom:
 
     def exceeds_budget(self, device: str, wanted: int) -> bool:
         """Return whether taking `wanted` more bytes would exceed the budget, and not the device alone."""
-        memory = self._gauge.memory(device)
-        allowance = self._allowance(device, memory)
-        return allowance is not None and _ours(memory) + wanted > allowance
+        holding = self.holding(device)
+        return holding.allowance is not None and holding.held + wanted > holding.allowance
 
-    def excess(self, device: str) -> int:
-        """Return the bytes that we hold beyond the budget, 0 for none."""
+    def holding(self, device: str) -> Holding:
+        """Return the bytes that we hold on a device now, beside those that the budget allows."""
         memory = self._gauge.memory(device)
-        allowance = self._allowance(device, memory)
-        return 0 if allowance is None else max(0, _ours(memory) - allowance)
+        return Holding(device, _ours(memory), self._allowance(device, memory))
 
-    def limit_allocator(self, device: str) -> None:
+    def limit_allocator(self, holding: Holding) -> None:
         """Hold torch's allocator to the budget, so that batches keep to it too."""
-        memory = self._gauge.memory(device)
-        allowance, held = self._allowance(device, memory), _ours(memory)
-        if allowance is not None and held > allowance:
+        limit = holding.allowance
+        if holding.excess:
             # Weights that may not leave, because they are pinned or in use, must be able to compute.
-            allowance = held + held // FOR_BATCHES
-        self._hold_to(device, allowance)
+            limit = holding.held + holding.held // FOR_BATCHES
+        self._hold_to(holding.device, limit)
 
     def shortfall_for_others(self, device: str, kept_free: int) -> int:
         """Return how many bytes are missing from the `kept_free` that must stay free for other programs.

@@ -77,7 +77,7 @@ class Placer:
             last.mode = Mode.WHOLE
             yield self._on_cpu(name, last, needs, None)
         else:
-            self._headroom.limit_allocator(needs.device)
+            self._headroom.limit_allocator(self._headroom.holding(needs.device))
             search = Search(
                 self._headroom,
                 make_room=lambda in_part: self._make_room(name, needs.device, needs.whole, in_part=in_part),
@@ -115,9 +115,9 @@ class Placer:
         if not excess or view.pinned:
             return None
         self._relieve(Shortage(device, excess, _OVER_BUDGET), spare=name)
-        still_over = self._headroom.excess(device)
-        self._headroom.limit_allocator(device)
-        return _OVER_BUDGET if still_over else None
+        holding = self._headroom.holding(device)
+        self._headroom.limit_allocator(holding)
+        return _OVER_BUDGET if holding.excess else None
 
     # When memory ran out
 
@@ -162,10 +162,16 @@ class Placer:
     # Within
 
     def _excess(self, device: str) -> int:
-        """Return the bytes over the budget, measured twice, and hold torch's allocator to the budget."""
-        excess = self._headroom.confirmed(self._headroom.excess, device)
-        self._headroom.limit_allocator(device)
-        return excess
+        """Hold torch's allocator to the budget, and return the bytes beyond it; those are measured twice.
+
+        Otherwise it takes one reading, since it is on the path of every request.
+        """
+        holding = self._headroom.holding(device)
+        if holding.excess:
+            self._headroom.trim(device)
+            holding = self._headroom.holding(device)
+        self._headroom.limit_allocator(holding)
+        return holding.excess
 
     def _fits_now(self, wanted: Needs, view: SlotView) -> bool:
         held = (view.bytes_on_device or 0) if view.device == wanted.device else 0

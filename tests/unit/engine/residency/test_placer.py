@@ -33,6 +33,7 @@ class Card:
         """Bytes of our own context, which the driver counts beside what we hold."""
         self.tells_context = True
         self.asked_for_context = 0
+        self.readings = 0
         self.cached = 0
         self.shown: dict[str, SlotView] = {}
         self.applied: list[Decision] = []
@@ -63,6 +64,7 @@ class Card:
     def memory(self, device: str) -> DeviceMemory | None:
         if device == CPU:
             return None
+        self.readings += 1
         ours = self.held + self.cached
         free = self.total - ours - self.others - self.own_context
         return DeviceMemory(device, None if self.blind else free, self.total, ours)
@@ -379,6 +381,16 @@ def test_one_high_reading_moves_nobody(card: Card) -> None:
     card.cached = 3 * GIB
     assert room(card, max_vram="6").reclaim("mine", GPU) is None
     assert card.emptied == 1
+
+
+def test_a_use_within_the_budget_costs_one_reading_of_the_device(card: Card) -> None:
+    card.stand("one", 1)
+    at = room(card, max_vram="3")
+    assert at.reclaim("one", GPU) is None
+    assert card.readings == 1
+    card.readings = 0
+    assert at.shortages() == []
+    assert card.readings == 2, "one for the budget, one for other programs"
 
 
 def test_one_that_had_to_go_elsewhere_comes_back_when_there_is_room_for_it_and_its_batches(card: Card) -> None:
