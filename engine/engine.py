@@ -41,7 +41,7 @@ class Life(Enum):
     REFUSING = auto()
     """New requests are refused; those that run may end."""
     CLOSED = auto()
-    """All weights are dropped, or about to be."""
+    """All weights are dropped, or about to be; no phase follows."""
 
 
 class Engine(EngineInterface):
@@ -83,15 +83,16 @@ class Engine(EngineInterface):
     # Life
 
     def start(self) -> None:
-        self._life = Life.RUNNING
+        with self._lock:
+            self._refuse_when_closed()
+            self._life = Life.RUNNING
         self._offloader.start()
         for encoder in self._encoders:
             encoder.bring_up()
 
     def apply(self, config: Config) -> None:
         with self._lock:
-            if self._life is Life.CLOSED:
-                raise Closed("The engine is closed.")
+            self._refuse_when_closed()
             self._placer.configure(config.hardware)
             rearranged = self._encoders.rearrange(config, self._factory)
         for name in rearranged.forgotten:
@@ -104,7 +105,9 @@ class Engine(EngineInterface):
 
     def stop_accepting(self, timeout: float) -> None:
         ends = time.monotonic() + timeout
-        self._life = Life.REFUSING
+        with self._lock:
+            if self._life is not Life.CLOSED:
+                self._life = Life.REFUSING
         encoders = self._encoders.at_work
         for encoder in encoders:
             encoder.worker.stop_accepting()
@@ -229,6 +232,10 @@ class Engine(EngineInterface):
         return tuple(controls.unload(self._encoders, encoder) for encoder in self._encoders)
 
     # Within
+
+    def _refuse_when_closed(self) -> None:
+        if self._life is Life.CLOSED:
+            raise Closed("The engine is closed.")
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, StateChanged):

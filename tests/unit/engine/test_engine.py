@@ -215,6 +215,19 @@ def test_closing_drops_all_weights_and_refuses_new_work(bench: Bench) -> None:
         bench.use()
 
 
+def test_a_closed_engine_takes_no_new_settings_and_does_not_start_again(
+    before: set[threading.Thread], bench: Bench
+) -> None:
+    bench.engine.close()
+    bench.engine.stop_accepting(timeout=0.0)
+    with pytest.raises(Closed):
+        bench.engine.apply(config(encoder("three")))
+    with pytest.raises(Closed):
+        bench.engine.start()
+    assert not bench.engine.ready
+    assert new_threads(before) == set()
+
+
 def test_closing_during_a_load_returns_at_its_limit_and_says_so(bench: Bench) -> None:
     gate = bench.shelf["one"].hold("load")
     loading = started(lambda: bench.engine.load("one"))
