@@ -14,13 +14,17 @@ from engine.state import State
 
 
 class Leases:
-    """Counts the leases that are out; guarded by the lock of the state machine, as every method says."""
+    """Counts the leases that are out.
+
+    Each method says whether it takes the lock of the state machine or is called under it. `closing` may be read
+    without, since it is set once.
+    """
 
     def __init__(self, machine: StateMachine, mover: Mover, clock: Callable[[], float]) -> None:
         self.out = 0
-        """How many there are; while there is one, nothing moves."""
+        """The number of leases; while there is one, nothing moves."""
         self.closing = False
-        """Whether no new one is given; set once, by `close`."""
+        """Whether no new lease is given; set once, by `close`."""
         self._machine = machine
         self._mover = mover
         self._clock = clock
@@ -32,7 +36,7 @@ class Leases:
         self._machine.wake()
 
     def refuse_when_closing(self) -> None:
-        """Raise Closed where no new lease is given."""
+        """Raise Closed where no new lease is given; called under the lock."""
         if self.closing:
             raise Closed(f"{self._machine.name} is closing.")
 
@@ -69,6 +73,17 @@ class Leases:
                 if machine.state is State.LOADING:
                     waited_for = mover.climbs
                 machine.wait()
+
+    def take_after_climb(self, target: State) -> bool:
+        """Take the lease of the thread that climbed to the device; a climb to RAM ends without one.
+
+        Returns False, and takes none, where the slot is closing. Called under the lock.
+        """
+        if self.closing:
+            return False
+        if target is State.ON_DEVICE:
+            self.out += 1
+        return True
 
     def give_back(self, use: Use | None) -> None:
         """End a lease; without a `use` the idle clock goes on as it was. Takes the lock."""

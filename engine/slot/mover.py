@@ -20,7 +20,8 @@ from engine.state import Outcome, Result, SlotView, State
 class Mover:
     """Moves one set of weights, one thread at a time, outside the lock of its state machine.
 
-    Its fields and `begin` are used under that lock; `climb` and `descend` take it themselves.
+    Its fields are written, and `begin` is called, under that lock; `climb` and `descend` take it themselves. A lease
+    keeps `climbs` and `device` as they are without the lock.
     """
 
     def __init__(
@@ -52,9 +53,9 @@ class Mover:
         return self._machine.resting and (self._machine.state is not State.ON_DEVICE or self.device == CPU)
 
     def view(self, *, pinned: bool, in_flight: int) -> SlotView:
-        """Return a snapshot; the pin and the number of leases are the slot's to know."""
+        """Return a snapshot; `pinned` and `in_flight`, the number of leases, come from the slot."""
         machine, idle = self._machine, self.idle
-        return self._report.view(
+        life = SlotView(
             name=machine.name,
             state=machine.state,
             idle_timeout_seconds=idle.timeouts.idle_timeout_seconds,
@@ -70,6 +71,7 @@ class Mover:
             pinned=pinned,
             in_flight=in_flight,
         )
+        return self._report.completed(life)
 
     def begin(self) -> State:
         """Enter LOADING and return the rung that the climb starts from; the caller must `climb` next."""

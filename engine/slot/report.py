@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from engine.adapters.protocol import Loaded
 from engine.devices.placement import NOTHING
@@ -64,10 +64,11 @@ class Report:
         self._placement_note = refused.error.message
         return self._news(refused.error.message)
 
-    def view(self, **life: Any) -> SlotView:
-        """Return the view of the slot: these figures, and the fields of its `life`, which are the slot's to know."""
+    def completed(self, life: SlotView) -> SlotView:
+        """Return a view of the slot's life with these figures and notes added."""
         loaded = self._loaded
-        return SlotView(
+        return replace(
+            life,
             revision=loaded.revision if loaded else None,
             device=self.device,
             chosen_device=self._chosen_device,
@@ -83,7 +84,6 @@ class Report:
             note=_joined(loaded.note if loaded else None, self._placement_note, self._resting_note),
             bytes_on_device=self._footprint.on_device,
             bytes_in_ram=self._footprint.in_ram,
-            **life,
         )
 
     def _news(self, words: str | None) -> str | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from engine.adapters.protocol import Adapter
 from engine.events import SlotEvent
@@ -205,12 +206,7 @@ class Slot:
 
     def _climb(self, origin: State, target: State, *, fault_in: bool) -> None:
         """Climb; on the device this thread holds a lease at the end."""
-
-        def arrived() -> bool:
-            if not self._leases.closing:
-                self._leases.out += target is State.ON_DEVICE
-            return not self._leases.closing
-
+        arrived = partial(self._leases.take_after_climb, target)
         try:
             self._mover.climb(origin, target, fault_in=fault_in, arrived=arrived)
         finally:

@@ -14,7 +14,8 @@ from engine.state import RESTING, State
 class StateMachine:
     """The only writer of a slot's state.
 
-    Every use of it, `locked` excepted, is under its lock; the lock is for bookkeeping, so nothing slow runs under it.
+    Methods other than `locked` are called, and the name is written, under its lock. The lock is for bookkeeping, so
+    nothing slow runs under it.
     """
 
     def __init__(self, name: str, publish: Callable[[SlotEvent], None]) -> None:
@@ -27,7 +28,7 @@ class StateMachine:
 
     @property
     def state(self) -> State:
-        """The rung."""
+        """The rung on which the weights are, or LOADING or STEPPING_DOWN between two."""
         return self._state
 
     @property
