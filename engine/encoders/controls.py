@@ -34,12 +34,12 @@ def load_all(encoders: Encoders) -> tuple[Outcome, ...]:
 
 def offload(encoders: Encoders, encoder: Encoder) -> Outcome:
     """Take the weights off their device, unless in use or pinned."""
-    return _for(encoders, encoder, encoder.slot.offload(reason=_BY_HAND))
+    return _for_encoder(encoders, encoder, encoder.slot.offload(reason=_BY_HAND))
 
 
 def unload(encoders: Encoders, encoder: Encoder) -> Outcome:
     """Drop the weights, unless in use or pinned."""
-    return _for(encoders, encoder, encoder.slot.unload(reason=_BY_HAND))
+    return _for_encoder(encoders, encoder, encoder.slot.unload(reason=_BY_HAND))
 
 
 def pin(encoder: Encoder) -> Outcome:
@@ -52,8 +52,8 @@ def unpin(encoders: Encoders, encoder: Encoder) -> Outcome:
     """Take back the encoder's own pin; the outcome names the encoders whose pins still hold the weights."""
     encoder.usage.pinned = False
     holders = _holders(encoders, encoder)
-    outcome = replace(encoder.slot.pin(bool(holders)), name=encoder.config.name)
-    return replace(outcome, pinned_by=holders, reason=_shared_pin(holders)) if holders else outcome
+    outcome = encoder.slot.pin(bool(holders))
+    return replace(outcome, name=encoder.config.name, pinned_by=holders, reason=_shared_pin(holders))
 
 
 def evacuate(encoders: Encoders, reason: str, timeout: float) -> None:
@@ -72,7 +72,7 @@ def _came_up(encoder: Encoder, succeeded: bool) -> Outcome:
     return Outcome(name, Result.REFUSED, view.state, reason=view.error.message if view.error else None)
 
 
-def _for(encoders: Encoders, encoder: Encoder, outcome: Outcome) -> Outcome:
+def _for_encoder(encoders: Encoders, encoder: Encoder, outcome: Outcome) -> Outcome:
     """Return a slot's outcome as that of one encoder on it, and where pins hold the weights, say whose."""
     name = encoder.config.name
     if not outcome.pinned_by:

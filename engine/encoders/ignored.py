@@ -13,7 +13,6 @@ from engine.settings.effective import Effective
 
 _DEFAULTS: Final = Hardware()
 
-
 _HELD: Final = {
     "tag": "spaCy computes on the CPU, in its own way",
     "axes": "axes are a small matrix; their base has the weights",
@@ -38,18 +37,19 @@ def ignored_options(
     `streamable` whether its model can run block by block. None means that this is not known before a load; then only
     reasons that need no load are given. `leader` is the encoder whose weights serve this one too.
     """
+    effective = Effective.of(encoder, hardware)
     if encoder.kind in _HELD:
-        return _spelled(_held(encoder, hardware))
-    if Effective.of(encoder, hardware).device == CPU:
+        return _spelled(_held(encoder, hardware, effective))
+    if effective.device == CPU:
         device = CPU
     why = {
-        "eager_load": _eager_load(encoder, hardware),
-        "max_vram": _max_vram(encoder, hardware, streamable) if device == CPU else None,
-        "stream_layers": _stream_layers(encoder, hardware, device, streamable),
+        "eager_load": _eager_load(encoder, effective),
+        "max_vram": _max_vram(hardware, effective, streamable) if device == CPU else None,
+        "stream_layers": _stream_layers(hardware, effective, device, streamable),
         **(_for_gpus(hardware) if device == CPU else {}),
         "home": _home(encoder, device),
-        "idle_timeout_seconds": _idle_timeout(encoder, hardware),
-        "unload_timeout_seconds": _unload_timeout(encoder, hardware, device),
+        "idle_timeout_seconds": _idle_timeout(encoder, hardware, effective),
+        "unload_timeout_seconds": _unload_timeout(encoder, hardware, effective, device),
         **(_of_the_leader(encoder, leader) if leader is not None else {}),
     }
     return _spelled(why)
@@ -59,18 +59,18 @@ def _spelled(why: Mapping[str, str | None]) -> tuple[str, ...]:
     return tuple(f"{option}: {text}" for option, text in why.items() if text)
 
 
-def _held(encoder: EncoderConfig, hardware: Hardware) -> dict[str, str | None]:
+def _held(encoder: EncoderConfig, hardware: Hardware, effective: Effective) -> dict[str, str | None]:
     default = EncoderConfig("", "", "", stream_layers=False)
-    in_force = replace(encoder, stream_layers=Effective.of(encoder, hardware).stream_layers)
+    in_force = replace(encoder, stream_layers=effective.stream_layers)
     said = [option for option in _OF_WEIGHTS if getattr(in_force, option) != getattr(default, option)]
     why: dict[str, str | None] = {
         option: _HELD[encoder.kind] for option in said if (option, encoder.device) != ("device", CPU)
     }
-    if encoder.kind == "axes" and Effective.of(encoder, hardware).eager_load:
+    if encoder.kind == "axes" and effective.eager_load:
         why["eager_load"] = "reading the anchors would bring their base all the way up"
     if encoder.trust_remote_code:
         why["trust_remote_code"] = "no code comes with it"
-    why["idle_timeout_seconds"] = _idle_timeout(encoder, hardware)
+    why["idle_timeout_seconds"] = _idle_timeout(encoder, hardware, effective)
     if encoder.unload_timeout_seconds is not None:
         why["unload_timeout_seconds"] = "it has no rest in RAM: it is unloaded when its idle timeout has passed"
     return why
@@ -81,30 +81,28 @@ def _of_the_leader(encoder: EncoderConfig, leader: EncoderConfig) -> dict[str, s
     return {option: f"it shares the weights of {leader.name}, whose {option} counts" for option in differs}
 
 
-def _eager_load(encoder: EncoderConfig, hardware: Hardware) -> str | None:
-    if not Effective.of(encoder, hardware).eager_load:
+def _eager_load(encoder: EncoderConfig, effective: Effective) -> str | None:
+    if not effective.eager_load:
         return None
-    if not Effective.of(encoder, hardware).lazy_encoders:
+    if not effective.lazy_encoders:
         return "lazy_encoders is false, which brings the weights all the way to the device at start"
     return "its home is the disk, so nothing of it waits in RAM" if encoder.home == "disk" else None
 
 
-def _max_vram(encoder: EncoderConfig, hardware: Hardware, streamable: bool | None) -> str | None:
+def _max_vram(hardware: Hardware, effective: Effective, streamable: bool | None) -> str | None:
     """The reason for an encoder that computes on the CPU."""
     budget = Budget.parse(hardware.max_vram)
     if budget == Budget():
         return None
     if budget.allowance(CPU, 0, 0) is None:
         return 'it computes on the CPU, where only "cpu=N" limits anything'
-    if Effective.of(encoder, hardware).stream_layers and streamable is not False:
+    if effective.stream_layers and streamable is not False:
         return None
     return "on the CPU it bounds streaming only, and this encoder is not streamed"
 
 
-def _stream_layers(
-    encoder: EncoderConfig, hardware: Hardware, device: str | None, streamable: bool | None
-) -> str | None:
-    if not Effective.of(encoder, hardware).stream_layers:
+def _stream_layers(hardware: Hardware, effective: Effective, device: str | None, streamable: bool | None) -> str | None:
+    if not effective.stream_layers:
         return None
     if streamable is False:
         return "this model cannot be run block by block"
@@ -131,29 +129,29 @@ def _home(encoder: EncoderConfig, device: str | None) -> str | None:
     return None
 
 
-def _idle_timeout(encoder: EncoderConfig, hardware: Hardware) -> str | None:
-    if encoder.pin and _asks("idle_timeout_seconds", encoder, hardware):
+def _idle_timeout(encoder: EncoderConfig, hardware: Hardware, effective: Effective) -> str | None:
+    if encoder.pin and _asks("idle_timeout_seconds", encoder, hardware, effective):
         return "it is pinned and never steps down"
     return None
 
 
-def _unload_timeout(encoder: EncoderConfig, hardware: Hardware, device: str | None) -> str | None:
-    if not _asks("unload_timeout_seconds", encoder, hardware):
+def _unload_timeout(encoder: EncoderConfig, hardware: Hardware, effective: Effective, device: str | None) -> str | None:
+    if not _asks("unload_timeout_seconds", encoder, hardware, effective):
         return None
     if encoder.pin:
         return "it is pinned and never steps down"
     if encoder.home == "disk":
         return 'home is "disk", so nothing of it waits in RAM'
     # On a GPU it may still step down to make room for another, and then this timeout counts.
-    if device == CPU and Effective.of(encoder, hardware).timeouts.idle_timeout_seconds == 0:
+    if device == CPU and effective.timeouts.idle_timeout_seconds == 0:
         return "it counts from stepping down, which never comes with idle_timeout_seconds = 0"
     return None
 
 
-def _asks(timeout: str, encoder: EncoderConfig, hardware: Hardware) -> bool:
-    """Whether a timeout was set to more than 0, which means never."""
+def _asks(timeout: str, encoder: EncoderConfig, hardware: Hardware, effective: Effective) -> bool:
+    """Whether a timeout was set, and to more than 0, which means never."""
     said = getattr(encoder, timeout) is not None or getattr(hardware, timeout) != _default(timeout)
-    return bool(said and getattr(Effective.of(encoder, hardware).timeouts, timeout) > 0)
+    return bool(said and getattr(effective.timeouts, timeout) > 0)
 
 
 def _default(option: str) -> Any:

@@ -52,14 +52,14 @@ class LastPlacement:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """One search for a place on a device; the two functions make other encoders step down."""
+    """One search for a place on a device; `make_room` and `free_device` make other encoders step down."""
 
     headroom: Headroom
     make_room: Callable[[bool], bool]
     """Makes room for the whole weights, given whether a part of it helps too; returns whether there is room."""
     free_device: Callable[[], None]
     """Makes every other encoder leave the device that may."""
-    on_cpu: Callable[[str | None], Placement]
+    on_cpu: Callable[[str], Placement]
     """Returns a placement on the CPU, given the reason for the user."""
 
     def modes(
@@ -68,8 +68,7 @@ class Search:
         """Make room and yield one placement after the other, from `start_at` on, as `on_no_room` allows."""
         device, streams = needs.device, on_no_room == _STREAM and needs.least is not None
         if start_at <= Mode.WHOLE:
-            room = self.make_room(streams)
-            if room:
+            if self.make_room(streams):
                 yield Mode.WHOLE, Placement(device)
                 # Memory ran out although the weights should fit: once more, with the device to itself.
                 self.free_device()
