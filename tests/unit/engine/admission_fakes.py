@@ -1,4 +1,4 @@
-"""Who says where an encoder may stand, by hand: a room of scripted answers, and a slot behind it."""
+"""A placer of scripted answers, in place of the one that measures devices, and a slot that asks it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from engine.state import EncoderView, State
 
 GPU = "gpu"
 WHOLE, STREAMED = Placement(GPU), Placement(GPU, 50)
-ELSEWHERE = Placement(CPU, reason="It computes on the CPU, because gpu has no room for it.")
+ON_CPU = Placement(CPU, reason="It computes on the CPU, because gpu has no room for it.")
 
 
-class Doorkeeper:
-    """Offers the placements that it is given, then says no; and does what a batch without memory asks of it."""
+class ScriptedPlacer:
+    """Offers the placements that it is given, then has no room; notes what a batch without memory asks of it."""
 
     def __init__(self, *offers: Placement) -> None:
         self.offers = offers
         self.asked: list[Needs] = []
-        self.misplaced_by: list[str | None] = []
+        self.reclaims: list[str | None] = []
         self.cleared: list[tuple[str, str]] = []
-        self.tightenings = 0
+        self.modes_left = 0
         self.inside = 0
 
     @contextmanager
@@ -47,33 +47,33 @@ class Doorkeeper:
         raise NoRoom("gpu has no room.", retry_in_seconds=1.0)
 
     def reclaim(self, name: str, device: str) -> str | None:
-        return self.misplaced_by.pop(0) if self.misplaced_by else None
+        return self.reclaims.pop(0) if self.reclaims else None
 
     def free_device(self, device: str, *, except_for: str) -> None:
         self.cleared.append((device, except_for))
 
     def use_less(self, name: str) -> bool:
-        self.tightenings -= 1
-        return self.tightenings >= 0
+        self.modes_left -= 1
+        return self.modes_left >= 0
 
 
 class Bench(SlotBench):
     def __init__(self, *offers: Placement, pinned: bool = False) -> None:
         super().__init__()
-        self.door = Doorkeeper(*offers)
+        self.placer = ScriptedPlacer(*offers)
         self.slot = Slot(
             "minilm",
             self.adapter,
             Timeouts(30.0, 900.0),
             pinned=pinned,
-            admission=self.door,
+            admission=self.placer,
             publish=lambda event: self.events.append(event),
             clock=self.clock,
         )
         self.slot._machine._changed = self.waiting
 
     def request(self, operation: Any = lambda adapter: adapter.encode(["a"]).vectors) -> Any:
-        return execute(self.slot, self.door, operation, None, None)
+        return execute(self.slot, self.placer, operation, None, None)
 
     @property
     def reasons(self) -> list[str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import UnknownEncoder
-from engine.settings.naming import components_named, resolve, settings_key
+from engine.settings.naming import components_named, encoder_named, resolve, settings_key
 from engine.settings.parsing import parse
 
 MODEL = {"model": "org/name"}
@@ -75,3 +75,12 @@ def test_where_the_settings_of_a_name_stand() -> None:
     assert settings_key(CONFIG, "clip") == ("encoders", "photo")
     assert settings_key(CONFIG, "photo.image") == ("encoders", "photo", "image")
     assert settings_key(CONFIG, "hidden.text") == ("encoders", "hidden.text")
+
+
+@pytest.mark.parametrize("name", ["photo", "clip", "photo.image", "clip.text"])
+def test_a_part_and_an_alias_lead_to_the_encoder_as_a_whole(name: str) -> None:
+    assert encoder_named(CONFIG, name).name == "photo"
+
+
+def test_an_encoder_whose_name_looks_like_a_parts_is_itself() -> None:
+    assert encoder_named(CONFIG, "hidden.text").name == "hidden.text"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from admission_fakes import ELSEWHERE, GPU, STREAMED, WHOLE, Bench
+from admission_fakes import GPU, ON_CPU, STREAMED, WHOLE, Bench
 from engine_fakes import failure, started
 
 from engine.devices.placement import CPU, Needs
@@ -21,7 +21,7 @@ def test_the_first_way_that_fits_is_taken() -> None:
     bench = Bench(WHOLE, STREAMED)
     bench.use()
     assert bench.adapter.placements == [WHOLE]
-    assert bench.door.asked == [Needs(GPU, 100)]
+    assert bench.placer.asked == [Needs(GPU, 100)]
 
 
 def test_a_climb_that_ran_out_of_memory_goes_the_next_way_and_the_view_says_how_it_stands() -> None:
@@ -34,21 +34,21 @@ def test_a_climb_that_ran_out_of_memory_goes_the_next_way_and_the_view_says_how_
 
 
 def test_without_room_it_is_read_for_the_cpu_instead_and_that_is_told_once() -> None:
-    bench = Bench(ELSEWHERE)
+    bench = Bench(ON_CPU)
     bench.use()
     view = bench.view()
-    assert (view.device, view.chosen_device, view.note) == (CPU, GPU, ELSEWHERE.reason)
+    assert (view.device, view.chosen_device, view.note) == (CPU, GPU, ON_CPU.reason)
     bench.slot.offload()
     bench.use()
-    assert bench.reasons == [ELSEWHERE.reason, None]
+    assert bench.reasons == [ON_CPU.reason, None]
     assert bench.adapter.moves.count("load") == 2, "one for the device, one for the CPU; none at coming back"
 
 
 def test_it_is_read_for_the_device_again_when_there_is_room_again() -> None:
-    bench = Bench(ELSEWHERE)
+    bench = Bench(ON_CPU)
     bench.use()
     bench.slot.offload()
-    bench.door.offers = (WHOLE,)
+    bench.placer.offers = (WHOLE,)
     bench.use()
     assert (bench.view().device, bench.view().note) == (GPU, None)
     assert bench.adapter.weights == {"device"}
@@ -62,7 +62,7 @@ def test_without_any_way_the_weights_rest_in_ram_and_the_next_use_tries_again_at
     assert (bench.state, bench.adapter.weights, bench.view().error) == (State.IN_RAM, {"ram"}, None)
     assert bench.view().note == "gpu has no room."
     assert bench.view().in_flight == 0
-    bench.door.offers = (WHOLE,)
+    bench.placer.offers = (WHOLE,)
     bench.use()
     assert (bench.state, bench.view().note, bench.view().loads) == (State.ON_DEVICE, None, 1)
 
@@ -111,19 +111,19 @@ def test_one_that_cannot_rest_is_not_read_again_for_every_request_that_finds_no_
             bench.use()
     assert bench.adapter.moves.count("load") == 1
     bench.clock.now += 1.0
-    bench.door.offers = (WHOLE,)
+    bench.placer.offers = (WHOLE,)
     bench.use()
     assert bench.state is State.ON_DEVICE
 
 
 def test_the_turn_at_a_device_ends_before_an_encoder_is_read_for_the_cpu() -> None:
-    bench = Bench(ELSEWHERE)
+    bench = Bench(ON_CPU)
     inside: list[int] = []
-    bench.adapter.during = lambda call: inside.append(bench.door.inside) if call in ("load", "resume") else None
+    bench.adapter.during = lambda call: inside.append(bench.placer.inside) if call in ("load", "resume") else None
     bench.use()
     assert inside == [0, 0, 0], "nobody else waits while files are read"
     other = Bench(WHOLE)
-    other.adapter.during = lambda call: inside.append(other.door.inside) if call == "resume" else None
+    other.adapter.during = lambda call: inside.append(other.placer.inside) if call == "resume" else None
     other.use()
     assert inside[-1] == 1
 
@@ -173,8 +173,8 @@ def test_a_request_that_loses_every_device_is_an_error_and_the_next_one_begins_a
 def test_one_that_outgrew_its_budget_steps_down_and_comes_up_anew_before_it_is_used() -> None:
     bench = Bench(WHOLE)
     bench.use()
-    bench.door.offers = (STREAMED,)
-    bench.door.misplaced_by = ["over the VRAM budget"]
+    bench.placer.offers = (STREAMED,)
+    bench.placer.reclaims = ["over the VRAM budget"]
     bench.use()
     assert bench.adapter.placements == [WHOLE, STREAMED]
     assert bench.adapter.moves == ["load", "resume", "offload", "resume"]
@@ -184,15 +184,15 @@ def test_a_batch_without_memory_runs_once_more_after_others_stepped_down() -> No
     bench = Bench(WHOLE)
     bench.adapter.fail("encode", FULL)
     assert bench.request() == [[1.0]]
-    assert bench.door.cleared == [(GPU, "minilm")]
+    assert bench.placer.cleared == [(GPU, "minilm")]
     assert bench.adapter.moves == ["load", "resume"]
 
 
 def test_a_batch_that_never_fits_brings_the_encoder_up_another_way() -> None:
     bench = Bench(WHOLE)
-    bench.door.tightenings = 1
+    bench.placer.modes_left = 1
     bench.adapter.fail("encode", FULL, FULL)
-    bench.adapter.during = lambda call: setattr(bench.door, "offers", (STREAMED,)) if call == "offload" else None
+    bench.adapter.during = lambda call: setattr(bench.placer, "offers", (STREAMED,)) if call == "offload" else None
     assert bench.request() == [[1.0]]
     assert bench.adapter.placements == [WHOLE, STREAMED]
 
@@ -209,12 +209,12 @@ def test_a_batch_that_fits_in_no_way_is_a_clear_error_and_the_encoder_serves_on(
 
 def test_a_pinned_encoder_does_not_move_for_its_batches_either() -> None:
     bench = Bench(WHOLE, pinned=True)
-    bench.door.tightenings = 1
+    bench.placer.modes_left = 1
     bench.adapter.fail("encode", FULL, FULL)
     with pytest.raises(NoRoom):
         bench.request()
     assert bench.state is State.ON_DEVICE
-    assert bench.door.tightenings == 1
+    assert bench.placer.modes_left == 1
 
 
 def test_another_error_of_a_request_is_its_own() -> None:
@@ -222,4 +222,4 @@ def test_another_error_of_a_request_is_its_own() -> None:
     bench.adapter.fail("encode", InvalidInput("no text"))
     with pytest.raises(InvalidInput):
         bench.request()
-    assert bench.door.cleared == []
+    assert bench.placer.cleared == []
