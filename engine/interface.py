@@ -1,4 +1,4 @@
-"""The engine as the endpoint, the tray, the command line and Python callers know it: plain data in, plain data out."""
+"""The interface of an engine for the endpoint, the tray, the command line and Python: plain data in, plain data out."""
 
 from __future__ import annotations
 

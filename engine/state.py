@@ -198,7 +198,7 @@ class Outcome:
     seconds: float = 0.0
     reason: str | None = None
     pinned_by: tuple[str, ...] = ()
-    """Names whose pins hold the weights where they are."""
+    """Names of the encoders whose pins keep the weights on their rung."""
 
     @classmethod
     def of_parts(cls, name: str, outcomes: Sequence[Outcome]) -> Outcome:

@@ -57,8 +57,8 @@ def submit_bundle(
     made: dict[str, Future[_Made]] = {}
     tokens: Future[_Tokens | None] = Future()
     dense, sparse, axes = (makers.get(part) for part in PARTS)
-    # Once each, because a look takes longer than to queue all of it.
-    look = cache(lambda name: encoders.find(name).slot.view())
+    # Once each, because a view takes longer than to queue all of it.
+    view = cache(lambda name: encoders.find(name).slot.view())
     if dense is not None and dense == sparse:
         made["dense"] = made["sparse"] = chain.run(dense, _both(asked))
     elif dense is not None:
@@ -67,9 +67,9 @@ def submit_bundle(
         made["dense"].add_done_callback(lambda done: complete(tokens, lambda: _none_after(done)))
     if sparse is not None and sparse != dense:
         after: list[Future[Any]] = []
-        if dense is not None and _on_one_device(look(dense), look(sparse)):
+        if dense is not None and _on_one_device(view(dense), view(sparse)):
             after = [made["dense"]]
-        elif dense is not None and look(dense).awake:
+        elif dense is not None and view(dense).awake:
             # They are known long before its vector is; but no part waits for a load.
             after = [tokens]
         made["sparse"] = chain.run(sparse, _sparse(asked, tokens), after)
@@ -77,7 +77,7 @@ def submit_bundle(
         base = _base_of(encoders, axes)
         known = made["dense"] if base == dense else None
         # Also where the vector is known: the first use sends the anchors through the base.
-        after = [made[part] for part in made if _on_one_device(look(makers[part]), look(base))]
+        after = [made[part] for part in made if _on_one_device(view(makers[part]), view(base))]
         made["axes"] = chain.run(axes, _axes(asked, known), after if known is None else [known, *after])
     return chain.finish(list(made.values()), lambda: _bundle(makers, made))
 

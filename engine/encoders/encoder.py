@@ -86,7 +86,7 @@ class Encoder:
         with self.usage.counted(used_by):
             return execute(self.slot, self.relief, operation, used_by, keep_alive)
 
-    def view(self, hardware: Hardware, sharers: tuple[Encoder, ...] = (), *, measured: bool = False) -> EncoderView:
+    def view(self, hardware: Hardware, sharers: tuple[Encoder, ...], *, measured: bool = False) -> EncoderView:
         """Return a snapshot; `sharers` are the others on the same weights, `measured` is as in `Slot.view`."""
         config, slot = self.config, self.slot.view(measured=measured)
         leader = next((other.config for other in sharers if other.leads), None)

@@ -18,7 +18,7 @@ _HELD: Final = {
     "axes": "axes are a small matrix; their base has the weights",
     "plugin": "a plug-in decides that itself",
 }
-"""Kinds whose encoders are no torch weights of ours, and why what concerns those changes nothing for them."""
+"""Kinds without torch weights of ours, and the reason why options of such weights change nothing for them."""
 _OF_WEIGHTS: Final = ("device", "dtype", "home", "stream_layers")
 _OF_SHARED_WEIGHTS: Final = ("home", "stream_layers")
 

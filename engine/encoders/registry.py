@@ -156,7 +156,7 @@ class Encoders:
         step(if_unused_since=decision.if_unused_since, reason=decision.reason)
 
     def publish(self, slot: Slot, event: SlotEvent) -> None:
-        """Publish an event of one set of weights, once for each encoder that it serves."""
+        """Publish an event of one set of weights, for each encoder on it; of retired weights under its own name."""
         names = [encoder.config.name for encoder in self if encoder.slot is slot]
         for name in names or [event.name]:
             self._publish(replace(event, name=name))

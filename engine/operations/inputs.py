@@ -41,7 +41,7 @@ def check_texts(values: object, field: str) -> None:
 
 
 def check_texts_or_ids(values: object, field: str) -> None:
-    """Accept a list of texts, or a list of lists of token ids; which ids there are, only the model knows."""
+    """Accept a list of texts, or a list of lists of token ids; only the model can tell which ids exist."""
     is_list = isinstance(values, Sequence) and not isinstance(values, str | bytes)
     if not is_list or not values or not isinstance(values[0], list | tuple):  # type: ignore[index]
         check_texts(values, field)

@@ -30,7 +30,7 @@ class Call(Operation[Any]):
 
     @property
     def size(self) -> int:
-        """One call; what is in its arguments only the plug-in knows."""
+        """One call; only the plug-in can interpret its arguments."""
         return 1
 
     def nothing(self) -> None:

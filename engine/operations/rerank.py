@@ -32,7 +32,7 @@ class Ranking:
     """The best documents by falling relevance, equal ones in the order in which they came."""
 
     indices: NDArray[np.int64]
-    """(k,), where each stood among the documents."""
+    """(k,), the index of each one among the documents."""
     scores: NDArray[np.float32]
     """(k,), the probability of relevance, 0 to 1."""
     tokens: int

@@ -1,1 +1,1 @@
-"""Which encoders may stay on a device and who makes room: decides and asks, but moves nothing itself."""
+"""The places of encoders on devices: decides which stay and which step down, and has slots move them."""

@@ -1,4 +1,4 @@
-"""The ways in which an encoder can go up, the best first, and what is remembered from climb to climb."""
+"""The modes in which an encoder can go up, the best first, and its state from climb to climb."""
 
 from __future__ import annotations
 

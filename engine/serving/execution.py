@@ -52,7 +52,7 @@ def execute(
                     raise
                 continue
             except OutOfMemory as error:
-                # The error itself may hold what it was about, and that must leave the device now.
+                # The error may refer to tensors, and those must leave the device now.
                 lack = error.message
         outcome = slot.offload(reason=f"no memory for its batches on {device}")
         if outcome.result is not Result.DONE or not relief.use_less(slot.name):

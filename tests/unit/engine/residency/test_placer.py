@@ -1,4 +1,4 @@
-"""How much of a device each encoder may take: budgets, other programs, pins, residency, and what follows without room."""
+"""The bytes of a device that an encoder may take: budgets, other programs, pins, residency, and no room."""
 
 from __future__ import annotations
 
