@@ -156,8 +156,8 @@ class Encoders:
         step(if_unused_since=decision.if_unused_since, reason=decision.reason)
 
     def publish(self, slot: Slot, event: SlotEvent) -> None:
-        """Publish an event of one set of weights, for each encoder on it; of retired weights under its own name."""
-        names = [encoder.config.name for encoder in self if encoder.slot is slot]
+        """Publish an event of one set of weights, for each encoder on it; of retired weights for those that had it."""
+        names = [encoder.config.name for encoder in self.at_work if encoder.slot is slot]
         for name in names or [event.name]:
             self._publish(replace(event, name=name))
 

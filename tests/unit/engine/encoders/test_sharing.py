@@ -201,6 +201,16 @@ def test_what_happens_to_the_weights_is_told_of_each_of_them(bench: Bench) -> No
     assert sorted(name for name, new in told if new is State.ON_DEVICE) == ["one", "two"]
 
 
+def test_the_end_of_weights_that_were_replaced_is_told_of_each_that_had_them(bench: Bench) -> None:
+    told: list[tuple[str, State]] = []
+    bench.use("two")
+    worker = bench.engine._encoders.find("two").worker
+    bench.engine.events.subscribe(lambda e: told.append((e.name, e.new)) if isinstance(e, StateChanged) else None)
+    bench.engine.apply(config(encoder("one"), twin("two", dtype="float16"), encoder("other")))
+    worker.wait(LIMIT)
+    assert sorted(name for name, new in told if new is State.UNLOADED) == ["one", "two"]
+
+
 def test_a_download_is_told_of_each_who_waits_for_it() -> None:
     given: list[AdapterContext] = []
 
