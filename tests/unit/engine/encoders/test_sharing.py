@@ -101,9 +101,10 @@ def test_any_pin_pins_the_weights_and_only_the_last_unpin_frees_them(bench: Benc
     bench.engine.pin("two")
     first = bench.engine.unpin("one")
     assert (first.result, first.name) == ("done", "one")
-    assert first.reason == "two shares its weights and is pinned."
+    assert (first.reason, first.pinned_by) == ("two shares its weights and is pinned.", ("two",))
     assert bench.engine.offload("one").result == "refused"
-    assert bench.engine.unpin("two").reason is None
+    last = bench.engine.unpin("two")
+    assert (last.reason, last.pinned_by) == (None, ())
     assert bench.engine.offload("one").result == "done"
 
 
@@ -266,8 +267,10 @@ def test_nobody_steps_down_while_another_is_in_use() -> None:
 def test_who_holds_shared_weights_is_named_to_who_does_not(bench: Bench) -> None:
     bench.use("one")
     bench.engine.pin("two")
-    assert bench.engine.unload("one").reason == "two shares its weights and is pinned."
-    assert bench.engine.unload("two").reason == "two is pinned."
+    refused = bench.engine.unload("one")
+    assert (refused.reason, refused.pinned_by) == ("two shares its weights and is pinned.", ("two",))
+    refused = bench.engine.unload("two")
+    assert (refused.reason, refused.pinned_by) == ("two is pinned.", ("two",))
 
 
 def test_each_has_its_own_floor_for_scores() -> None:

@@ -1,11 +1,11 @@
-"""How far up an encoder goes unasked."""
+"""The values in force for one encoder, and how far up it goes unasked."""
 
 from __future__ import annotations
 
 import pytest
 
 from engine.settings.config import EncoderConfig, Hardware
-from engine.settings.effective import Eagerness, Effective
+from engine.settings.effective import Eagerness, Effective, Timeouts
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,14 @@ def test_axes_are_not_read_into_ram_because_that_would_bring_their_base_all_the_
     axes = EncoderConfig("a", "axes", "axes:b", base="b")
     assert Effective.of(axes, Hardware(eager_load=True)).eagerness is Eagerness.LAZY
     assert Effective.of(axes, Hardware(lazy_encoders=False)).eagerness is Eagerness.TO_DEVICE
+
+
+def test_the_own_table_comes_before_hardware_and_false_and_0_are_values_of_it() -> None:
+    hardware = Hardware(device="cuda", stream_layers=True, idle_timeout_seconds=30.0, max_keep_alive_seconds=60.0)
+    silent = Effective.of(EncoderConfig("a", "dense", "org/name"), hardware)
+    assert (silent.device, silent.stream_layers) == ("cuda", True)
+    assert silent.timeouts == Timeouts(30.0, 900.0, 60.0)
+    own = EncoderConfig("a", "dense", "org/name", device="cpu", stream_layers=False, idle_timeout_seconds=0.0)
+    effective = Effective.of(own, hardware)
+    assert (effective.device, effective.stream_layers) == ("cpu", False)
+    assert effective.timeouts == Timeouts(0.0, 900.0, 60.0)
