@@ -51,11 +51,17 @@ class EngineInterface(Proxies, ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start the offloader, and start bringing up the encoders that are not lazy: to their device or into RAM."""
+        """Start the offloader, and start bringing up the encoders that are not lazy: to their device or into RAM.
+
+        Raises Closed after `close`.
+        """
 
     @abstractmethod
     def apply(self, config: Config) -> None:
-        """Put new settings in force: encoders that stay themselves keep their weights, others are replaced."""
+        """Put new settings in force: encoders that stay themselves keep their weights, others are replaced.
+
+        Raises Closed after `close`.
+        """
 
     @abstractmethod
     def stop_accepting(self, timeout: float) -> None:
