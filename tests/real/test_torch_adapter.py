@@ -104,7 +104,7 @@ class SlotBench:
             return self.adapter.use()
 
     def view(self) -> Any:
-        return self.slot.view(kind="dense", model="m", aliases=(), is_default=True, queued=0, measured=True)
+        return self.slot.view(measured=True)
 
 
 @pytest.fixture(scope="module")

@@ -260,7 +260,7 @@ for number, (which, rung, size, action) in enumerate(cases):
 
 def test_a_truncated_file_never_ends_the_process(tmp_path: Path) -> None:
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "real")]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "real"), str(Path(__file__).parent)]),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
     done = subprocess.run(
