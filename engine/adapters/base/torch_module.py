@@ -130,7 +130,8 @@ class TorchAdapter(TorchKind):
     @final
     def stale(self) -> str | None:
         """Return the change of the weights' files since they were loaded, in words; None for no change."""
-        return self._home.stale() if self._home else None
+        home = self._home  # read once: `unload` may end meanwhile on another thread
+        return home.stale() if home else None
 
     @final
     def offload(self) -> Footprint:
@@ -179,7 +180,8 @@ class TorchAdapter(TorchKind):
     @final
     def footprint(self) -> Footprint:
         """Return the bytes of the weights by place, with copies that are kept and weights that did not come free."""
-        now = self._home.footprint() if self._home else NOTHING
+        home = self._home  # read once, as in `stale`
+        now = home.footprint() if home else NOTHING
         on_device, in_ram, left = now.on_device, now.in_ram, self._leftovers.in_ram
         return replace(
             now,
