@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ HERE = Path(__file__).parent
 FIRST = ["real", "test_house.py", "desktop", "device"]
 """Long files first, so that parallel workers end at about the same time."""
 NOT_QUICK = ["real", "desktop", "gpu"]
+LINUX = ["desktop"]
+"""Folders whose tests import packages that only Linux has."""
 
 # For every process of a test, before it loads torch. Otherwise a waiting thread of libgomp spins, and while another
 # worker has that core, each small layer takes a hundred times as long.
@@ -36,8 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    quick = config.getoption("quick") and collection_path.parent == HERE and collection_path.name in NOT_QUICK
-    return True if quick else None
+    return True if collection_path.parent == HERE and collection_path.name in _left_out(config) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,10 +51,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    folders = ", ".join(f"tests/{name}" for name in _left_out(config))
     if config.getoption("quick"):
-        folders = ", ".join(f"tests/{name}" for name in NOT_QUICK)
         terminalreporter.write_line(f"Quick: left out {folders} and the tests marked slow.")
         terminalreporter.write_line("Everything: python3 build/dev.py test")
+    elif folders:
+        terminalreporter.write_line(f"Left out, because it needs Linux: {folders}")
 
 
 @pytest.fixture
@@ -67,6 +71,12 @@ def seed(soak: bool) -> int:
     seed = int(os.environ.get("PILOTLIGHT_SEED") or (random.randrange(1 << 31) if soak else 1))  # noqa: S311
     print(f"PILOTLIGHT_SEED={seed}")
     return seed
+
+
+def _left_out(config: pytest.Config) -> list[str]:
+    if config.getoption("quick"):
+        return NOT_QUICK
+    return [] if sys.platform == "linux" else LINUX
 
 
 def _place(item: pytest.Item) -> int:

@@ -17,6 +17,11 @@ import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
 
+USER_FOLDERS = (
+    "HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "WIN_PD_OVERRIDE_LOCAL_APPDATA",
+)  # fmt: skip
+"""The variables that say where a user's files are; the last is platformdirs' own, for Windows, which reads no other."""
+
 SETTINGS = """\
 # The owner's comment.
 [hardware]
@@ -47,10 +52,11 @@ class Home:
         self.folder = folder
         self.runtime = folder / "run"
         self.runtime.mkdir(parents=True, mode=0o700)
-        self.settings = folder / "config" / "pilotlight" / "settings.toml"
+        config, state = ("local", "local") if sys.platform == "win32" else ("config", "state")
+        self.settings = folder / config / "pilotlight" / "settings.toml"
         self.settings.parent.mkdir(parents=True)
         self.settings.write_text(settings, encoding="utf-8")
-        self.state = folder / "state" / "pilotlight"
+        self.state = folder / state / "pilotlight"
         self.discovery = self.runtime / "pilotlight" / "endpoint.json"
         self.contacts = folder / "contacts"
         ours = {
@@ -59,6 +65,7 @@ class Home:
             "XDG_STATE_HOME": folder / "state",
             "XDG_CACHE_HOME": folder / "cache",
             "XDG_RUNTIME_DIR": self.runtime,
+            "WIN_PD_OVERRIDE_LOCAL_APPDATA": folder / "local",
             "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.runtime}/no-bus",  # nobody's sleep is delayed
             "PYTHONPATH": ROOT / "tests" / "real" / "contacts",
             "PILOTLIGHT_TEST_CONTACTS": self.contacts,

@@ -11,17 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from fake_logind import FakeLogind, Stranger
 from running import Home, Running, wait_until
 from system_bus import MISSING, SystemBus
 
 from engine import power
 from engine.power import Watch
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="logind is Linux's"),
-    pytest.mark.skipif(bool(MISSING), reason=MISSING),
-]
+if sys.platform != "linux":
+    pytest.skip("logind is Linux's", allow_module_level=True)
+
+from fake_logind import FakeLogind, Stranger
+
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 SECONDS = 15
 LOCK = ("sleep", "Pilotlight", "Weights leave the GPU", "delay")

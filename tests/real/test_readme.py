@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import ROOT, Home, Running, wait_until
+from running import ROOT, USER_FOLDERS, Home, Running, wait_until
 
 from engine import parse
 from tray.cli.main import main
@@ -49,8 +49,9 @@ def blocks(language: str, *pages: str) -> list[Block]:
 
 
 def pages() -> list[Path]:
-    """Every page of the repository."""
-    return [page for page in ROOT.rglob("*.md") if not any(part.startswith(".venv") for part in page.parts)]
+    """Every page of the repository; other folders may lie beside ours in a checkout."""
+    places = (ROOT / place for place in ("engine", "tray", "build", "tests", "assets", ".github"))
+    return [*ROOT.glob("*.md"), *(page for place in places for page in place.rglob("*.md"))]
 
 
 def lines(*pages: str) -> list[list[str]]:
@@ -70,7 +71,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def user(started: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
     """This process as a program of the same user."""
-    for key in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
+    for key in USER_FOLDERS:
         monkeypatch.setenv(key, started.home.environment[key])
     return started
 
