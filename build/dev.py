@@ -65,8 +65,9 @@ def main() -> int:
             options.name = "gpu"
             if options.gpu == "cuda" and not has_nvidia_driver():
                 options.gpu = None  # gigabytes for a benchmark that could only say that there is no GPU
+        command = command_line(options, rest)
         set_up("run" if options.command == "run" else "test", options.gpu)
-        return start(command_line(options, rest))
+        return start(command)
     except SetupError as reason:
         print(f"dev.py: {reason}", file=sys.stderr)
         return 1
@@ -92,7 +93,7 @@ def check_python() -> None:
 
 
 def command_line(options: argparse.Namespace, rest: list[str]) -> list[str]:
-    """Return the command that runs after the set-up."""
+    """Return the command that runs after the set-up; raises SetupError for a name that does not exist."""
     python = str(VENV_PYTHON)
     if options.command == "run":
         return [python, "-P", "-m", "tray.cli", "run", *rest]  # -P: a folder named `tray` where we are is not ours

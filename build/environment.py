@@ -11,7 +11,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import BinaryIO
 
 import system_packages
 from system_packages import say
@@ -91,19 +93,28 @@ def is_done(profile: str, gpu: str | None) -> bool:
 def one_at_a_time():
     """Hold a lock on dev.py, so that two terminals do not build one .venv together."""
     with SCRIPTS[0].open("rb") as mine:
+        if not lock(mine):
+            say("waiting for another dev.py, which sets up this .venv")
+            while not lock(mine):
+                time.sleep(0.5)
+        yield
+
+
+def lock(file: BinaryIO) -> bool:
+    """Lock a file until it is closed; return False if another process has locked it."""
+    try:
         if WINDOWS:
             import msvcrt
 
-            mine.seek(1 << 30)  # past the end: a lock there does not keep others from reading the file
-            while True:
-                with contextlib.suppress(OSError):  # LK_LOCK gives up after ten seconds
-                    msvcrt.locking(mine.fileno(), msvcrt.LK_LOCK, 1)
-                    break
+            file.seek(1 << 30)  # past the end: a lock there does not keep others from reading the file
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(mine, fcntl.LOCK_EX)
-        yield
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def make_venv(profiles: list[str], gpu: str) -> None:
