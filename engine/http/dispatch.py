@@ -38,6 +38,8 @@ async def dispatch(
     or Closed.
     """
     if operation.size > MAX_ITEMS:
+        # An encoder that does not exist is the first mistake to name, as for every other request.
+        engine.resolve(body.model, *operation.kinds, part=operation.part)
         raise InputTooLarge(
             f"{operation.field} has {operation.size} items; the limit is {MAX_ITEMS}.",
             param=operation.field,

@@ -294,6 +294,12 @@ def test_2049_items_are_422_and_2048_are_answered(route: Route, caller: Caller, 
     assert len(route.results(post(caller, route, route.about(2048)).json())) == 2048
 
 
+@for_lists
+def test_of_too_many_items_for_an_unknown_encoder_the_encoder_is_named(route: Route, caller: Caller) -> None:
+    answer = post(caller, route, route.about(2049), route.naming("nobody"))
+    assert answer.status_code == (422 if route.items == "images" else 404), "images are counted before they are read"
+
+
 def test_a_lone_surrogate_is_refused_by_its_place_and_loads_nothing(
     route: Route, caller: Caller, engine: Engine
 ) -> None:
