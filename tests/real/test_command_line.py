@@ -51,10 +51,10 @@ def pilotlight(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
             patch.setattr(sys, "stdin", io.StringIO(stdin))
             capsys.readouterr()
             try:
-                status = main.main([*arguments])
+                code = main.main([*arguments])
             except SystemExit as end:
-                status = end.code  # argparse ends this way after --help and after wrong use
-        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
+                code = end.code  # argparse ends this way after --help and after wrong use
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
     return run
 
