@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import fields, is_dataclass
 from io import BytesIO
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -115,6 +115,13 @@ def every_operation() -> set[type]:
 
 def test_every_operation_is_in_the_table() -> None:
     assert {type(operation) for operation in OPERATIONS} == every_operation()
+
+
+def test_every_result_of_an_operation_is_in_the_table() -> None:
+    found: list[Any] = [*every_operation()]
+    bases = [base for operation in found for base in operation.__orig_bases__]
+    results = {get_args(base)[0] for base in bases if get_origin(base) is Operation}
+    assert {get_origin(result) or result for result in results} - {Any} <= {type(result) for result in RESULTS}
 
 
 @pytest.mark.parametrize("operation", [*OPERATIONS, EncodeBundle("a")], ids=lambda value: type(value).__name__)
