@@ -41,6 +41,9 @@ OPEN_CLIP_PACKAGES = "open-clip-torch torchvision timm ftfy wcwidth".split()
 TORCH_INDEX = "https://download.pytorch.org/whl/"
 TORCH_CUDA = "cu130"
 
+# Without a network pip's last words are often that versions conflict.
+NEXT = "Can this computer reach the package index? The next call goes on from here."
+
 
 class SetupError(Exception):
     """The set-up cannot go on; the message says what to do."""
@@ -162,7 +165,7 @@ def pip_pinned(what: str, *arguments: str) -> None:
     complaint = pip(what, "--constraint", str(CONSTRAINTS), *arguments)
     if complaint:
         UNFINISHED.unlink(missing_ok=True)  # pip failed by itself and removed its half-done work
-        raise SetupError(f"pip could not install {what}:\n{complaint}\nThe next call goes on from here.")
+        raise SetupError(f"pip could not install {what}:\n{complaint}\n{NEXT}")
 
 
 def install_torch(gpu: str) -> None:
@@ -214,7 +217,7 @@ def install_open_clip() -> None:
     complaint = pip("open_clip for the tests (about 15 MB)", "--no-deps", "--target", str(OPEN_CLIP), *pins)
     if complaint:
         UNFINISHED.unlink(missing_ok=True)
-        raise SetupError(f"pip could not install open_clip:\n{complaint}\nThe next call goes on from here.")
+        raise SetupError(f"pip could not install open_clip:\n{complaint}\n{NEXT}")
     OPEN_CLIP_STAMP.write_text(wanted)
 
 
