@@ -68,7 +68,8 @@ class Search:
         """Make room and yield one placement after the other, from `start_at` on, as `on_no_room` allows."""
         device, streams = needs.device, on_no_room == _STREAM and needs.least is not None
         if start_at <= Mode.WHOLE:
-            if self.make_room(streams):
+            has_room = self.make_room(streams)
+            if has_room:
                 yield Mode.WHOLE, Placement(device)
                 # Memory ran out although the weights should fit: once more, with the device to itself.
                 self.free_device()
