@@ -102,8 +102,8 @@ class SlotView:
     loads: int = 0
     error: ErrorView | None = None
     note: str | None = None
-    """Words for the user although nothing failed: why the weights are on this device, why they cannot wait in RAM, or
-    how much was not given back."""
+    """Words for the user although nothing failed: why the weights are on this device, properties of the model that were
+    assumed, why the weights cannot wait in RAM, or how much was not given back."""
     download: Download | None = None
     """The download from a model hub that runs now; None for none."""
     metadata: Mapping[str, Any] = field(default_factory=dict)

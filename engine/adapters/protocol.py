@@ -29,6 +29,8 @@ class Loaded:
     """Facts about the model, as plain data: `dimension`, `max_tokens`, `labels`, ..."""
     note: str | None = None
     """The reason why the device is not the one of the settings; None when it is."""
+    assumptions: tuple[str, ...] = ()
+    """Sentences for the user: properties of the model that its files do not state, and the value that was taken."""
 
 
 class Adapter(Protocol):

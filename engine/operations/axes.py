@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.kinds import BASE_KINDS
+from engine.operations.cut import NOTHING_CUT, Cut
 from engine.operations.dense import Embed
 from engine.operations.inputs import check_count, check_task, check_texts
 from engine.operations.operation import Operation
@@ -29,6 +30,7 @@ class Projection:
     """Names of the k axes, in the order of the coordinates."""
     tokens: int
     """Tokens that the base encoder read."""
+    cut: Cut = NOTHING_CUT
 
     def signatures(self, top_k: int = 5) -> tuple[Signature, ...]:
         """Return the `top_k` strongest axes of each text, of two that are equal the first."""
@@ -48,6 +50,7 @@ class BaseVectors:
     vectors: NDArray[np.float32]
     revision: str | None
     tokens: int
+    cut: Cut = NOTHING_CUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class EmbedInBase(Operation[BaseVectors]):
 
     texts: Sequence[str]
     task: str | None = None
+    truncate: bool = True
+    """As in `Embed`."""
     field: str = "texts"
 
     kinds: ClassVar[tuple[str, ...]] = BASE_KINDS
@@ -69,10 +74,9 @@ class EmbedInBase(Operation[BaseVectors]):
         """Return vectors of shape (0, 0) that nothing made."""
         return BaseVectors(Embed([]).nothing().vectors, None, 0)
 
-    def __call__(self, adapter: Any) -> BaseVectors:
-        """Return one vector per text; raises InvalidInput for a task that the model does not have."""
-        encoding = Embed(self.texts, task=self.task, field=self.field)(adapter)
-        return BaseVectors(encoding.vectors, adapter.revision, encoding.tokens)
+    def _run(self, adapter: Any) -> BaseVectors:
+        encoding = Embed(self.texts, task=self.task, truncate=self.truncate, field=self.field)(adapter)
+        return BaseVectors(encoding.vectors, adapter.revision, encoding.tokens, encoding.cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class EncodeAxes(Operation[Projection]):
     """As in `Embed`, for the texts; anchors are read in the model's default task."""
     top_k: int | None = None
     """Number of axes in each text's signature, None for no signatures."""
+    truncate: bool = True
+    """As in `Embed`."""
     field: str = "texts"
 
     kinds: ClassVar[tuple[str, ...]] = ("axes",)
@@ -105,7 +111,6 @@ class EncodeAxes(Operation[Projection]):
 
         return Projection(np.empty((0, 0), dtype=np.float32), (), 0)
 
-    def __call__(self, adapter: Any) -> Projection:
-        """Return the projection; raises what the base encoder raises."""
-        projection: Projection = adapter.encode_axes(self.texts, task=self.task)
+    def _run(self, adapter: Any) -> Projection:
+        projection: Projection = adapter.encode_axes(self.texts, task=self.task, truncate=self.truncate)
         return projection

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.errors import InvalidInput
+from engine.operations.cut import NOTHING_CUT, Cut
 from engine.operations.inputs import check_text, check_texts
 from engine.operations.operation import Operation
 from engine.operations.probability import softmax
@@ -31,6 +32,7 @@ class Classification:
     """(n, labels), the source of the probabilities."""
     tokens: int
     """Tokens that the model read."""
+    cut: Cut = NOTHING_CUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Classify(Operation[Classification]):
     """The probabilities of the model's own labels, for texts or for pairs of texts."""
 
     inputs: Inputs
+    truncate: bool = True
+    """Whether an input that is longer than the model reads is cut; else it is an error."""
     field: str = "inputs"
 
     kinds: ClassVar[tuple[str, ...]] = ("classify",)
@@ -69,9 +73,8 @@ class Classify(Operation[Classification]):
         none = np.empty((0, 0), dtype=np.float32)
         return Classification((), none, none, 0)
 
-    def __call__(self, adapter: Any) -> Classification:
-        """Return the probabilities."""
-        found: Classification = adapter.classify(self.inputs)
+    def _run(self, adapter: Any) -> Classification:
+        found: Classification = adapter.classify(self.inputs, truncate=self.truncate)
         return found
 
 
@@ -88,6 +91,8 @@ class ZeroShot(Operation[Classification]):
     """The hypothesis; a label takes the place of the braces."""
     multi_label: bool = False
     """Each label is judged by itself, against its contradiction; else they share a probability of 1."""
+    truncate: bool = True
+    """As in `Classify`."""
     field: str = "texts x labels"
     labels_field: str = "labels"
     template_field: str = "template"
@@ -116,17 +121,17 @@ class ZeroShot(Operation[Classification]):
         none = np.empty((0, len(self.labels)), dtype=np.float32)
         return Classification(tuple(self.labels), none, none, 0)
 
-    def __call__(self, adapter: Any) -> Classification:
-        """Return the probabilities; raises InvalidInput where the model has no label for entailment."""
+    def _run(self, adapter: Any) -> Classification:
         yes, no = entailment(adapter.labels)
         hypotheses = [self.template.replace("{}", label) for label in self.labels]
-        found = adapter.classify([(text, hypothesis) for text in self.texts for hypothesis in hypotheses])
+        pairs = [(text, hypothesis) for text in self.texts for hypothesis in hypotheses]
+        found = Classify(pairs, self.truncate, self.field)(adapter)
         logits = found.logits.reshape(len(self.texts), len(self.labels), -1)
         if self.multi_label or len(self.labels) == 1:
             probabilities = softmax(logits[..., [no, yes]])[..., 1]
         else:
             probabilities = softmax(logits[..., yes])
-        return Classification(tuple(self.labels), probabilities, logits[..., yes], found.tokens)
+        return Classification(tuple(self.labels), probabilities, logits[..., yes], found.tokens, found.cut)
 
 
 def entailment(labels: Sequence[str]) -> tuple[int, int]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.operations.inputs import check_count, check_task, check_texts_or_ids, naming_field
+from engine.operations.cut import NOTHING_CUT, Cut
+from engine.operations.inputs import check_count, check_task, check_texts_or_ids
 from engine.operations.operation import Operation
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class Encoding:
 
     vectors: NDArray[np.float32]
     tokens: int
+    cut: Cut = NOTHING_CUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Embed(Operation[Encoding]):
     """`query` or `passage`, for models that were trained with a prompt for each; None is the model's default."""
     dimensions: int | None = None
     """Number of leading dimensions to keep and normalise again (Matryoshka)."""
+    truncate: bool = True
+    """Whether a text that is longer than the model reads is cut; else it is an error."""
     field: str = "texts"
 
     kinds: ClassVar[tuple[str, ...]] = ("dense", "multi", "image_text")
@@ -53,8 +57,8 @@ class Embed(Operation[Encoding]):
 
         return Encoding(np.empty((0, 0), dtype=np.float32), 0)
 
-    def __call__(self, adapter: Any) -> Encoding:
-        """Return the vectors; raises InvalidInput for ids or dimensions that the model does not have."""
-        with naming_field(self.field):
-            encoding: Encoding = adapter.encode(self.inputs, task=self.task, dimensions=self.dimensions)
+    def _run(self, adapter: Any) -> Encoding:
+        encoding: Encoding = adapter.encode(
+            self.inputs, task=self.task, dimensions=self.dimensions, truncate=self.truncate
+        )
         return encoding

@@ -36,8 +36,7 @@ class Describe(Operation[Any]):
     def nothing(self) -> None:
         """Return None; the operation is never about no items."""
 
-    def __call__(self, adapter: Any) -> Any:
-        """Return the fact; raises InvalidInput where encoders of this kind have none of that name."""
+    def _run(self, adapter: Any) -> Any:
         if not hasattr(adapter, self.fact):
             raise InvalidInput(f"This encoder has no {self.fact}.", param=self.field)
         value = getattr(adapter, self.fact)

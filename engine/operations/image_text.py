@@ -35,8 +35,7 @@ class EncodeImages(Operation[Encoding]):
 
         return Encoding(np.empty((0, 0), dtype=np.float32), 0)
 
-    def __call__(self, adapter: Any) -> Encoding:
-        """Return the vectors, of length 1; raises InvalidInput for an image that is cut off or broken."""
+    def _run(self, adapter: Any) -> Encoding:
         encoding: Encoding = adapter.encode_images(self.images, self.field)
         return encoding
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from engine.errors import InvalidInput
+from engine.operations.cut import NOTHING_CUT, Cut
 from engine.operations.inputs import check_count, check_texts
 from engine.operations.operation import Operation
 from engine.operations.sparse import SparseVector
@@ -36,6 +37,7 @@ class MultiEncoding:
     """For each text (tokens - 1, d): a vector of length 1 for every token that the model read but the first."""
     tokens: int
     """Tokens that the model read, special ones included."""
+    cut: Cut = NOTHING_CUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class EncodeMulti(Operation[MultiEncoding]):
     """Which of `dense`, `sparse` and `colbert`; nothing else is computed."""
     top_k: int | None = None
     """Sparse: tokens kept of each text, the heaviest; None keeps all, as the paper does."""
+    truncate: bool = True
+    """As in `Embed`."""
     field: str = "texts"
 
     kinds: ClassVar[tuple[str, ...]] = ("multi",)
@@ -75,9 +79,10 @@ class EncodeMulti(Operation[MultiEncoding]):
             0,
         )
 
-    def __call__(self, adapter: Any) -> MultiEncoding:
-        """Return the forms that are wanted."""
-        encoding: MultiEncoding = adapter.encode_multi(self.texts, want=frozenset(self.want), top_k=self.top_k)
+    def _run(self, adapter: Any) -> MultiEncoding:
+        encoding: MultiEncoding = adapter.encode_multi(
+            self.texts, want=frozenset(self.want), top_k=self.top_k, truncate=self.truncate
+        )
         return encoding
 
 

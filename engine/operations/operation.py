@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, final
+
+from engine.operations.inputs import naming_field
 
 T = TypeVar("T")
 
@@ -32,9 +34,15 @@ class Operation(ABC, Generic[T]):
     def nothing(self) -> T:
         """Return the result for no items."""
 
-    @abstractmethod
+    @final
     def __call__(self, adapter: Any) -> T:
-        """Return the result for the items; raises InvalidInput for what only the model can tell."""
+        """Return the result for the items; raises InvalidInput for what only the model can tell, naming `field`."""
+        with naming_field(self.field):
+            return self._run(adapter)
+
+    @abstractmethod
+    def _run(self, adapter: Any) -> T:
+        """Return the result for the items; errors about them may name them `ITEMS`."""
 
 
 @dataclass(frozen=True, slots=True)

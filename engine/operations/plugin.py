@@ -36,11 +36,7 @@ class Call(Operation[Any]):
     def nothing(self) -> None:
         """Return nothing: a call is never about no items."""
 
-    def __call__(self, adapter: Any) -> Any:
-        """Return the plug-in's result; raises InvalidInput for an operation or arguments that it does not take.
-
-        Raises EncoderError when the plug-in fails.
-        """
+    def _run(self, adapter: Any) -> Any:
         return adapter.call(self.operation, self.arguments)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.errors import InvalidInput
+from engine.operations.cut import NOTHING_CUT, Cut
 from engine.operations.inputs import check_text, check_texts
 from engine.operations.operation import Operation
 
@@ -25,6 +26,7 @@ class Scores:
     """(n,), the same as log-odds: the logit of a head with one, the difference of the two of a head with two."""
     tokens: int
     """Tokens that the model read."""
+    cut: Cut = NOTHING_CUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Ranking:
     scores: NDArray[np.float32]
     """(k,), the probability of relevance, 0 to 1."""
     tokens: int
+    cut: Cut = NOTHING_CUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Spliced:
     scores: tuple[NDArray[np.float32], ...]
     """Per group (n,), the probability of relevance, 0 to 1."""
     tokens: int
+    cut: Cut = NOTHING_CUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class Score(Operation[Scores]):
 
     query: str
     documents: Sequence[str]
+    truncate: bool = True
+    """Whether a document that is longer than the model reads with the query is cut; else it is an error."""
     field: str = "documents"
 
     kinds: ClassVar[tuple[str, ...]] = ("rerank",)
@@ -74,9 +80,8 @@ class Score(Operation[Scores]):
 
         return Scores(np.empty(0, dtype=np.float32), np.empty(0, dtype=np.float32), 0)
 
-    def __call__(self, adapter: Any) -> Scores:
-        """Return the scores."""
-        scores: Scores = adapter.score(self.query, self.documents)
+    def _run(self, adapter: Any) -> Scores:
+        scores: Scores = adapter.score(self.query, self.documents, truncate=self.truncate)
         return scores
 
 
@@ -88,12 +93,14 @@ class ReRank(Operation[Ranking]):
     documents: Sequence[str]
     k: int | None = None
     """Number of documents in the answer; None = all."""
+    truncate: bool = True
+    """As in `Score`."""
     field: str = "documents"
 
     kinds: ClassVar[tuple[str, ...]] = Score.kinds
 
     def __post_init__(self) -> None:
-        Score(self.query, self.documents, self.field)
+        Score(self.query, self.documents, field=self.field)
         if self.k is not None and (type(self.k) is not int or self.k < 1):
             raise InvalidInput("k must be a whole number, 1 or more.", param="k")
 
@@ -106,9 +113,8 @@ class ReRank(Operation[Ranking]):
         """Return a ranking of shape (0,)."""
         return ranked(Score(self.query, ()).nothing(), self.k)
 
-    def __call__(self, adapter: Any) -> Ranking:
-        """Return the ranking."""
-        return ranked(adapter.score(self.query, self.documents), self.k)
+    def _run(self, adapter: Any) -> Ranking:
+        return ranked(Score(self.query, self.documents, self.truncate, self.field)(adapter), self.k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,8 @@ class Splice(Operation[Spliced]):
     """The probability of relevance from which on a fragment is kept, 0 to 1."""
     min_kept: int = 2
     """Least number of fragments kept of each group, the most relevant ones; a smaller group is kept whole."""
+    truncate: bool = True
+    """As in `Score`."""
     field: str = "fragments"
 
     kinds: ClassVar[tuple[str, ...]] = Score.kinds
@@ -145,10 +153,9 @@ class Splice(Operation[Spliced]):
         """Return the groups, each empty."""
         return self._spliced(Score(self.query, ()).nothing())
 
-    def __call__(self, adapter: Any) -> Spliced:
-        """Return what is kept; all groups are scored in one go."""
+    def _run(self, adapter: Any) -> Spliced:
         flat = [fragment for group in self.fragments for fragment in group]
-        return self._spliced(adapter.score(self.query, flat))
+        return self._spliced(Score(self.query, flat, self.truncate, self.field)(adapter))
 
     def _spliced(self, found: Scores) -> Spliced:
         import numpy as np
@@ -156,7 +163,7 @@ class Splice(Operation[Spliced]):
         ends = np.cumsum([len(group) for group in self.fragments], dtype=np.int64)
         groups = tuple(np.split(found.scores, ends)[:-1])
         kept = tuple(selected(group, self.threshold, self.min_kept) for group in groups)
-        return Spliced(kept, groups, found.tokens)
+        return Spliced(kept, groups, found.tokens, found.cut)
 
 
 def ranked(found: Scores, k: int | None = None) -> Ranking:
@@ -164,7 +171,7 @@ def ranked(found: Scores, k: int | None = None) -> Ranking:
     import numpy as np
 
     order = np.argsort(-found.raw, kind="stable")[:k]
-    return Ranking(order.astype(np.int64), found.scores[order], found.tokens)
+    return Ranking(order.astype(np.int64), found.scores[order], found.tokens, found.cut)
 
 
 def selected(scores: ArrayLike, threshold: float, min_kept: int) -> tuple[int, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.operations.inputs import check_count, check_task, check_texts_or_ids, naming_field
+from engine.operations.cut import NOTHING_CUT, Cut
+from engine.operations.inputs import check_count, check_task, check_texts_or_ids
 from engine.operations.operation import Operation
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class SparseEncoding:
 
     vectors: tuple[SparseVector, ...]
     tokens: int
+    cut: Cut = NOTHING_CUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class EncodeSparse(Operation[SparseEncoding]):
     """`query` or `passage`, for models that treat the two differently; None is the model's default."""
     top_k: int = 128
     """Tokens kept of each text: the heaviest."""
+    truncate: bool = True
+    """As in `Embed`."""
     field: str = "texts"
 
     kinds: ClassVar[tuple[str, ...]] = ("sparse", "multi")
@@ -79,8 +83,8 @@ class EncodeSparse(Operation[SparseEncoding]):
         """Return no vectors."""
         return SparseEncoding((), 0)
 
-    def __call__(self, adapter: Any) -> SparseEncoding:
-        """Return one vector per text, in their order; raises InvalidInput for ids that the model does not have."""
-        with naming_field(self.field):
-            encoding: SparseEncoding = adapter.encode_sparse(self.inputs, task=self.task, top_k=self.top_k)
+    def _run(self, adapter: Any) -> SparseEncoding:
+        encoding: SparseEncoding = adapter.encode_sparse(
+            self.inputs, task=self.task, top_k=self.top_k, truncate=self.truncate
+        )
         return encoding

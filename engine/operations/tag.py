@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from engine.operations.inputs import check_texts, naming_field
+from engine.operations.inputs import check_texts
 from engine.operations.operation import Operation
 
 
@@ -64,8 +64,6 @@ class Tag(Operation[tuple[Tagged, ...]]):
         """Return no documents."""
         return ()
 
-    def __call__(self, adapter: Any) -> tuple[Tagged, ...]:
-        """Return one document per text; raises InvalidInput for a text longer than the pipeline reads."""
-        with naming_field(self.field):
-            documents: tuple[Tagged, ...] = adapter.tag(self.texts)
+    def _run(self, adapter: Any) -> tuple[Tagged, ...]:
+        documents: tuple[Tagged, ...] = adapter.tag(self.texts)
         return documents

@@ -81,7 +81,9 @@ class Report:
             loads=self._loads,
             stepped_down_because=self._why_down,
             bytes_total=self._bytes_total,
-            note=_joined(loaded.note if loaded else None, self._placement_note, self._resting_note),
+            note=_joined(
+                *((loaded.note, *loaded.assumptions) if loaded else ()), self._placement_note, self._resting_note
+            ),
             bytes_on_device=self._footprint.on_device,
             bytes_in_ram=self._footprint.in_ram,
         )

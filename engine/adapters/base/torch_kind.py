@@ -26,6 +26,7 @@ class TorchKind(ABC):
         """Keep the configuration; import and read nothing."""
         self._config = config
         self._context = context
+        self._assumptions: list[str] = []
 
     @abstractmethod
     def _construct(self, folder: Path) -> Any:
@@ -52,6 +53,11 @@ class TorchKind(ABC):
         return {}
 
     @final
+    def _assume(self, sentence: str) -> None:
+        """Tell the user of a property that the model's files do not state, and of the value that is taken for it."""
+        self._assumptions.append(sentence)
+
+    @final
     def probe(self) -> None:
         """Raise Unavailable when a package or the model's folder is missing; imports nothing."""
         require(*self.packages)
@@ -66,5 +72,6 @@ class TorchKind(ABC):
 
     def _construct_checked(self, source: Source) -> Any:
         """Let the library make the module, with no other made at once; raises LoadFailed or Unavailable."""
+        self._assumptions = []
         with CONSTRUCTION, checked_construction(self._config, source.own_folder):
             return self._construct(source.folder)

@@ -77,6 +77,7 @@ class TorchAdapter(TorchKind):
         return Loaded(
             device=self._device,
             note=choice.reason,
+            assumptions=tuple(dict.fromkeys(self._assumptions)),
             streamable=streamable,
             revision=self._revision,
             import_seconds=imported - began,

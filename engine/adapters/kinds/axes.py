@@ -89,7 +89,12 @@ class AxesAdapter:
         )
 
     def encode_axes(
-        self, texts: Sequence[str], *, task: str | None = None, known: BaseVectors | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        task: str | None = None,
+        truncate: bool = True,
+        known: BaseVectors | None = None,
     ) -> Projection:
         """Return the cosine of each text with each anchor, float32 (n, k); `task` is the base's, for the texts.
 
@@ -97,12 +102,12 @@ class AxesAdapter:
         weights made the anchors. Raises the errors of the base; LoadFailed and Unavailable name it.
         """
         anchors = self._loaded
-        found = known if known is not None and anchors.fit(known) else self._ask(texts, task)
+        found = known if known is not None and anchors.fit(known) else self._ask(texts, task, truncate=truncate)
         while not anchors.fit(found):
             # The base was loaded with other weights meanwhile.
             anchors = self._anchors = _anchors(self._ask(self._sentences))
-            found = self._ask(texts, task)
-        return Projection(_unit(found.vectors) @ anchors.vectors.T, self.names, found.tokens)
+            found = self._ask(texts, task, truncate=truncate)
+        return Projection(_unit(found.vectors) @ anchors.vectors.T, self.names, found.tokens, found.cut)
 
     def needs(self) -> Needs:
         """Return the bytes of the matrix, on the CPU."""
@@ -142,9 +147,10 @@ class AxesAdapter:
         anchors = self._anchors
         return NOTHING if anchors is None else Footprint(0, anchors.vectors.nbytes, anchors.vectors.nbytes)
 
-    def _ask(self, texts: Sequence[str], task: str | None = None) -> BaseVectors:
+    def _ask(self, texts: Sequence[str], task: str | None = None, *, truncate: bool = True) -> BaseVectors:
         with self._naming_the_base():
-            found: BaseVectors = self._context.run(self._base, EmbedInBase(texts, task=task), self._name)
+            asked = EmbedInBase(texts, task=task, truncate=truncate)
+            found: BaseVectors = self._context.run(self._base, asked, self._name)
         return found
 
     @contextmanager

@@ -52,7 +52,7 @@ class ClassifyAdapter(TorchAdapter):
         """Tokens that the model reads of a text, or of a pair together, of which the longer one is cut."""
         return self._limit
 
-    def classify(self, inputs: Inputs) -> Classification:
+    def classify(self, inputs: Inputs, *, truncate: bool = True) -> Classification:
         """Return the probability of each label: softmax, or sigmoid for one logit and for independent labels."""
         import numpy as np
         import torch

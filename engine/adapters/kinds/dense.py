@@ -42,6 +42,7 @@ class DenseAdapter(SentenceAdapter):
         *,
         task: str | None = None,
         dimensions: int | None = None,
+        truncate: bool = True,
     ) -> Encoding:
         """Return one vector per text, or per list of this model's own token ids.
 

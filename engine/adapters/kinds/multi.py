@@ -89,6 +89,7 @@ class MultiAdapter(TorchAdapter):
         *,
         want: Collection[str],
         top_k: int | None = None,
+        truncate: bool = True,
     ) -> MultiEncoding:
         """Return those of `dense`, `sparse` and `colbert` that are wanted, from one pass through the body.
 
@@ -102,6 +103,7 @@ class MultiAdapter(TorchAdapter):
         *,
         task: str | None = None,
         dimensions: int | None = None,
+        truncate: bool = True,
     ) -> Encoding:
         """Return one vector per text, or per list of this model's own token ids; no head runs.
 
@@ -119,6 +121,7 @@ class MultiAdapter(TorchAdapter):
         *,
         task: str | None = None,
         top_k: int | None = 128,
+        truncate: bool = True,
     ) -> SparseEncoding:
         """Return the `top_k` heaviest tokens (None = all) of each text or list of token ids; `task` changes nothing."""
         found = self._encode(self._ids(inputs), ("sparse",), top_k)

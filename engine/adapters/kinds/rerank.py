@@ -63,7 +63,7 @@ class RerankAdapter(TorchAdapter):
         """Tokens that the model reads of query and document together; the longer one is cut."""
         return self._limit
 
-    def score(self, query: str, documents: Sequence[str]) -> Scores:
+    def score(self, query: str, documents: Sequence[str], *, truncate: bool = True) -> Scores:
         """Return the relevance of each document to the query.
 
         The score is the sigmoid of a single logit, or the softmax of two labels, also if the model's configuration

@@ -51,6 +51,7 @@ class SparseAdapter(SentenceAdapter):
         *,
         task: str | None = None,
         top_k: int = 128,
+        truncate: bool = True,
     ) -> SparseEncoding:
         """Return the `top_k` heaviest tokens of each text, or of each list of this model's own token ids.
 

@@ -154,7 +154,9 @@ class FakeAdapter:
         self._look("footprint")
         return self._where()
 
-    def encode(self, inputs: list[str], *, task: str | None = None, dimensions: int | None = None) -> FakeEncoding:
+    def encode(
+        self, inputs: list[str], *, task: str | None = None, dimensions: int | None = None, truncate: bool = True
+    ) -> FakeEncoding:
         self._run("encode")
         return FakeEncoding([[float(len(text))] for text in inputs])
 

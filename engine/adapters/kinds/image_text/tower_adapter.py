@@ -126,6 +126,7 @@ class TextTowerAdapter(TowerAdapter):
         *,
         task: str | None = None,
         dimensions: int | None = None,
+        truncate: bool = True,
     ) -> Encoding:
         """Return one vector per text, of length 1; `task` changes nothing, because such a model has no prompts.
 

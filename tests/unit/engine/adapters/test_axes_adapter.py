@@ -47,7 +47,9 @@ class FakeBase(FakeAdapter):
         super().load(on)
         return Loaded("gpu", self.revision, 0.0, 0.0)
 
-    def encode(self, inputs: Sequence[str], *, task: str | None = None, dimensions: int | None = None) -> Any:
+    def encode(
+        self, inputs: Sequence[str], *, task: str | None = None, dimensions: int | None = None, truncate: bool = True
+    ) -> Any:
         self._run("encode")
         self.asked.append((list(inputs), task))
         return Encoding(np.stack([vector(text, self.version) for text in inputs]), len(inputs))

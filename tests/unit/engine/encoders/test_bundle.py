@@ -50,17 +50,23 @@ class FakeReaderOfNumbers(FakeAdapter):
         self.log.append((self.name, "tokenize", text))
         return [int(number) for number in text.split()]
 
-    def encode(self, inputs: Sequence[Any], *, task: str | None = None, dimensions: int | None = None) -> Any:
+    def encode(
+        self, inputs: Sequence[Any], *, task: str | None = None, dimensions: int | None = None, truncate: bool = True
+    ) -> Any:
         self.log.append((self.name, "encode", inputs[0]))
         self._run("encode")
         return Encoding(np.stack([self._vector(one) for one in inputs]), 0)
 
-    def encode_sparse(self, inputs: Sequence[Any], *, task: str | None = None, top_k: int = 128) -> Any:
+    def encode_sparse(
+        self, inputs: Sequence[Any], *, task: str | None = None, top_k: int = 128, truncate: bool = True
+    ) -> Any:
         self.log.append((self.name, "encode_sparse", inputs[0]))
         self._run("encode_sparse")
         return SparseEncoding(tuple(self._sparse(one, top_k) for one in inputs), 0)
 
-    def encode_multi(self, texts: Sequence[str], *, want: Any, top_k: int | None = None) -> MultiEncoding:
+    def encode_multi(
+        self, texts: Sequence[str], *, want: Any, top_k: int | None = None, truncate: bool = True
+    ) -> MultiEncoding:
         self.log.append((self.name, "encode_multi", tuple(sorted(want))))
         dense = np.stack([self._vector(one) for one in texts])
         return MultiEncoding(dense, tuple(self._sparse(one, top_k) for one in texts), None, 0)

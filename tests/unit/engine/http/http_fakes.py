@@ -78,7 +78,9 @@ class FakeDense:
     def footprint(self) -> Footprint:
         return Footprint(1000, 0, 1000) if self.there else Footprint(0, 0, 0)
 
-    def encode(self, inputs: Sequence[Any], *, task: str | None = None, dimensions: int | None = None) -> Encoding:
+    def encode(
+        self, inputs: Sequence[Any], *, task: str | None = None, dimensions: int | None = None, truncate: bool = True
+    ) -> Encoding:
         vectors = np.asarray([[len(item), 0.5, -2.0] for item in inputs], dtype=np.float32)[:, :dimensions]
         return Encoding(vectors, sum(map(len, inputs)))
 
@@ -91,11 +93,15 @@ class FakeAny(FakeDense):
     def encode_images(self, images: Sequence[bytes], field: str = "images") -> Encoding:
         return self.encode(images)
 
-    def encode_sparse(self, inputs: Sequence[Any], *, task: str | None = None, top_k: int = 128) -> SparseEncoding:
+    def encode_sparse(
+        self, inputs: Sequence[Any], *, task: str | None = None, top_k: int = 128, truncate: bool = True
+    ) -> SparseEncoding:
         vector = SparseVector(np.zeros(1, np.int32), np.ones(1, np.float32), ("a",))
         return SparseEncoding((vector,) * len(inputs), 0)
 
-    def encode_multi(self, inputs: Sequence[str], *, want: Collection[str], top_k: int | None = None) -> MultiEncoding:
+    def encode_multi(
+        self, inputs: Sequence[str], *, want: Collection[str], top_k: int | None = None, truncate: bool = True
+    ) -> MultiEncoding:
         return MultiEncoding(
             self.encode(inputs).vectors,
             self.encode_sparse(inputs).vectors,
@@ -103,11 +109,11 @@ class FakeAny(FakeDense):
             0,
         )
 
-    def score(self, query: str, documents: Sequence[str]) -> Scores:
+    def score(self, query: str, documents: Sequence[str], truncate: bool = True) -> Scores:
         scores = np.full(len(documents), 0.5, np.float32)
         return Scores(scores, scores, 0)
 
-    def classify(self, inputs: Sequence[Any]) -> Classification:
+    def classify(self, inputs: Sequence[Any], truncate: bool = True) -> Classification:
         logits = np.zeros((len(inputs), 3), np.float32)
         return Classification(self.labels, logits + np.float32(1 / 3), logits, 0)
 

@@ -26,7 +26,9 @@ TABLES = {
 class FakeSparse(FakeDense):
     """The words of a text, the first the heaviest."""
 
-    def encode_sparse(self, inputs: Sequence[str], *, task: str | None = None, top_k: int = 128) -> Any:
+    def encode_sparse(
+        self, inputs: Sequence[str], *, task: str | None = None, top_k: int = 128, truncate: bool = True
+    ) -> Any:
         words = inputs[0].split()[:top_k]
         weights = np.asarray([1 / (place + 3) for place in range(len(words))], dtype=np.float32)
         vector = SparseVector(np.arange(len(words), dtype=np.int32), weights, tuple(words))

@@ -29,7 +29,7 @@ class FakeClassifier(FakeDense):
         if config.name == "moods":
             self.labels = ("happy", "so-so", "sad")
 
-    def classify(self, inputs: Inputs) -> Classification:
+    def classify(self, inputs: Inputs, truncate: bool = True) -> Classification:
         self.seen += inputs
         logits = np.asarray([[1.0, 1.0, 1.0]] * len(inputs), dtype=np.float32)
         return Classification(self.labels, softmax(logits), logits, 1)

@@ -25,7 +25,9 @@ class FakePrompted(FakeDense):
         super().__init__(config, device, context)
         FakePrompted.asked = []
 
-    def encode(self, inputs: Any, *, task: str | None = None, dimensions: int | None = None) -> Encoding:
+    def encode(
+        self, inputs: Any, *, task: str | None = None, dimensions: int | None = None, truncate: bool = True
+    ) -> Encoding:
         self.asked.append((inputs, task, dimensions))
         return Encoding(np.asarray([[0.5, -2.0, 0.1]] * len(inputs), dtype=np.float32)[:, :dimensions], 3)
 

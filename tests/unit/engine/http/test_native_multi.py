@@ -24,7 +24,9 @@ SETTINGS = {
 class FakeMulti(FakeDense):
     """Every text has two tokens; its dense vector starts with its length."""
 
-    def encode_multi(self, inputs: Sequence[str], *, want: Collection[str], top_k: int | None = None) -> MultiEncoding:
+    def encode_multi(
+        self, inputs: Sequence[str], *, want: Collection[str], top_k: int | None = None, truncate: bool = True
+    ) -> MultiEncoding:
         weights = SparseVector(
             np.array([7, 5, 6], np.int32), np.array([1, 0.12345, 1e-5], np.float32), ("▁a", "b", "c")
         )
@@ -36,7 +38,9 @@ class FakeMulti(FakeDense):
             2 * len(inputs),
         )
 
-    def encode_sparse(self, inputs: Sequence[str], *, task: str | None = None, top_k: int = 128) -> SparseEncoding:
+    def encode_sparse(
+        self, inputs: Sequence[str], *, task: str | None = None, top_k: int = 128, truncate: bool = True
+    ) -> SparseEncoding:
         found = self.encode_multi(inputs, want=("sparse",)).sparse
         assert found is not None
         return SparseEncoding(found, 0)

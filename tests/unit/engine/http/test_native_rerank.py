@@ -24,7 +24,7 @@ class FakeReranker(FakeDense):
         super().__init__(config, device, context)
         self.made.append(self)
 
-    def score(self, query: str, documents: Sequence[str]) -> Scores:
+    def score(self, query: str, documents: Sequence[str], truncate: bool = True) -> Scores:
         scores = np.asarray([len(document) / 10 for document in documents], dtype=np.float32)
         return Scores(scores, scores, 1)
 

@@ -25,7 +25,9 @@ class FakeSparse(FakeDense):
         super().__init__(config, device, context)
         FakeSparse.asked = []
 
-    def encode_sparse(self, inputs: Any, *, task: str | None = None, top_k: int = 128) -> SparseEncoding:
+    def encode_sparse(
+        self, inputs: Any, *, task: str | None = None, top_k: int = 128, truncate: bool = True
+    ) -> SparseEncoding:
         self.asked.append((inputs, task, top_k))
         weights = np.asarray([2.123456, 1.0, 0.00001], dtype=np.float32)
         vector = SparseVector(np.asarray([7, 3, 5], dtype=np.int32), weights, ("##z", "gas", "dust"))

@@ -13,7 +13,7 @@ from engine.operations.dense import Encoding
 
 
 class FakeAxes:
-    def encode_axes(self, texts: list[str], *, task: str | None = None) -> Projection:
+    def encode_axes(self, texts: list[str], *, task: str | None = None, truncate: bool = True) -> Projection:
         self.task = task
         return Projection(np.asarray([[0.1, 0.5, 0.2]] * len(texts), dtype=np.float32), ("a", "b", "c"), 7)
 
@@ -21,7 +21,9 @@ class FakeAxes:
 class FakeBase:
     revision = "3"
 
-    def encode(self, inputs: list[str], *, task: str | None = None, dimensions: int | None = None) -> Encoding:
+    def encode(
+        self, inputs: list[str], *, task: str | None = None, dimensions: int | None = None, truncate: bool = True
+    ) -> Encoding:
         assert dimensions is None
         return Encoding(np.full((len(inputs), 2), 1.0 if task else 2.0, dtype=np.float32), 5)
 

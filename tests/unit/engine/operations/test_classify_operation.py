@@ -22,7 +22,7 @@ class FakeNli:
         self.labels = labels or ("Entailment", "neutral", "contradiction")
         self.seen: list[Any] = []
 
-    def classify(self, inputs: Inputs) -> Classification:
+    def classify(self, inputs: Inputs, truncate: bool = True) -> Classification:
         self.seen += inputs
         logits = np.asarray([LOGITS[str(pair[1]).split()[-1].strip(".")] for pair in inputs], dtype=np.float32)
         return Classification(self.labels, softmax(logits), logits, len(inputs))

@@ -15,7 +15,9 @@ class FakeDense:
     def __init__(self) -> None:
         self.asked: list[tuple[Any, str | None, int | None]] = []
 
-    def encode(self, inputs: Any, *, task: str | None = None, dimensions: int | None = None) -> Encoding:
+    def encode(
+        self, inputs: Any, *, task: str | None = None, dimensions: int | None = None, truncate: bool = True
+    ) -> Encoding:
         self.asked.append((inputs, task, dimensions))
         return Encoding(np.ones((len(inputs), 2), dtype=np.float32), 7)
 
@@ -85,7 +87,7 @@ def test_what_is_no_text_is_told_by_its_type_and_not_as_broken_text(inputs: Any)
 
 def test_ids_of_another_tokenizer_are_named_as_the_caller_named_them() -> None:
     class Foreign:
-        def encode(self, inputs: Any, *, task: str | None, dimensions: int | None) -> Encoding:
+        def encode(self, inputs: Any, *, task: str | None, dimensions: int | None, truncate: bool = True) -> Encoding:
             raise InvalidInput("input[0] holds token ids", param="input")
 
     with pytest.raises(InvalidInput, match=r"^texts\[0\] holds") as refused:

@@ -24,7 +24,9 @@ class FakeMulti:
     def __init__(self) -> None:
         self.asked: list[tuple[list[str], Collection[str], int | None]] = []
 
-    def encode_multi(self, inputs: list[str], *, want: Collection[str], top_k: int | None) -> MultiEncoding:
+    def encode_multi(
+        self, inputs: list[str], *, want: Collection[str], top_k: int | None, truncate: bool = True
+    ) -> MultiEncoding:
         self.asked.append((inputs, want, top_k))
         return MultiEncoding(np.ones((len(inputs), 3), np.float32), None, None, 4)
 

@@ -19,7 +19,7 @@ class FakeReranker:
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[str]]] = []
 
-    def score(self, query: str, documents: Sequence[str]) -> Scores:
+    def score(self, query: str, documents: Sequence[str], truncate: bool = True) -> Scores:
         self.calls.append((query, list(documents)))
         raw = np.asarray([float(document) for document in documents], dtype=np.float32)
         return Scores(sigmoid(raw), raw, len(documents))

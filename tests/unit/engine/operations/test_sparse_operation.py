@@ -23,7 +23,9 @@ class FakeSparse:
     def __init__(self) -> None:
         self.asked: list[tuple[Any, str | None, int]] = []
 
-    def encode_sparse(self, inputs: Any, *, task: str | None = None, top_k: int = 128) -> SparseEncoding:
+    def encode_sparse(
+        self, inputs: Any, *, task: str | None = None, top_k: int = 128, truncate: bool = True
+    ) -> SparseEncoding:
         self.asked.append((inputs, task, top_k))
         return SparseEncoding((vector((1, "a", 1.0)),) * len(inputs), 7)
 
@@ -124,7 +126,7 @@ def test_the_weights_of_shared_tokens_are_multiplied_and_summed() -> None:
 
 def test_ids_of_another_tokenizer_are_named_as_the_caller_named_them() -> None:
     class Foreign:
-        def encode_sparse(self, inputs: Any, *, task: str | None, top_k: int) -> SparseEncoding:
+        def encode_sparse(self, inputs: Any, *, task: str | None, top_k: int, truncate: bool = True) -> SparseEncoding:
             raise InvalidInput("input[0] holds token ids", param="input")
 
     with pytest.raises(InvalidInput, match=r"^texts\[0\] holds") as refused:
