@@ -15,6 +15,7 @@ PilotlightError
             CannotRest       they would not survive in RAM, so they are dropped instead
         OutOfMemory          a device has no memory left; what was asked of it did not happen
         DeviceLost           a device no longer computes; weights on it have to be read again
+        NotFinite            a model gave NaN or infinity, which is no answer
     QueueFull            too many requests wait for this encoder
     Closed               the engine, or this encoder, is shutting down
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from typing import Final
 
 
 class PilotlightError(Exception):
@@ -175,6 +177,28 @@ class DeviceLost(EncoderError):
     """A device stopped computing, as after a driver's reset; no weights on it can be used any more."""
 
     title = "Device lost"
+
+
+class NotFinite(EncoderError):
+    """A model gave NaN or infinity for an input, so its whole request has no answer."""
+
+    title = "Result not finite"
+
+    def __init__(
+        self, message: str, *, next_step: str | None = None, title: str | None = None, encoder: str | None = None
+    ) -> None:
+        super().__init__(message, next_step=next_step, title=title)
+        self.encoder = encoder
+        """The encoder that the message names; None as long as it says `UNNAMED`."""
+
+    def name_encoder(self, name: str) -> None:
+        """Name the encoder in the message; the first name stays, which is that of the encoder that computed."""
+        if self.encoder is None:
+            self.encoder, self.message = name, self.message.replace(UNNAMED, name, 1)
+
+
+UNNAMED: Final = "The model"
+"""The encoder in an error that is raised where its name is not known, because several encoders share the weights."""
 
 
 class QueueFull(PilotlightError):

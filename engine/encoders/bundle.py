@@ -11,18 +11,21 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.encoders.chain import Chain, complete
 from engine.encoders.registry import Encoders
 from engine.errors import UnknownEncoder
-from engine.operations.axes import BaseVectors, EmbedInBase
+from engine.operations.axes import BaseVectors, EmbedInBase, EncodeAxes
 from engine.operations.bundle import PARTS, Bundle, EncodeBundle
 from engine.operations.dense import Embed
+from engine.operations.inputs import ITEMS, naming_field
 from engine.operations.multi import EncodeMulti
 from engine.operations.sparse import EncodeSparse
 from engine.settings import naming
 from engine.state import SlotView
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,9 @@ def submit_bundle(
     what its parts raise.
     """
     makers = _makers(encoders, asked)
-    chain: Chain[Bundle] = Chain(lambda name, operation: encoders.submit(name, operation, used_by, keep_alive))
+    chain: Chain[Bundle] = Chain(
+        lambda name, operation: encoders.submit(name, _about_the_text(operation), used_by, keep_alive)
+    )
     made: dict[str, Future[_Made]] = {}
     tokens: Future[_Tokens | None] = Future()
     dense, sparse, axes = (makers.get(part) for part in PARTS)
@@ -118,8 +123,18 @@ def _none_after(made: Future[_Made]) -> None:
     made.result()
 
 
+def _about_the_text(operation: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Let errors of `operation` name the one text of a bundle as its caller does."""
+
+    def run(adapter: Any) -> T:
+        with naming_field("text", lambda index: "text"):
+            return operation(adapter)
+
+    return run
+
+
 def _both(asked: EncodeBundle) -> Callable[[Any], _Made]:
-    operation = EncodeMulti([asked.text], want=("dense", "sparse"), top_k=asked.top_k)
+    operation = EncodeMulti([asked.text], want=("dense", "sparse"), top_k=asked.top_k, field=ITEMS)
 
     def run(adapter: Any) -> _Made:
         found = operation(adapter)
@@ -135,7 +150,7 @@ def _dense(asked: EncodeBundle, tokens: Future[_Tokens | None] | None) -> Callab
         if tokens is not None:
             complete(tokens, lambda: own)
         inputs = [own.ids] if own else [asked.text]
-        return _Made({"dense": Embed(inputs, task=asked.task)(adapter).vectors}, adapter.revision)
+        return _Made({"dense": Embed(inputs, task=asked.task, field=ITEMS)(adapter).vectors}, adapter.revision)
 
     return run
 
@@ -144,7 +159,8 @@ def _sparse(asked: EncodeBundle, tokens: Future[_Tokens | None]) -> Callable[[An
     def run(adapter: Any) -> _Made:
         theirs = tokens.result() if tokens.done() and not tokens.exception() else None
         shared = theirs is not None and theirs.whole and theirs.key == _key(adapter, asked.task)
-        operation = EncodeSparse([theirs.ids] if theirs and shared else [asked.text], asked.task, asked.top_k)
+        inputs = [theirs.ids] if theirs and shared else [asked.text]
+        operation = EncodeSparse(inputs, asked.task, asked.top_k, field=ITEMS)
         return _Made({"sparse": operation(adapter).vectors[0]}, adapter.revision)
 
     return run
@@ -153,8 +169,8 @@ def _sparse(asked: EncodeBundle, tokens: Future[_Tokens | None]) -> Callable[[An
 def _axes(asked: EncodeBundle, dense: Future[_Made] | None) -> Callable[[Any], _Made]:
     def run(adapter: Any) -> _Made:
         made = None if dense is None else dense.result()
-        known = made and BaseVectors(made.parts["dense"], made.revision, 0)
-        projection = adapter.encode_axes([asked.text], task=asked.task, known=known)
+        known = None if made is None else BaseVectors(made.parts["dense"], made.revision, 0)
+        projection = EncodeAxes([asked.text], asked.task, known=known, field=ITEMS)(adapter)
         return _Made({"axes": projection.vectors[0]}, adapter.revision, projection.axes)
 
     return run

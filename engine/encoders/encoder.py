@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from engine.encoders.ignored import ignored_options
 from engine.encoders.sharing import weights_key
-from engine.errors import Closed, PilotlightError, QueueFull
+from engine.errors import Closed, NotFinite, PilotlightError, QueueFull
 from engine.serving.execution import Relief, execute
 from engine.serving.worker import Worker
 from engine.settings.config import EncoderConfig, Hardware
@@ -84,7 +84,11 @@ class Encoder:
     def run(self, operation: Callable[[Any], T], used_by: str | None, keep_alive: float | None) -> T:
         """Return the result of `operation` on the adapter, under a lease; raises as `execute`."""
         with self.usage.counted(used_by):
-            return execute(self.slot, self.relief, operation, used_by, keep_alive)
+            try:
+                return execute(self.slot, self.relief, operation, used_by, keep_alive)
+            except NotFinite as error:
+                error.name_encoder(self.config.name)
+                raise
 
     def view(self, hardware: Hardware, sharers: tuple[Encoder, ...], *, measured: bool = False) -> EncoderView:
         """Return a snapshot; `sharers` are the others on the same weights, `measured` is as in `Slot.view`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from engine.kinds import BASE_KINDS
 from engine.operations.cut import NOTHING_CUT, Cut
 from engine.operations.dense import Embed
-from engine.operations.inputs import check_count, check_task, check_texts
+from engine.operations.inputs import ITEMS, check_count, check_task, check_texts
 from engine.operations.operation import Operation
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class EmbedInBase(Operation[BaseVectors]):
         return BaseVectors(Embed([]).nothing().vectors, None, 0)
 
     def _run(self, adapter: Any) -> BaseVectors:
-        encoding = Embed(self.texts, task=self.task, truncate=self.truncate, field=self.field)(adapter)
+        encoding = Embed(self.texts, task=self.task, truncate=self.truncate, field=ITEMS)(adapter)
         return BaseVectors(encoding.vectors, adapter.revision, encoding.tokens, encoding.cut)
 
 
@@ -91,6 +91,8 @@ class EncodeAxes(Operation[Projection]):
     truncate: bool = True
     """As in `Embed`."""
     field: str = "texts"
+    known: BaseVectors | None = None
+    """The base's vectors of the texts, if the caller has them already."""
 
     kinds: ClassVar[tuple[str, ...]] = ("axes",)
 
@@ -112,5 +114,6 @@ class EncodeAxes(Operation[Projection]):
         return Projection(np.empty((0, 0), dtype=np.float32), (), 0)
 
     def _run(self, adapter: Any) -> Projection:
-        projection: Projection = adapter.encode_axes(self.texts, task=self.task, truncate=self.truncate)
+        more = {} if self.known is None else {"known": self.known}
+        projection: Projection = adapter.encode_axes(self.texts, task=self.task, truncate=self.truncate, **more)
         return projection

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.errors import InvalidInput
 from engine.operations.cut import NOTHING_CUT, Cut
-from engine.operations.inputs import check_text, check_texts
+from engine.operations.inputs import ITEMS, check_text, check_texts
 from engine.operations.operation import Operation
 from engine.operations.probability import softmax
 
@@ -125,13 +125,17 @@ class ZeroShot(Operation[Classification]):
         yes, no = entailment(adapter.labels)
         hypotheses = [self.template.replace("{}", label) for label in self.labels]
         pairs = [(text, hypothesis) for text in self.texts for hypothesis in hypotheses]
-        found = Classify(pairs, self.truncate, self.field)(adapter)
+        found = Classify(pairs, self.truncate, ITEMS)(adapter)
         logits = found.logits.reshape(len(self.texts), len(self.labels), -1)
         if self.multi_label or len(self.labels) == 1:
             probabilities = softmax(logits[..., [no, yes]])[..., 1]
         else:
             probabilities = softmax(logits[..., yes])
         return Classification(tuple(self.labels), probabilities, logits[..., yes], found.tokens, found.cut)
+
+    def _name_of(self, index: int) -> str:
+        text, label = divmod(index, len(self.labels))
+        return f"texts[{text}] with {self.labels_field}[{label}]"
 
 
 def entailment(labels: Sequence[str]) -> tuple[int, int]:

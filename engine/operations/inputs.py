@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, NotFinite
 
 TASKS: Final = ("query", "passage")
 """The roles of a text, for models that treat the two differently."""
@@ -15,16 +16,19 @@ TASKS: Final = ("query", "passage")
 
 ITEMS: Final = "input"
 """The name of the items in the errors of adapters; the caller's interface may have another one."""
+_ITEM: Final = re.compile(rf"\b{ITEMS}\[(\d+)\]")
 
 
 @contextmanager
-def naming_field(field: str) -> Iterator[None]:
-    """Make errors about `ITEMS` that are raised within name `field` instead."""
+def naming_field(field: str, name: Callable[[int], str]) -> Iterator[None]:
+    """Make errors about `ITEMS` that are raised within name `field`, and in their message `name(index)`."""
     try:
         yield
-    except InvalidInput as error:
-        if error.param == ITEMS:
-            error.message, error.param = error.message.replace(f"{ITEMS}[", f"{field}[", 1), field
+    except (InvalidInput, NotFinite) as error:
+        if isinstance(error, NotFinite) or error.param == ITEMS:
+            error.message = _ITEM.sub(lambda found: name(int(found[1])), error.message, count=1)
+        if isinstance(error, InvalidInput) and error.param == ITEMS:
+            error.param = field
         raise
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, final
 
+from engine.operations.finite import check_finite
 from engine.operations.inputs import naming_field
 
 T = TypeVar("T")
@@ -36,13 +37,22 @@ class Operation(ABC, Generic[T]):
 
     @final
     def __call__(self, adapter: Any) -> T:
-        """Return the result for the items; raises InvalidInput for what only the model can tell, naming `field`."""
-        with naming_field(self.field):
-            return self._run(adapter)
+        """Return the result for the items, all of it finite.
+
+        Raises InvalidInput for what only the model can tell, and NotFinite; both name the item as the caller does.
+        """
+        with naming_field(self.field, self._name_of):
+            result = self._run(adapter)
+            check_finite(result, getattr(adapter, "revision", None))
+        return result
 
     @abstractmethod
     def _run(self, adapter: Any) -> T:
-        """Return the result for the items; errors about them may name them `ITEMS`."""
+        """Return the result for the items; errors about them may name them `ITEMS`, as an operation within does."""
+
+    def _name_of(self, index: int) -> str:
+        """Return the caller's name of an item."""
+        return f"{self.field}[{index}]"
 
 
 @dataclass(frozen=True, slots=True)

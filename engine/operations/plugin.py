@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from engine.errors import InvalidInput
+from engine.operations.finite import check_plain
 from engine.operations.inputs import check_text
 from engine.operations.operation import Operation
 
@@ -37,7 +38,9 @@ class Call(Operation[Any]):
         """Return nothing: a call is never about no items."""
 
     def _run(self, adapter: Any) -> Any:
-        return adapter.call(self.operation, self.arguments)
+        result = adapter.call(self.operation, self.arguments)
+        check_plain(result, f"the result of {self.operation}")
+        return result
 
 
 def _check_texts_within(values: Mapping[str, Any], field: str) -> None:

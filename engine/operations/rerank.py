@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.errors import InvalidInput
 from engine.operations.cut import NOTHING_CUT, Cut
-from engine.operations.inputs import check_text, check_texts
+from engine.operations.inputs import ITEMS, check_text, check_texts
 from engine.operations.operation import Operation
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class ReRank(Operation[Ranking]):
         return ranked(Score(self.query, ()).nothing(), self.k)
 
     def _run(self, adapter: Any) -> Ranking:
-        return ranked(Score(self.query, self.documents, self.truncate, self.field)(adapter), self.k)
+        return ranked(Score(self.query, self.documents, self.truncate, ITEMS)(adapter), self.k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,14 @@ class Splice(Operation[Spliced]):
 
     def _run(self, adapter: Any) -> Spliced:
         flat = [fragment for group in self.fragments for fragment in group]
-        return self._spliced(Score(self.query, flat, self.truncate, self.field)(adapter))
+        return self._spliced(Score(self.query, flat, self.truncate, ITEMS)(adapter))
+
+    def _name_of(self, index: int) -> str:
+        for number, group in enumerate(self.fragments):
+            if index < len(group):
+                return f"{self.field}[{number}][{index}]"
+            index -= len(group)
+        return self.field
 
     def _spliced(self, found: Scores) -> Spliced:
         import numpy as np

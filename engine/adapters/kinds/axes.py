@@ -11,14 +11,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine.adapters.base.dimensions import unit
 from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.kinds.universal_axes import UNIVERSAL_AXES
 from engine.adapters.protocol import Loaded
 from engine.devices.placement import CPU, NOTHING, Footprint, Needs, Placement
-from engine.errors import Closed, EncoderError, LoadFailed, QueueFull, Unavailable, UnknownEncoder
+from engine.errors import Closed, EncoderError, LoadFailed, NotFinite, QueueFull, Unavailable, UnknownEncoder
 from engine.operations.axes import BaseVectors, EmbedInBase, Projection
+from engine.operations.inputs import ITEMS
 from engine.settings.config import EncoderConfig
 from engine.state import Download
 
@@ -72,11 +74,17 @@ class AxesAdapter:
 
     def load(self, on: str | None = None) -> Loaded:
         """Let the base read the anchors, which brings it up; raises LoadFailed or Unavailable, which name it."""
-        began = time.monotonic()
+        import numpy as np
+
+        began, note = time.monotonic(), None
         try:
             with self._naming_the_base():
                 model = self._context.view(self._base).model
-            self._anchors = _anchors(self._ask(self._sentences))
+            self._anchors = self._read_anchors()
+        except NotFinite as error:
+            # Each use asks again, which raises the same error, as long as the base has these weights.
+            note = error.message
+            self._anchors = _Anchors(unit(np.empty((0, 0))), self._context.view(self._base).revision)
         except (Closed, QueueFull) as error:
             raise LoadFailed(f"{self._name} stands on {self._base}: {error.message}") from error
         self._made_for = (model, self._anchors.revision)
@@ -85,6 +93,7 @@ class AxesAdapter:
             revision=self.revision,
             import_seconds=0.0,
             load_seconds=time.monotonic() - began,
+            assumptions=() if note is None else (note,),
             metadata={"dimension": len(self.names), "axes": list(self.names), "base": self._base},
         )
 
@@ -101,13 +110,13 @@ class AxesAdapter:
         `known` are the base's vectors of `texts`, if the caller has them already; they are used only if the same
         weights made the anchors. Raises the errors of the base; LoadFailed and Unavailable name it.
         """
-        anchors = self._loaded
-        found = known if known is not None and anchors.fit(known) else self._ask(texts, task, truncate=truncate)
+        anchors, asked = self._loaded, EmbedInBase(texts, task, truncate, ITEMS)
+        found = known if known is not None and anchors.fit(known) else self._ask(asked)
         while not anchors.fit(found):
             # The base was loaded with other weights meanwhile.
-            anchors = self._anchors = _anchors(self._ask(self._sentences))
-            found = self._ask(texts, task, truncate=truncate)
-        return Projection(_unit(found.vectors) @ anchors.vectors.T, self.names, found.tokens, found.cut)
+            anchors = self._anchors = self._read_anchors()
+            found = self._ask(asked)
+        return Projection(unit(found.vectors) @ anchors.vectors.T, self.names, found.tokens, found.cut)
 
     def needs(self) -> Needs:
         """Return the bytes of the matrix, on the CPU."""
@@ -147,9 +156,12 @@ class AxesAdapter:
         anchors = self._anchors
         return NOTHING if anchors is None else Footprint(0, anchors.vectors.nbytes, anchors.vectors.nbytes)
 
-    def _ask(self, texts: Sequence[str], task: str | None = None, *, truncate: bool = True) -> BaseVectors:
+    def _read_anchors(self) -> _Anchors:
+        found = self._ask(EmbedInBase(self._sentences, field="axes"))
+        return _Anchors(unit(found.vectors), found.revision)
+
+    def _ask(self, asked: EmbedInBase) -> BaseVectors:
         with self._naming_the_base():
-            asked = EmbedInBase(texts, task=task, truncate=truncate)
             found: BaseVectors = self._context.run(self._base, asked, self._name)
         return found
 
@@ -163,6 +175,8 @@ class AxesAdapter:
             raise Unavailable(f"{stands}, and there is no such encoder.", next_step=mend) from error
         except Unavailable as error:
             raise Unavailable(f"{stands}: {error.message}", next_step=error.next_step, title=error.title) from error
+        except NotFinite as error:
+            raise NotFinite(f"{stands}: {error.message}", next_step=error.next_step, encoder=self._base) from error
         except EncoderError as error:
             wait = error.retry_in_seconds if isinstance(error, LoadFailed) else None
             raise LoadFailed(
@@ -173,17 +187,3 @@ class AxesAdapter:
     def _loaded(self) -> _Anchors:
         assert self._anchors is not None, "only between load and unload"  # noqa: S101 - the slot's promise
         return self._anchors
-
-
-def _anchors(found: BaseVectors) -> _Anchors:
-    return _Anchors(_unit(found.vectors), found.revision)
-
-
-def _unit(vectors: Any) -> NDArray[np.float32]:
-    """Each row with length 1; a row of zeros stays as it is."""
-    import numpy as np
-
-    rows = np.asarray(vectors, dtype=np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return unit

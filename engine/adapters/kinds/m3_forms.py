@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.adapters.text.written import written
 from engine.operations.sparse import SparseVector
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ def heaviest(ids: list[int], weights: NDArray[np.float32], tokenizer: Any, top_k
         tokenizer.pad_token_id, tokenizer.unk_token_id,
     )  # fmt: skip
     most[np.isin(found, [one for one in special if one is not None])] = 0
-    order = np.argsort(-most, kind="stable")[: np.count_nonzero(most)][:top_k]
-    return SparseVector(found[order], most[order], tuple(tokenizer.convert_ids_to_tokens(found[order].tolist())))
+    # NaN counts as the heaviest, so that it is kept and refused.
+    rank = np.where(np.isnan(most), np.inf, most)
+    order = np.argsort(-rank, kind="stable")[: np.count_nonzero(rank)][:top_k]
+    return SparseVector(found[order], most[order], written(found[order].tolist(), tokenizer))
 
 
 def unit(vectors: torch.Tensor) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.adapters.kinds.sentence import Features, SentenceAdapter
+from engine.adapters.text.written import written
 from engine.errors import LoadFailed
 from engine.operations.sparse import SparseEncoding, SparseVector
 
@@ -92,7 +93,9 @@ class SparseAdapter(SentenceAdapter):
         heaviest, ids = weights.float().topk(min(count, weights.shape[1]))
         found = []
         for row, indices in zip(heaviest.cpu().numpy(), ids.cpu().numpy().astype(np.int32), strict=True):
-            order = np.lexsort((indices, -row))[: np.count_nonzero(row > 0)]
+            # NaN counts as the heaviest, as for torch, so that it is kept and refused.
+            rank = np.where(np.isnan(row), np.inf, row)
+            order = np.lexsort((indices, -rank))[: np.count_nonzero(rank > 0)]
             kept = indices[order]
             found.append(SparseVector(kept, row[order], self._written(kept.tolist())))
         return found
@@ -101,9 +104,7 @@ class SparseAdapter(SentenceAdapter):
         """The tokens of `ids` as the vocabulary writes them; for latents, which have no text, their numbers."""
         if _has_latents(self._module):
             return tuple(map(str, ids))
-        tokens = self._module.tokenizer.convert_ids_to_tokens(ids)
-        # A model may have more rows than its tokenizer has tokens.
-        return tuple(token or f"<{index}>" for index, token in zip(ids, tokens, strict=True))
+        return written(ids, self._module.tokenizer)
 
 
 def _has_latents(model: Any) -> bool:
