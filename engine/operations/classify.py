@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from engine.errors import InvalidInput
 from engine.operations.cut import NOTHING_CUT, Cut
@@ -16,20 +16,22 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_NLI: Final = "Any labels can be put only to a model for natural language inference (NLI)."
+
 Inputs = Sequence[str] | Sequence[tuple[str, str]]
 """Texts, or pairs of them (premise and hypothesis); never both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The probability of each label for each input, in the order of the inputs."""
+    """The probability of each label for each input, in the order of the inputs; the numbers of a regression."""
 
     labels: tuple[str, ...]
-    """The columns: the model's own labels in its order, or those that were asked for."""
-    probabilities: NDArray[np.float32]
-    """(n, labels), 0 to 1; each row adds up to 1 where the labels exclude each other."""
+    """The columns: the model's own labels in its order, no name twice, or those that were asked for."""
+    probabilities: NDArray[np.float32] | None
+    """(n, labels), 0 to 1; each row adds up to 1 where the labels exclude each other. None for a regression."""
     logits: NDArray[np.float32]
-    """(n, labels), the source of the probabilities."""
+    """(n, labels), the source of the probabilities; of a regression the numbers that are its answer."""
     tokens: int
     """Tokens that the model read."""
     cut: Cut = NOTHING_CUT
@@ -37,7 +39,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Classify(Operation[Classification]):
-    """The probabilities of the model's own labels, for texts or for pairs of texts."""
+    """The probabilities of the model's own labels, or the numbers of a regression, for texts or for pairs of texts."""
 
     inputs: Inputs
     truncate: bool = True
@@ -126,6 +128,8 @@ class ZeroShot(Operation[Classification]):
         hypotheses = [self.template.replace("{}", label) for label in self.labels]
         pairs = [(text, hypothesis) for text in self.texts for hypothesis in hypotheses]
         found = Classify(pairs, self.truncate, ITEMS)(adapter)
+        if found.probabilities is None:
+            raise InvalidInput("This model is a regression: it gives numbers and no probabilities.", next_step=_NLI)
         logits = found.logits.reshape(len(self.texts), len(self.labels), -1)
         if self.multi_label or len(self.labels) == 1:
             probabilities = softmax(logits[..., [no, yes]])[..., 1]
@@ -149,7 +153,7 @@ def entailment(labels: Sequence[str]) -> tuple[int, int]:
     if yes is None or len(names) < 2:
         raise InvalidInput(
             f"The labels of this model are {', '.join(labels)}: none of them is entailment.",
-            next_step="Any labels can be put only to a model for natural language inference (NLI).",
+            next_step=_NLI,
         )
     otherwise = len(names) - 1 if yes == 0 else 0
     return yes, next((index for index, name in enumerate(names) if name.startswith("contradict")), otherwise)

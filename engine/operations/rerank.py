@@ -21,7 +21,7 @@ class Scores:
     """The relevance of documents to a query, in the order of the documents."""
 
     scores: NDArray[np.float32]
-    """(n,), the probability of relevance, 0 to 1."""
+    """(n,), the probability of relevance, 0 to 1; of a regression the number that the model gives."""
     raw: NDArray[np.float32]
     """(n,), the same as log-odds: the logit of a head with one, the difference of the two of a head with two."""
     tokens: int
@@ -36,7 +36,7 @@ class Ranking:
     indices: NDArray[np.int64]
     """(k,), the index of each one among the documents."""
     scores: NDArray[np.float32]
-    """(k,), the probability of relevance, 0 to 1."""
+    """(k,), as in `Scores`."""
     tokens: int
     cut: Cut = NOTHING_CUT
 
@@ -48,7 +48,7 @@ class Spliced:
     kept: tuple[tuple[int, ...], ...]
     """Per group the indices of the kept fragments, rising."""
     scores: tuple[NDArray[np.float32], ...]
-    """Per group (n,), the probability of relevance, 0 to 1."""
+    """Per group (n,), as in `Scores`."""
     tokens: int
     cut: Cut = NOTHING_CUT
 
@@ -124,7 +124,7 @@ class Splice(Operation[Spliced]):
     query: str
     fragments: Sequence[Sequence[str]]
     threshold: float = 0.5
-    """The probability of relevance from which on a fragment is kept, 0 to 1."""
+    """The score from which on a fragment is kept, 0 to 1: a probability, or the number of a regression."""
     min_kept: int = 2
     """Least number of fragments kept of each group, the most relevant ones; a smaller group is kept whole."""
     truncate: bool = True

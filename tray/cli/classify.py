@@ -1,4 +1,4 @@
-"""`pilotlight classify`: the probabilities of labels for each text."""
+"""`pilotlight classify`: the probabilities of labels for each text, or the values of a regression."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def _classify(options: argparse.Namespace) -> int:
         fields: dict[str, Any] = {"texts": texts, "candidate_labels": options.label}
         if options.hypothesis is not None:
             fields = {"pairs": _pairs(texts, options.hypothesis)}
-        return _lines(texts, client.encode("classify", model=options.encoder, **fields)["labels"])
+        found = client.encode("classify", model=options.encoder, **fields)
+        what = "values" if "values" in found else "labels"
+        return _lines(what, texts, found[what])
 
     def of_engine(engine: EngineInterface, texts: list[str]) -> Iterator[Line]:
         encoder = engine.classify(options.encoder)
@@ -41,8 +43,8 @@ def _classify(options: argparse.Namespace) -> int:
             found = encoder.classify(_pairs(texts, options.hypothesis))
         else:
             found = encoder.classify(texts)
-        named = [dict(zip(found.labels, row, strict=True)) for row in found.probabilities.tolist()]
-        return _lines(texts, named)
+        what, rows = ("values", found.logits) if found.probabilities is None else ("labels", found.probabilities)
+        return _lines(what, texts, [dict(zip(found.labels, row, strict=True)) for row in rows.tolist()])
 
     # Each text counts once per label.
     size = max(1, min(asking.BATCH, asking.MOST // len(options.label or [""])))
@@ -53,6 +55,7 @@ def _pairs(texts: Sequence[str], hypothesis: str) -> list[tuple[str, str]]:
     return [(text, hypothesis) for text in texts]
 
 
-def _lines(texts: Sequence[str], labels: Sequence[dict[str, float]]) -> Iterator[Line]:
-    for text, found in zip(texts, labels, strict=True):
-        yield {"text": text, "labels": dict(sorted(found.items(), key=lambda pair: -pair[1]))}
+def _lines(what: str, texts: Sequence[str], rows: Sequence[dict[str, float]]) -> Iterator[Line]:
+    """One line per text: by label the probabilities of a classifier, `labels`, or the `values` of a regression."""
+    for text, found in zip(texts, rows, strict=True):
+        yield {"text": text, what: dict(sorted(found.items(), key=lambda pair: -pair[1]))}

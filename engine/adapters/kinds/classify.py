@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.adapters.base.torch_module import TorchAdapter
+from engine.adapters.kinds.labels import Labels, check_label_ids
 from engine.adapters.text.lengths import in_order_of_length, reading_limit
 from engine.adapters.text.texts import truncate_text
 from engine.operations.classify import Classification, Inputs
@@ -29,23 +30,28 @@ class ClassifyAdapter(TorchAdapter):
     def _construct(self, folder: Path) -> Any:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        check_label_ids(folder, self._config.model)
         trusted = {"local_files_only": True, "trust_remote_code": self._config.trust_remote_code}
         # "auto" keeps the files' element type, whatever the library's default.
         model = AutoModelForSequenceClassification.from_pretrained(str(folder), dtype="auto", **trusted)
         # In the module, so that `unload` drops it with everything else.
         model.tokenizer = AutoTokenizer.from_pretrained(str(folder), **trusted)
+        model.labels = Labels.of(model.config, self._assume)
+        if model.labels.regression:
+            self._assume("It is a regression by its problem_type, so its answers are numbers and no probabilities.")
         self._limit = reading_limit(model, model.tokenizer)
         self._reads = frozenset(inspect.signature(model.forward).parameters)
         return model.eval()
 
     def _metadata(self) -> dict[str, Any]:
-        return {"labels": list(self.labels), "max_tokens": self.max_tokens}
+        more = {"regression": True} if self._module.labels.regression else {}
+        return {"labels": list(self.labels), "max_tokens": self.max_tokens, **more}
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The model's own labels, in its order."""
-        names = self._module.config.id2label
-        return tuple(str(names[index]) for index in range(self._module.config.num_labels))
+        """The model's own labels, in its order, no name twice."""
+        labels: Labels = self._module.labels
+        return labels.names
 
     @property
     def max_tokens(self) -> int | None:
@@ -53,7 +59,10 @@ class ClassifyAdapter(TorchAdapter):
         return self._limit
 
     def classify(self, inputs: Inputs, *, truncate: bool = True) -> Classification:
-        """Return the probability of each label: softmax, or sigmoid for one logit and for independent labels."""
+        """Return the probability of each label: softmax, or sigmoid for one logit and for independent labels.
+
+        A regression has none, and the logits are its answer.
+        """
         import numpy as np
         import torch
 
@@ -79,6 +88,8 @@ class ClassifyAdapter(TorchAdapter):
         cut = {"truncation": self._limit is not None, "max_length": self._limit}
         return self._module.tokenizer(*columns, padding=True, return_tensors="pt", **cut)
 
-    def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        together = self._module.config.problem_type == "multi_label_classification"
-        return sigmoid(logits) if together or logits.shape[1] == 1 else softmax(logits)
+    def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        labels: Labels = self._module.labels
+        if labels.regression:
+            return None
+        return sigmoid(logits) if labels.independent else softmax(logits)

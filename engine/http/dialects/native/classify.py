@@ -79,12 +79,14 @@ def router(engine: EngineInterface) -> APIRouter:
         answer = await dispatch(engine, body.operation, body, request)
 
         def content() -> dict[str, Any]:
-            return with_encoder({"labels": _by_label(answer.value)}, body, answer)
+            return with_encoder(_by_label(answer.value), body, answer)
 
         return await json_response_off_loop(content)
 
     return routes
 
 
-def _by_label(result: Classification) -> list[dict[str, Any]]:
-    return [dict(zip(result.labels, row, strict=True)) for row in result.probabilities]
+def _by_label(result: Classification) -> dict[str, Any]:
+    """The probability of each label, or under another name the numbers of a regression."""
+    name, rows = ("labels", result.probabilities) if result.probabilities is not None else ("values", result.logits)
+    return {name: [dict(zip(result.labels, row, strict=True)) for row in rows]}
