@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -53,7 +54,9 @@ def directly(folder: Path, family: Family) -> tuple[np.ndarray, np.ndarray]:
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     longest = {"clip": 77, "siglip": 64, "siglip2": 64}[family]
     padding = True if family == "clip" else "max_length"
-    read = tokenizer(TEXTS, padding=padding, truncation=True, max_length=longest, return_tensors="pt")
+    # Gemma's tokenizer, which SigLIP 2 has by name, leaves letters as they are.
+    texts = [text.lower() for text in TEXTS] if family == "siglip" else TEXTS
+    read = tokenizer(texts, padding=padding, truncation=True, max_length=longest, return_tensors="pt")
     with torch.inference_mode():
         texts = model.get_text_features(**read).pooler_output
         images = [model.get_image_features(**processor(one, return_tensors="pt")).pooler_output for one in PICTURES]
@@ -77,6 +80,46 @@ def test_both_towers_give_what_the_whole_model_gives(models: dict[str, Path], fa
     assert found_texts.shape == (len(TEXTS), DIMENSIONS[family])
     assert np.abs(found_texts[0] - found_texts[3]).max() > 1e-3  # the model tells inputs apart
     assert np.abs(found_images[0] - found_images[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("family", ["siglip", "siglip2"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"padding_side": "left"},
+        {"padding_side": None},
+        {"tokenizer_class": None},
+        {"tokenizer_class": "GemmaTokenizerFast"},
+        {"tokenizer_class": "PreTrainedTokenizerFast"},
+    ],
+    ids=str,
+)
+def test_a_siglip_2_is_read_as_it_was_trained_whatever_its_tokenizers_file_says(
+    models: dict[str, Path], family: Family, said: dict[str, str | None], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models[family], folder)
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) | said
+    file.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}), encoding="utf-8")
+    with engine_of(folder) as engine:
+        found = engine.image_text().encode_texts(TEXTS)
+        np.testing.assert_array_equal(found, engine.image_text().encode_texts([text.upper() for text in TEXTS]))
+    np.testing.assert_allclose(found, directly(models[family], family)[0], atol=1e-5)
+
+
+def test_as_many_tokens_are_read_as_the_folder_says(models: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(models["siglip"], folder)
+    file = folder / "tokenizer_config.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"model_max_length": 16}), encoding="utf-8"
+    )
+    with engine_of(folder) as engine, engine_of(models["siglip"]) as other:
+        texts = engine.image_text().encode_texts(["abcdefghijklmnop" + more for more in ("", "xyz")])
+        assert np.array_equal(*texts)
+        assert np.abs(texts[0] - other.image_text().encode_texts(["abcdefghijklmnop"])[0]).max() > 1e-3
+        assert engine.view("photo.text").metadata["max_tokens"] == 16
 
 
 def test_the_text_tower_answers_while_the_image_tower_has_never_loaded(models: dict[str, Path]) -> None:

@@ -73,10 +73,11 @@ class Checkpoint:
     def facts(self) -> dict[str, Any]:
         """Facts about the model, the same for both towers."""
         text, image = self.config.text_config, self.config.vision_config
+        said = self._tokenizer_settings.get("model_max_length")
         dimension = self.config.projection_dim if self.family is _CLIP else text.projection_size
         return {
             "dimension": int(dimension),
-            "max_tokens": int(text.max_position_embeddings),
+            "max_tokens": int(min(text.max_position_embeddings, said) if said else text.max_position_embeddings),
             "image_size": getattr(image, "image_size", None),
             **scales(self.folder),
         }
@@ -87,14 +88,21 @@ class Checkpoint:
         tokenizer = self._tokenizer()
         facts, family = self.facts, self.family
         limit = facts["max_tokens"]
-        # A causal tower ignores padding; the others read it, so there must be as much as in training.
-        padding = {"padding": True} if family.masked else {"padding": "max_length", "max_length": limit}
+        pad = tokenizer.pad_token_id
+        pad = (self.config.text_config.pad_token_id or 0) if pad is None else pad
 
         def read(texts: Sequence[str]) -> tuple[Features, list[int]]:
+            import torch
+
             ids = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
-            features = tokenizer.pad({"input_ids": ids}, return_tensors="pt", **padding)
-            names = ("input_ids", "attention_mask") if family.masked else ("input_ids",)
-            return {name: features[name] for name in names}, [len(one) for one in ids]
+            counts = [len(one) for one in ids]
+            # A causal tower ignores padding; the others read it, so there must be as much as in training. Each was
+            # trained with it at the right, which Gemma's tokenizers take for a choice of their own.
+            width = max(counts) if family.masked else limit
+            features = {"input_ids": torch.tensor([[*one, *[pad] * (width - len(one))] for one in ids])}
+            if family.masked:
+                features["attention_mask"] = (torch.arange(width) < torch.tensor(counts)[:, None]).long()
+            return features, counts
 
         name = "text_embeds" if family is _CLIP else family.output
         return TextTower(
@@ -144,12 +152,28 @@ class Checkpoint:
             )
         return module
 
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
+    @property
+    def _tokenizer_settings(self) -> dict[str, Any]:
         file = self.folder / "tokenizer_config.json"
-        if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") == "SiglipTokenizer":
+        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return settings
+
+    def _tokenizer(self) -> Any:
+        from tokenizers import normalizers
+        from transformers import AutoTokenizer, TokenizersBackend
+
+        said = self._tokenizer_settings
+        # Without a class the library would take the one of SigLIP, which reads no tokenizer.json.
+        nameless = "tokenizer_class" not in said and not (self.folder / "spiece.model").exists()
+        kind = TokenizersBackend if self.family is _SIGLIP and nameless else AutoTokenizer
+        if said.get("tokenizer_class") == "SiglipTokenizer":
             require("sentencepiece")
             if find_spec("google") is None or find_spec("google.protobuf") is None:
                 raise missing("protobuf", "The package protobuf is not installed.")
-        return AutoTokenizer.from_pretrained(self.folder, **self.trusted)
+        tokenizer = kind.from_pretrained(self.folder, **self.trusted)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if self.family is not _CLIP and backend is not None and type(backend.model).__name__ == "BPE":
+            # SigLIP 2 read Gemma's vocabulary in lower case; its tokenizer in the repositories is plain Gemma's.
+            parts = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
+            backend.normalizer = normalizers.Sequence(parts)
+        return tokenizer
