@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_STEMS: Final = {"entailment": "entail", "contradiction": "contradict"}
 _NLI: Final = "Any labels can be put only to a model for natural language inference (NLI)."
 
 Inputs = Sequence[str] | Sequence[tuple[str, str]]
@@ -146,14 +147,26 @@ def entailment(labels: Sequence[str]) -> tuple[int, int]:
     """Return the indices of the labels of an NLI model for entailment and for contradiction.
 
     Where no name begins with "contradict", that is the last one if entailment is the first, else the first: so does
-    transformers. Raises InvalidInput where no name begins with "entail".
+    transformers. Raises InvalidInput where no name begins with "entail", or several do for either.
     """
     names = [label.lower() for label in labels]
-    yes = next((index for index, name in enumerate(names) if name.startswith("entail")), None)
+    yes, no = (_named(names, word, labels) for word in ("entailment", "contradiction"))
     if yes is None or len(names) < 2:
         raise InvalidInput(
             f"The labels of this model are {', '.join(labels)}: none of them is entailment.",
             next_step=_NLI,
         )
     otherwise = len(names) - 1 if yes == 0 else 0
-    return yes, next((index for index, name in enumerate(names) if name.startswith("contradict")), otherwise)
+    return yes, otherwise if no is None else no
+
+
+def _named(names: list[str], word: str, labels: Sequence[str]) -> int | None:
+    """The index of the one name that is `word` or else begins like it; None where there is none."""
+    like = [index for index, name in enumerate(names) if name.startswith(_STEMS[word])]
+    found = [index for index in like if names[index] == word] or like
+    if len(found) > 1:
+        raise InvalidInput(
+            f"Several labels of this model mean {word}: {', '.join(labels[index] for index in found)}.",
+            next_step=_NLI,
+        )
+    return found[0] if found else None

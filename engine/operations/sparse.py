@@ -32,16 +32,15 @@ class SparseVector:
     def by_token(self, decimals: int = 4) -> dict[str, float]:
         """Return token -> weight by falling weight, rounded; what rounds to zero is left out.
 
-        Of two ids that the vocabulary writes alike, the heavier counts.
+        Of ids that are written alike each but the heaviest has its id behind it: `token [id]`.
         """
         import numpy as np
 
         weights: dict[str, float] = {}
-        for token, weight in zip(
-            self.tokens, np.round(self.weights.astype(np.float64), decimals).tolist(), strict=True
-        ):
+        rounded = np.round(self.weights.astype(np.float64), decimals).tolist()
+        for token, index, weight in zip(self.tokens, self.indices.tolist(), rounded, strict=True):
             if weight:
-                weights.setdefault(token, weight)
+                weights[f"{token} [{index}]" if token in weights else token] = weight
         return weights
 
 

@@ -66,7 +66,7 @@ class ImageTextProxy:
         facts = self._facts()
         if facts["logit_scale"] is None:
             raise Unavailable(
-                f"{self.text.peek().model} comes without a logit_scale, so nothing says what its cosines are worth.",
+                f"{self.text.peek().model} has no usable logit_scale, so nothing says what its cosines are worth.",
                 next_step="Compare the cosines with score_floor instead.",
             )
         return calibrated(cosines, facts["logit_scale"], facts["logit_bias"])

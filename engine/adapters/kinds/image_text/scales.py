@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,8 @@ from engine.adapters.sources.model_folder import weight_files
 
 SCALE: Final = "logit_scale"
 BIAS: Final = "logit_bias"
+_LARGEST: Final = 700.0
+"""The power of e that a float holds."""
 
 
 def scales(folder: Path) -> dict[str, float | None]:
@@ -19,6 +22,13 @@ def scales(folder: Path) -> dict[str, float | None]:
             for name, value in _numbers(file).items():
                 found[name] = found[name] if found[name] is not None else value
     return found
+
+
+def without_unusable(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a model with scale and bias of None where one of both is NaN, infinite or absurdly large."""
+    learned = [facts[SCALE], facts[BIAS]]
+    usable = all(value is None or abs(value) < _LARGEST for value in learned)
+    return dict(facts) if usable else {**facts, SCALE: None, BIAS: None}
 
 
 def _numbers(file: Path) -> dict[str, float]:

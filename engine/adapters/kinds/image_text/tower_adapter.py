@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.adapters.base.torch_module import TorchAdapter
 from engine.adapters.kinds.image_text import open_clip_folder
+from engine.adapters.kinds.image_text.scales import without_unusable
 from engine.adapters.packages import require
 from engine.adapters.sources.locate import Reference, locate
 from engine.errors import InvalidInput
@@ -77,6 +78,8 @@ class TowerAdapter(TorchAdapter):
             tower = self._tower_of(Checkpoint.of(self._config.model, folder, trust_remote_code=trusted))
         # In the module, so that `unload` drops it with everything else.
         tower.module.tower = tower
+        if without_unusable(tower.facts) != tower.facts:
+            self._assume("Its learned scale or bias is NaN or too large, so its similarities cannot be calibrated.")
         return tower.module.eval()
 
     @abstractmethod
@@ -84,7 +87,7 @@ class TowerAdapter(TorchAdapter):
         """Return this adapter's tower of a checkpoint of either library."""
 
     def _metadata(self) -> dict[str, Any]:
-        facts = dict(self._module.tower.facts)
+        facts = without_unusable(self._module.tower.facts)
         # The model's own; a floor in the settings is of one encoder, and several may share these weights.
         facts["score_floor"] = score_floor(facts["logit_scale"], facts["logit_bias"])
         return facts
