@@ -25,6 +25,8 @@ def softmax(logits: Floats) -> Floats:
     """Return the probabilities of which those along the last axis of `logits` share 1."""
     import numpy as np
 
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    # Infinite logits have no probabilities, and give NaN.
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        probabilities: Floats = powers / powers.sum(axis=-1, keepdims=True)
     return probabilities

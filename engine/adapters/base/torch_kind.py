@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+from engine.adapters.base.attention import pass_nan_on
 from engine.adapters.base.construction import checked_construction
 from engine.adapters.base.model_source import Source
 from engine.adapters.context import AdapterContext
@@ -38,6 +39,7 @@ class TorchKind(ABC):
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
+        pass_nan_on()
         return f"transformers {transformers.__version__}"
 
     def _locate(self) -> Reference:

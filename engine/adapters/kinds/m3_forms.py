@@ -25,7 +25,8 @@ def heaviest(ids: list[int], weights: NDArray[np.float32], tokenizer: Any, top_k
 
     found, where = np.unique(np.asarray(ids, dtype=np.int32), return_inverse=True)
     most = np.zeros(len(found), dtype=np.float32)
-    np.maximum.at(most, where, weights)
+    with np.errstate(invalid="ignore"):
+        np.maximum.at(most, where, weights)
     special = (
         tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id, tokenizer.eos_token_id,
         tokenizer.pad_token_id, tokenizer.unk_token_id,
