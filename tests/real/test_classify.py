@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -97,6 +98,57 @@ def test_zero_shot_is_that_of_the_pipeline(labels: tuple[str, ...], tmp_path: Pa
             assert found.labels == tuple(candidates)
             expected = [[row[name] for name in candidates] for row in scores]
             np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [("LABEL_0",), ("helpful", "polite", "short")])
+def test_a_regression_answers_its_own_numbers_and_no_probabilities(labels: tuple[str, ...], tmp_path: Path) -> None:
+    folder = cross_encoder(tmp_path / "model", labels=labels, problem_type="regression")
+    with engine_of(one=folder) as engine:
+        found = engine.classify().classify(TEXTS)
+        assert found.probabilities is None
+        assert found.labels == labels
+        np.testing.assert_allclose(found.logits, directly(folder, TEXTS, 128), atol=1e-4, rtol=1e-5)
+        view = engine.view("one")
+        assert view.metadata["regression"] is True
+        assert "regression" in (view.note or "")
+
+
+@pytest.mark.parametrize(
+    ("id2label", "names", "note"),
+    [
+        ({"1": "bad", "2": "so-so", "3": "good"}, ("bad", "so-so", "good"), "1, 2, 3 and not 0 to 2"),
+        ({"7": "good", "0": "bad", "2": "so-so"}, ("bad", "so-so", "good"), "0, 2, 7 and not 0 to 2"),
+        ({"0": "n", "1": "n", "2": "p"}, ("n [0]", "n [1]", "p"), "called n"),
+        ({"0": "n", "1": "n [0]", "2": "n"}, ("n [0] [0]", "n [0] [1]", "n [2]"), "called n"),
+        ({"2": "p", "1": "o", "0": "n"}, ("n", "o", "p"), None),
+    ],
+)
+def test_the_probabilities_are_by_position_whatever_the_labels_are_called(
+    id2label: dict[str, str], names: tuple[str, ...], note: str | None, tmp_path: Path
+) -> None:
+    folder = cross_encoder(tmp_path / "model", labels=NLI)
+    logits = directly(folder, TEXTS, 128)
+    rewrite(folder, id2label=id2label)
+    with engine_of(one=folder) as engine:
+        found = engine.classify().classify(TEXTS)
+        assert found.labels == engine.classify().labels == names
+        np.testing.assert_allclose(found.probabilities, softmax(logits), atol=1e-5)
+        assert (note in (engine.view("one").note or "")) if note else engine.view("one").note is None
+
+
+@pytest.mark.parametrize("id2label", [{"neg": "0", "pos": "1"}, ["neg", "pos"], {"0.0": "neg", "1.0": "pos"}, 7])
+def test_labels_without_numbers_are_unavailable_with_what_to_write(id2label: Any, tmp_path: Path) -> None:
+    folder = cross_encoder(tmp_path / "model", labels=("neg", "pos"))
+    rewrite(folder, id2label=id2label)
+    with engine_of(one=folder) as engine:
+        with pytest.raises(Unavailable, match="does not number its labels") as caught:
+            engine.classify().classify(TEXTS)
+        assert "id2label" in (caught.value.next_step or "")
+
+
+def rewrite(folder: Path, **values: Any) -> None:
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
 def test_zero_shot_needs_a_label_for_entailment(tmp_path: Path) -> None:

@@ -131,10 +131,13 @@ def test_nan_in_a_weight_is_refused_where_the_answer_depends_on_it_and_changes_n
     answer = KINDS[name][2]
     clean = answer(engine)
     refused, unused = 0, UNUSED.get(name)
-    for own, weight in parameters(engine, name).items():
-        with replaced(weight, weight.detach() * -1.5 + 0.25):
+    planted = [(own, weight, rows) for own, weight in parameters(engine, name).items() for rows in (slice(None), 0)]
+    for own, weight, rows in planted:
+        if not weight.ndim:
+            continue
+        with replaced(weight, weight.detach()[rows] * -1.5 + 0.25, rows):
             depends = not same(answer(engine), clean)
-        with replaced(weight, float("nan")):
+        with replaced(weight, float("nan"), rows):
             message = refusal(answer, engine, clean)
         assert same(answer(engine), clean), f"{own} is not as it was"
         assert message or not depends, own

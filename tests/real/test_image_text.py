@@ -223,6 +223,29 @@ def test_the_facts_of_the_model_are_known_to_both_towers(models: dict[str, Path]
     assert json.loads(json.dumps(told[0])) == told[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("logit_scale", float("nan")), ("logit_scale", 1e6), ("logit_bias", float("inf"))]
+)
+def test_a_scale_that_cannot_be_used_is_told_and_changes_no_vector(
+    models: dict[str, Path], name: str, value: float, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(models["siglip"], folder)
+    weights = load_file(folder / "model.safetensors")
+    weights[name].fill_(value)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with engine_of(folder) as engine, engine_of(models["siglip"]) as clean:
+        found = engine.image_text().encode_texts(TEXTS)
+        np.testing.assert_array_equal(found, clean.image_text().encode_texts(TEXTS))
+        view = engine.view("photo.text")
+        assert view.metadata["logit_scale"] is view.metadata["logit_bias"] is None
+        assert "cannot be calibrated" in (view.note or "")
+        with pytest.raises(Unavailable, match="no usable logit_scale"):
+            engine.image_text().calibrate(found @ found.T)
+
+
 def test_the_calibration_is_that_of_the_model_itself(models: dict[str, Path]) -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer

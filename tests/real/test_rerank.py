@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -76,6 +77,45 @@ def test_two_labels_are_scored_by_the_softmax_of_the_relevant_one(
         powers = np.exp(directly(folder, QUERY, DOCUMENTS))
         expected = powers[:, relevant] / powers.sum(axis=1)
         np.testing.assert_allclose(engine.rerank().score(QUERY, DOCUMENTS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("id2label", "relevant"),
+    [
+        ({"1": "irrelevant", "2": "relevant"}, 1),
+        ({"1": "relevant", "2": "irrelevant"}, 0),
+        ({"0": "yes", "1": "yes"}, 1),
+    ],
+)
+def test_two_labels_are_told_apart_by_their_position(id2label: dict[str, str], relevant: int, tmp_path: Path) -> None:
+    folder = cross_encoder(tmp_path / "model", labels=("LABEL_0", "LABEL_1"))
+    powers = np.exp(directly(folder, QUERY, DOCUMENTS))
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"id2label": id2label}))
+    with engine_of(two=folder) as engine:
+        found = engine.rerank().score(QUERY, DOCUMENTS)
+        np.testing.assert_allclose(found, powers[:, relevant] / powers.sum(axis=1), atol=1e-5)
+        assert engine.view("two").note
+
+
+def test_a_regression_is_scored_by_its_own_numbers(tmp_path: Path) -> None:
+    folder = cross_encoder(tmp_path / "model", problem_type="regression")
+    logits = directly(folder, QUERY, DOCUMENTS)
+    assert logits.max() > 1
+    with engine_of(one=folder) as engine:
+        proxy = engine.rerank()
+        np.testing.assert_allclose(proxy.score(QUERY, DOCUMENTS), logits, atol=1e-5)
+        assert [index for index, _ in proxy.re_rank(QUERY, DOCUMENTS)] == np.argsort(-logits, kind="stable").tolist()
+        found = proxy.splice(QUERY, [DOCUMENTS], threshold=0.5, min_kept=0)
+        assert found.kept == (tuple(np.flatnonzero(logits >= 0.5).tolist()),)
+        assert "no probabilities" in (engine.view("one").note or "")
+
+
+def test_a_regression_of_several_numbers_is_no_reranker(tmp_path: Path) -> None:
+    folder = cross_encoder(tmp_path / "model", labels=("a", "b"), problem_type="regression")
+    with engine_of(one=folder) as engine, pytest.raises(Unavailable, match="regression of 2 numbers") as caught:
+        engine.rerank().score(QUERY, DOCUMENTS)
+    assert 'kind = "classify"' in (caught.value.next_step or "")
 
 
 @pytest.mark.parametrize(

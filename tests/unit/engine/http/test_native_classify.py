@@ -26,13 +26,14 @@ class FakeClassifier(FakeDense):
         super().__init__(config, device, context)
         self.seen: list[Any] = []
         self.made.append(self)
+        self.name = config.name
         if config.name == "moods":
             self.labels = ("happy", "so-so", "sad")
 
     def classify(self, inputs: Inputs, truncate: bool = True) -> Classification:
         self.seen += inputs
         logits = np.asarray([[1.0, 1.0, 1.0]] * len(inputs), dtype=np.float32)
-        return Classification(self.labels, softmax(logits), logits, 1)
+        return Classification(self.labels, None if self.name == "stars" else softmax(logits), logits, 1)
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def caller() -> Iterator[Caller]:
     settings = {
         "nli": {"kind": "classify", "model": "./nli"},
         "moods": {"kind": "classify", "model": "./moods"},
+        "stars": {"kind": "classify", "model": "./stars"},
     }
     with Engine(parse({"encoders": settings}), adapter=FakeClassifier) as engine:
         yield caller_of(engine)
@@ -57,6 +59,14 @@ def test_pairs_and_texts_get_the_models_own_labels(caller: Caller) -> None:
     assert answer.json() == {"labels": [row, row], "model": "nli", "revision": "7"}
     assert classify(caller, texts=["a"]).json()["labels"] == [row]
     assert FakeClassifier.made[0].seen == [("a", "b"), ("c", "d"), "a"]
+
+
+def test_the_numbers_of_a_regression_are_values_and_under_no_name_of_probabilities(caller: Caller) -> None:
+    answer = classify(caller, texts=["a"], model="stars")
+    values = {"entailment": 1.0, "neutral": 1.0, "contradiction": 1.0}
+    assert answer.json() == {"values": [values], "model": "stars", "revision": "7"}
+    refused = classify(caller, texts=["a"], candidate_labels=["warm"], model="stars")
+    assert (refused.status_code, "regression" in refused.json()["detail"]) == (400, True)
 
 
 def test_candidate_labels_make_it_zero_shot(caller: Caller) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,6 +75,36 @@ def test_a_model_without_entailment_is_told_what_it_lacks(labels: Sequence[str])
         ZeroShot(["t"], ["warm"])(adapter)
     assert caught.value.next_step
     assert adapter.seen == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "places"),
+    [
+        (("entailment", "entailment_weak", "contradiction"), (0, 2)),
+        (("contradiction", "contradicts", "entailed"), (2, 0)),
+    ],
+)
+def test_of_several_that_begin_alike_the_one_of_the_whole_name_counts(
+    labels: tuple[str, ...], places: tuple[int, int]
+) -> None:
+    assert entailment(labels) == places
+
+
+@pytest.mark.parametrize(
+    "labels", [("entailment [0]", "entailment [1]", "x"), ("entailed", "contradicted", "contradicts")]
+)
+def test_labels_that_cannot_be_told_apart_are_refused(labels: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidInput, match="Several labels"):
+        entailment(labels)
+
+
+def test_a_regression_has_no_probabilities_for_zero_shot() -> None:
+    class Regression(FakeNli):
+        def classify(self, inputs: Inputs, truncate: bool = True) -> Classification:
+            return dataclasses.replace(super().classify(inputs, truncate), probabilities=None)
+
+    with pytest.raises(InvalidInput, match="regression"):
+        ZeroShot(["t"], ["warm"])(Regression())
 
 
 def test_nothing_to_classify_is_an_empty_result_of_the_right_shape() -> None:

@@ -37,7 +37,8 @@ class Found:
     labels = ("no", "yes")
 
     def __init__(self, count: int = 1) -> None:
-        self.probabilities = np.repeat(PROBABILITIES, count, axis=0)
+        self.probabilities: Any = np.repeat(PROBABILITIES, count, axis=0)
+        self.logits = self.probabilities * 8
 
 
 class FakeProxy:
