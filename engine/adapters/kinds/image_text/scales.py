@@ -25,7 +25,7 @@ def scales(folder: Path) -> dict[str, float | None]:
 
 
 def without_unusable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts of a model with scale and bias of None where one of both is NaN, infinite or absurdly large."""
+    """Return the facts with scale and bias None if one of both is NaN, infinite or absurdly large."""
     learned = [facts[SCALE], facts[BIAS]]
     usable = all(value is None or abs(value) < _LARGEST for value in learned)
     return dict(facts) if usable else {**facts, SCALE: None, BIAS: None}

@@ -197,6 +197,16 @@ def test_texts_are_judged_beside_another_or_by_labels_of_ones_own(
         assert client.asked == [("classify", {"model": "x", **fields})]
 
 
+def test_the_numbers_of_a_regression_are_shown_as_values(
+    client: FakeClient | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regression = Found()
+    regression.probabilities = None
+    monkeypatch.setattr(FakeProxy, "classify", lambda self, inputs: regression)
+    monkeypatch.setattr(FakeClient, "encode", lambda self, what, **fields: {"values": [{"no": 2.0, "yes": 6.0}]})
+    assert lines(capsys, "classify", "--encoder", "x", "a") == [{"text": "a", "values": {"yes": 6.0, "no": 2.0}}]
+
+
 @pytest.mark.parametrize(("labels", "sizes"), [(2, [256, 44]), (9, [227, 73]), (3000, [1] * 300)])
 def test_no_batch_has_more_texts_times_labels_than_a_request_may(
     client: FakeClient | None, capsys: pytest.CaptureFixture[str], labels: int, sizes: list[int]
