@@ -116,15 +116,17 @@ class EngineInterface(Proxies, ABC):
         task: str | None = "query",
         top_k: int = 128,
         models: Mapping[str, str | None] | None = None,
+        truncate: bool = True,
         keep_alive: float | None = None,
     ) -> Bundle:
         """Return one text as dense vector, sparse vector and coordinates along axes, as far as these are configured.
 
         `models` names encoders by part (`dense`, `sparse`, `axes`) in place of the default ones; `top_k` tokens are
-        kept in the sparse vector; `task` and `keep_alive` are as in `DenseProxy.encode`, for all of them.
+        kept in the sparse vector; `task`, `truncate` and `keep_alive` are as in `DenseProxy.encode`, for all of them.
         Raises UnknownEncoder, InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
         """
-        return self.submit_bundle(EncodeBundle(text, task, top_k, models or {}), keep_alive=keep_alive).result()
+        asked = EncodeBundle(text, task, top_k, models or {}, truncate)
+        return self.submit_bundle(asked, keep_alive=keep_alive).result()
 
     # Looking: none of it loads, wakes or resets a clock
 

@@ -158,6 +158,10 @@ class EncoderView(SlotView):
     """Requests to other encoders on the same weights."""
     shared_with: tuple[str, ...] = ()
     """Other encoders on the same weights: bytes, rung and timers are theirs too, and counted once."""
+    truncated_inputs: int = 0
+    """Inputs since the start that were longer than the model reads and were cut."""
+    truncated_tokens: int = 0
+    """Tokens that were left out of them together, at least."""
 
     @classmethod
     def of(cls, slot: SlotView, **own: Any) -> EncoderView:

@@ -18,6 +18,7 @@ from engine.encoders.registry import Encoders
 from engine.errors import UnknownEncoder
 from engine.operations.axes import BaseVectors, EmbedInBase, EncodeAxes
 from engine.operations.bundle import PARTS, Bundle, EncodeBundle
+from engine.operations.cut import Cut
 from engine.operations.dense import Embed
 from engine.operations.inputs import ITEMS, naming_field
 from engine.operations.multi import EncodeMulti
@@ -40,10 +41,11 @@ class _Tokens:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Made:
-    """Parts that one encoder made, and the revision of its weights."""
+    """Parts that one encoder made, the revision of its weights, and what it did not read of the text."""
 
     parts: Mapping[str, Any]
     revision: str | None
+    cut: Cut
     axis_names: tuple[str, ...] = ()
 
 
@@ -134,12 +136,14 @@ def _about_the_text(operation: Callable[[Any], T]) -> Callable[[Any], T]:
 
 
 def _both(asked: EncodeBundle) -> Callable[[Any], _Made]:
-    operation = EncodeMulti([asked.text], want=("dense", "sparse"), top_k=asked.top_k, field=ITEMS)
+    operation = EncodeMulti(
+        [asked.text], want=("dense", "sparse"), top_k=asked.top_k, truncate=asked.truncate, field=ITEMS
+    )
 
     def run(adapter: Any) -> _Made:
         found = operation(adapter)
         assert found.dense is not None and found.sparse is not None  # noqa: S101, PT018 - both were wanted
-        return _Made({"dense": found.dense, "sparse": found.sparse[0]}, adapter.revision)
+        return _Made({"dense": found.dense, "sparse": found.sparse[0]}, adapter.revision, found.cut)
 
     return run
 
@@ -150,7 +154,8 @@ def _dense(asked: EncodeBundle, tokens: Future[_Tokens | None] | None) -> Callab
         if tokens is not None:
             complete(tokens, lambda: own)
         inputs = [own.ids] if own else [asked.text]
-        return _Made({"dense": Embed(inputs, task=asked.task, field=ITEMS)(adapter).vectors}, adapter.revision)
+        found = Embed(inputs, task=asked.task, truncate=asked.truncate, field=ITEMS)(adapter)
+        return _Made({"dense": found.vectors}, adapter.revision, found.cut)
 
     return run
 
@@ -160,8 +165,8 @@ def _sparse(asked: EncodeBundle, tokens: Future[_Tokens | None]) -> Callable[[An
         theirs = tokens.result() if tokens.done() and not tokens.exception() else None
         shared = theirs is not None and theirs.whole and theirs.key == _key(adapter, asked.task)
         inputs = [theirs.ids] if theirs and shared else [asked.text]
-        operation = EncodeSparse(inputs, asked.task, asked.top_k, field=ITEMS)
-        return _Made({"sparse": operation(adapter).vectors[0]}, adapter.revision)
+        found = EncodeSparse(inputs, asked.task, asked.top_k, asked.truncate, ITEMS)(adapter)
+        return _Made({"sparse": found.vectors[0]}, adapter.revision, found.cut)
 
     return run
 
@@ -169,9 +174,9 @@ def _sparse(asked: EncodeBundle, tokens: Future[_Tokens | None]) -> Callable[[An
 def _axes(asked: EncodeBundle, dense: Future[_Made] | None) -> Callable[[Any], _Made]:
     def run(adapter: Any) -> _Made:
         made = None if dense is None else dense.result()
-        known = None if made is None else BaseVectors(made.parts["dense"], made.revision, 0)
-        projection = EncodeAxes([asked.text], asked.task, known=known, field=ITEMS)(adapter)
-        return _Made({"axes": projection.vectors[0]}, adapter.revision, projection.axes)
+        known = None if made is None else BaseVectors(made.parts["dense"], made.revision, 0, made.cut)
+        projection = EncodeAxes([asked.text], asked.task, truncate=asked.truncate, known=known, field=ITEMS)(adapter)
+        return _Made({"axes": projection.vectors[0]}, adapter.revision, projection.cut, projection.axes)
 
     return run
 
@@ -207,4 +212,5 @@ def _bundle(makers: Mapping[str, str], made: Mapping[str, Future[_Made]]) -> Bun
         axis_names=found["axes"].axis_names if "axes" in found else (),
         encoders=dict(makers),
         revisions={part: one.revision for part, one in found.items()},
+        cut=max((one.cut for one in found.values()), key=lambda cut: cut.tokens),
     )

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from engine.encoders.ignored import ignored_options
 from engine.encoders.sharing import weights_key
 from engine.errors import Closed, NotFinite, PilotlightError, QueueFull
+from engine.operations.cut import NOTHING_CUT, Cut
 from engine.serving.execution import Relief, execute
 from engine.serving.worker import Worker
 from engine.settings.config import EncoderConfig, Hardware
@@ -31,6 +32,8 @@ class Usage:
         self.pinned = pinned
         """Whether it holds the weights where they are; others may do so too."""
         self.in_flight = 0
+        self.cut = NOTHING_CUT
+        """The part of all inputs that the model did not read."""
         self.last_used_by: str | None = None
         self.keep_alive: float | None = None
         """Seconds that a request set over its idle timeout; void once the weights stepped down."""
@@ -47,6 +50,13 @@ class Usage:
             with self._lock:
                 self.in_flight -= 1
                 self.last_used_by = used_by or self.last_used_by
+
+    def note_cut(self, result: object) -> None:
+        """Add the `cut` of a result, if it has one."""
+        cut = getattr(result, "cut", NOTHING_CUT)
+        if isinstance(cut, Cut) and cut != NOTHING_CUT:
+            with self._lock:
+                self.cut += cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +95,12 @@ class Encoder:
         """Return the result of `operation` on the adapter, under a lease; raises as `execute`."""
         with self.usage.counted(used_by):
             try:
-                return execute(self.slot, self.relief, operation, used_by, keep_alive)
+                result = execute(self.slot, self.relief, operation, used_by, keep_alive)
             except NotFinite as error:
                 error.name_encoder(self.config.name)
                 raise
+        self.usage.note_cut(result)
+        return result
 
     def view(self, hardware: Hardware, sharers: tuple[Encoder, ...], *, measured: bool = False) -> EncoderView:
         """Return a snapshot; `sharers` are the others on the same weights, `measured` is as in `Slot.view`."""
@@ -112,6 +124,8 @@ class Encoder:
             is_default=config.default,
             part=config.part,
             ignored_options=ignored,
+            truncated_inputs=self.usage.cut.inputs,
+            truncated_tokens=self.usage.cut.tokens,
         )
         if not sharers:
             return view

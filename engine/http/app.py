@@ -18,6 +18,7 @@ from engine.http.dialects import openai
 from engine.http.dialects.dialect import Dialect
 from engine.http.dialects.native import dialect as native
 from engine.http.security import Guard
+from engine.http.truncation import TruncationHeaders
 from engine.interface import EngineInterface
 from engine.settings.file import SettingsFile
 
@@ -46,7 +47,7 @@ def create_app(
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(Exception)(_unexpected_error)
-    return Guard(app, host=host, token=token, refuse=_refuse)
+    return Guard(TruncationHeaders(app), host=host, token=token, refuse=_refuse)
 
 
 def dialect_of(path: str) -> Dialect:

@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypeVar
 from fastapi import Request
 
 from engine.errors import InputTooLarge
+from engine.http.truncation import note_cut
 from engine.interface import EngineInterface
 from engine.operations.operation import Answer, Operation
 
@@ -34,7 +35,7 @@ async def dispatch(
 ) -> Answer[T]:
     """Run `operation` on the encoder that `body` names, else on the default one.
 
-    An operation about no items loads nothing. Raises UnknownEncoder, InvalidInput, LoadFailed, Unavailable, QueueFull
+    An operation about no items loads nothing. What was cut of the items is in the headers of the answer. Raises UnknownEncoder, InvalidInput, LoadFailed, Unavailable, QueueFull
     or Closed.
     """
     if operation.size > MAX_ITEMS:
@@ -46,4 +47,6 @@ async def dispatch(
             next_step="Send several requests.",
         )
     used_by = request.headers.get("user-agent")
-    return await asyncio.wrap_future(engine.ask(body.model, operation, used_by, body.keep_alive_seconds))
+    answer = await asyncio.wrap_future(engine.ask(body.model, operation, used_by, body.keep_alive_seconds))
+    note_cut(request, answer.cut)
+    return answer

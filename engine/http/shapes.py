@@ -47,6 +47,8 @@ def _component(view: EncoderView, now: float) -> dict[str, Any]:
         "last_used_by": view.last_used_by,
         "in_flight": view.in_flight,
         "queued": view.queued,
+        "truncated_inputs": view.truncated_inputs,
+        "truncated_tokens": view.truncated_tokens,
         "last_used_seconds_ago": None if view.last_used is None else round(now - view.last_used, 3),
         "steps_down_in_seconds": None if deadline is None else round(max(0.0, deadline - now), 3),
         "keep_alive_seconds": view.keep_alive_seconds,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import InvalidInput
 from engine.operations.axes import EncodeAxes
+from engine.operations.cut import NOTHING_CUT, Cut
 from engine.operations.dense import Embed
 from engine.operations.inputs import check_count, check_task, check_text
 from engine.operations.operation import Operation
@@ -32,6 +33,8 @@ class EncodeBundle:
     """Tokens kept in the sparse vector: the heaviest."""
     models: Mapping[str, str | None] = field(default_factory=dict)
     """Part -> encoder; for a part that is not named, or named None, the default one serves, if there is one."""
+    truncate: bool = True
+    """Whether a text that is longer than one of the models reads is cut; else it is an error."""
 
     def __post_init__(self) -> None:
         check_text(self.text, "text")
@@ -56,3 +59,5 @@ class Bundle:
     """Part -> the encoder that made it; without the parts that are None."""
     revisions: Mapping[str, str | None]
     """Part -> the revision of the weights that made it."""
+    cut: Cut = NOTHING_CUT
+    """The part of the text that was not read by the encoder that read least of it."""

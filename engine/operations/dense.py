@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.operations.cut import NOTHING_CUT, Cut
-from engine.operations.inputs import check_count, check_task, check_texts_or_ids
+from engine.operations.inputs import check_count, check_flag, check_task, check_texts_or_ids
 from engine.operations.operation import Operation
+from engine.operations.unit import checked_unit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,8 @@ class Embed(Operation[Encoding]):
     """Number of leading dimensions to keep and normalise again (Matryoshka)."""
     truncate: bool = True
     """Whether a text that is longer than the model reads is cut; else it is an error."""
+    normalize: bool | None = None
+    """Whether vectors have length 1, and one of zeros is an error; else they are as the model gives them."""
     field: str = "texts"
 
     kinds: ClassVar[tuple[str, ...]] = ("dense", "multi", "image_text")
@@ -45,6 +48,8 @@ class Embed(Operation[Encoding]):
         check_task(self.task)
         if self.dimensions is not None:
             check_count(self.dimensions, "dimensions")
+        if self.normalize is not None:
+            check_flag(self.normalize, "normalize")
 
     @property
     def size(self) -> int:
@@ -61,4 +66,4 @@ class Embed(Operation[Encoding]):
         encoding: Encoding = adapter.encode(
             self.inputs, task=self.task, dimensions=self.dimensions, truncate=self.truncate
         )
-        return encoding
+        return replace(encoding, vectors=checked_unit(encoding.vectors)) if self.normalize else encoding

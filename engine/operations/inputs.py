@@ -61,6 +61,12 @@ def check_task(task: object) -> None:
         raise InvalidInput(f"task must be one of: {', '.join(TASKS)}.", param="task")
 
 
+def check_flag(value: object, field: str) -> None:
+    """Accept true and false alone, because any other value would count as one of them."""
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{field} must be true or false.", param=field)
+
+
 def check_count(value: object, field: str) -> None:
     """Accept a whole number, 1 or more."""
     if type(value) is not int or value < 1:

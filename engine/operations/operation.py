@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, final
 
+from engine.operations.cut import NOTHING_CUT, Cut
 from engine.operations.finite import check_finite
 from engine.operations.inputs import naming_field
 
@@ -62,3 +63,9 @@ class Answer(Generic[T]):
     value: T
     encoder: str
     revision: str | None
+
+    @property
+    def cut(self) -> Cut:
+        """The part of the inputs that the model did not read; nothing for results that do not say."""
+        cut = getattr(self.value, "cut", None)
+        return cut if isinstance(cut, Cut) else NOTHING_CUT

@@ -23,15 +23,20 @@ class AxesProxy(Proxy):
         return tuple(self._fact("names"))
 
     def encode(
-        self, texts: Sequence[str], *, task: str | None = None, keep_alive: float | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        task: str | None = None,
+        truncate: bool = True,
+        keep_alive: float | None = None,
     ) -> NDArray[np.float32]:
         """Return the cosines of `texts` with the anchor sentences, float32 (n, k), in the order of the axes.
 
-        `task` and `keep_alive` are as in `DenseProxy.encode`, but anchors are read in the model's default task, and it
-        is they that stay: the base encoder goes by its own idle timeout. No texts give shape (0, 0) and load nothing.
+        `task`, `truncate` and `keep_alive` are as in `DenseProxy.encode`, but anchors are read in the model's default
+        task, and it is they that stay: the base encoder goes by its own idle timeout. No texts give shape (0, 0) and load nothing.
         Raises InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
         """
-        return self._run(EncodeAxes(texts, task=task), keep_alive).vectors
+        return self._run(EncodeAxes(texts, task=task, truncate=truncate), keep_alive).vectors
 
     def signature(self, text: str, top_k: int = 5, *, keep_alive: float | None = None) -> Signature:
         """Return the `top_k` strongest axes of `text`: (name, cosine), the largest cosine first; raises as `encode`."""

@@ -11,7 +11,8 @@ from engine.proxies.proxy import Proxy
 class ClassifyProxy(Proxy):
     """The probabilities of labels.
 
-    In each method `keep_alive` seconds take the place of the idle timeout from now on: 0 unloads afterwards, negative
+    Without `truncate` an input that is longer than the model reads is InvalidInput and not cut. In each method
+    `keep_alive` seconds take the place of the idle timeout from now on: 0 unloads afterwards, negative
     stays. No inputs load nothing. Each raises InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
     """
 
@@ -27,9 +28,9 @@ class ClassifyProxy(Proxy):
         limit: int | None = self._fact("max_tokens")
         return limit
 
-    def classify(self, inputs: Inputs, *, keep_alive: float | None = None) -> Classification:
+    def classify(self, inputs: Inputs, *, truncate: bool = True, keep_alive: float | None = None) -> Classification:
         """Return the probabilities of the model's own labels, float32 (n, labels), for texts or for pairs of texts."""
-        return self._run(Classify(inputs), keep_alive)
+        return self._run(Classify(inputs, truncate), keep_alive)
 
     def zero_shot(
         self,
@@ -38,6 +39,7 @@ class ClassifyProxy(Proxy):
         *,
         template: str = "This example is {}.",
         multi_label: bool = False,
+        truncate: bool = True,
         keep_alive: float | None = None,
     ) -> Classification:
         """Return the probabilities of any `labels`, float32 (n, labels), by a model for natural language inference.
@@ -45,4 +47,4 @@ class ClassifyProxy(Proxy):
         A label takes the place of the braces in `template`. With `multi_label` each is judged by itself; else those of
         one text add up to 1.
         """
-        return self._run(ZeroShot(texts, labels, template, multi_label), keep_alive)
+        return self._run(ZeroShot(texts, labels, template, multi_label, truncate), keep_alive)

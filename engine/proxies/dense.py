@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from engine.operations.dense import Embed
+from engine.operations.unit import unit
 from engine.proxies.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -33,16 +34,20 @@ class DenseProxy(Proxy):
         *,
         task: str | None = None,
         dimensions: int | None = None,
+        normalize: bool | None = None,
+        truncate: bool = True,
         keep_alive: float | None = None,
     ) -> NDArray[np.float32]:
-        """Return the vectors of `texts`, float32 (n, d), normalised as the model says.
+        """Return the vectors of `texts`, float32 (n, d), as the model gives them.
 
         `task` is `query` or `passage`, for models with a prompt for each. `dimensions` keeps the leading ones and
-        normalises again (Matryoshka). `keep_alive` seconds take the place of the idle timeout from now on: 0 unloads
-        afterwards, negative stays. No texts give shape (0, 0) and load nothing. Raises InvalidInput, LoadFailed,
-        Unavailable, QueueFull or Closed.
+        normalises again (Matryoshka). With `normalize` every vector has length 1, and one of zeros is InvalidInput;
+        without `truncate` a text that is longer than the model reads is InvalidInput and not cut. `keep_alive` seconds
+        take the place of the idle timeout from now on: 0 unloads afterwards, negative stays. No texts give shape (0, 0)
+        and load nothing. Raises InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
         """
-        return self._run(Embed(texts, task=task, dimensions=dimensions), keep_alive).vectors
+        operation = Embed(texts, task=task, dimensions=dimensions, truncate=truncate, normalize=normalize)
+        return self._run(operation, keep_alive).vectors
 
     @staticmethod
     def similarity(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
@@ -52,10 +57,7 @@ class DenseProxy(Proxy):
         left, right = (_rows(vectors) for vectors in (a, b))
         if not left.size or not right.size:
             return np.zeros((len(left), len(right)), dtype=np.float32)
-        tiny = np.finfo(np.float32).tiny
-        left = left / np.maximum(np.linalg.norm(left, axis=1, keepdims=True), tiny)
-        right = right / np.maximum(np.linalg.norm(right, axis=1, keepdims=True), tiny)
-        cosines: NDArray[np.float32] = left @ right.T
+        cosines: NDArray[np.float32] = unit(left) @ unit(right).T
         return cosines
 
     @classmethod

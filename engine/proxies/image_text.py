@@ -52,9 +52,14 @@ class ImageTextProxy:
         """
         return self.image.vectors(EncodeImages(_read(images)), keep_alive)
 
-    def encode_texts(self, texts: Sequence[str], *, keep_alive: float | None = None) -> NDArray[np.float32]:
-        """Return the vectors of `texts`, float32 (n, d); the image tower is not needed for that."""
-        return self.text.vectors(Embed(texts), keep_alive)
+    def encode_texts(
+        self, texts: Sequence[str], *, truncate: bool = True, keep_alive: float | None = None
+    ) -> NDArray[np.float32]:
+        """Return the vectors of `texts`, float32 (n, d); the image tower is not needed for that.
+
+        Without `truncate` a text that is longer than the tower reads is InvalidInput and not cut.
+        """
+        return self.text.vectors(Embed(texts, truncate=truncate), keep_alive)
 
     def calibrate(self, cosines: ArrayLike) -> NDArray[np.float32]:
         """Return the probabilities of `cosines`, float32 of the same shape, by the scale that the model learned.

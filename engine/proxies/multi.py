@@ -33,16 +33,18 @@ class MultiProxy(Proxy):
         *,
         want: Collection[str] = FORMS,
         top_k: int | None = None,
+        truncate: bool = True,
         keep_alive: float | None = None,
     ) -> MultiEncoding:
         """Return those of `dense`, `sparse` and `colbert` that are wanted; the others are not computed and None.
 
         `dense` is float32 (n, d); `sparse` a SparseVector per text, of the `top_k` heaviest tokens or of all;
-        `colbert` per text float32 (tokens - 1, d), for `maxsim`. `keep_alive` seconds take the place of the idle
+        `colbert` per text float32 (tokens - 1, d), for `maxsim`. Without `truncate` a text that is longer than the
+        model reads is InvalidInput and not cut. `keep_alive` seconds take the place of the idle
         timeout from now on: 0 unloads afterwards, negative stays. No texts load nothing. Raises InvalidInput,
         LoadFailed, Unavailable, QueueFull or Closed.
         """
-        return self._run(EncodeMulti(texts, want=want, top_k=top_k), keep_alive)
+        return self._run(EncodeMulti(texts, want=want, top_k=top_k, truncate=truncate), keep_alive)
 
     @staticmethod
     def maxsim(query: ArrayLike, document: ArrayLike) -> float:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class RerankProxy(Proxy):
     """The relevance of documents to a query, as probabilities.
 
-    In each method `keep_alive` seconds take the place of the idle timeout from now on: 0 unloads afterwards, negative
+    Without `truncate` a document that is longer than the model reads with the query is InvalidInput and not cut. In each
+    method `keep_alive` seconds take the place of the idle timeout from now on: 0 unloads afterwards, negative
     stays. No documents load nothing. Each raises InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
     """
 
@@ -26,15 +27,23 @@ class RerankProxy(Proxy):
         limit: int | None = self._fact("max_tokens")
         return limit
 
-    def score(self, query: str, documents: Sequence[str], *, keep_alive: float | None = None) -> NDArray[np.float32]:
+    def score(
+        self, query: str, documents: Sequence[str], *, truncate: bool = True, keep_alive: float | None = None
+    ) -> NDArray[np.float32]:
         """Return the relevance of each document, float32 (n,), 0 to 1, in the order of the documents."""
-        return self._run(Score(query, documents), keep_alive).scores
+        return self._run(Score(query, documents, truncate), keep_alive).scores
 
     def re_rank(
-        self, query: str, documents: Sequence[str], k: int | None = None, *, keep_alive: float | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        k: int | None = None,
+        *,
+        truncate: bool = True,
+        keep_alive: float | None = None,
     ) -> list[tuple[int, float]]:
         """Return the `k` most relevant documents, None = all: (index, relevance), best first, ties in their order."""
-        found = self._run(ReRank(query, documents, k), keep_alive)
+        found = self._run(ReRank(query, documents, k, truncate), keep_alive)
         return [(int(index), float(score)) for index, score in zip(found.indices, found.scores, strict=True)]
 
     def splice(
@@ -44,10 +53,11 @@ class RerankProxy(Proxy):
         *,
         threshold: float = 0.5,
         min_kept: int = 2,
+        truncate: bool = True,
         keep_alive: float | None = None,
     ) -> Spliced:
         """Return which fragments of each group are relevant, `threshold` or more, in their order.
 
         Of each group the `min_kept` most relevant are kept in any case; a smaller group is kept whole.
         """
-        return self._run(Splice(query, fragments, threshold, min_kept), keep_alive)
+        return self._run(Splice(query, fragments, threshold, min_kept, truncate), keep_alive)

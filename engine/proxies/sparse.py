@@ -17,14 +17,16 @@ class SparseProxy(Proxy):
         *,
         top_k: int = 128,
         task: str | None = None,
+        truncate: bool = True,
         keep_alive: float | None = None,
     ) -> tuple[SparseVector, ...]:
         """Return the `top_k` heaviest tokens of each of `texts`, by falling weight.
 
-        `task` is `query` or `passage`, for models that treat the two differently. `keep_alive` as for dense encoders.
+        `task` is `query` or `passage`, for models that treat the two differently. `truncate` and `keep_alive` are as for
+        dense encoders.
         No texts give no vectors and load nothing. Raises InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
         """
-        return self._run(EncodeSparse(texts, task=task, top_k=top_k), keep_alive).vectors
+        return self._run(EncodeSparse(texts, task=task, top_k=top_k, truncate=truncate), keep_alive).vectors
 
     @staticmethod
     def dot(a: SparseVector, b: SparseVector) -> float:

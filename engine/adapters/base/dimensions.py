@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInput
+from engine.operations.unit import unit
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
 
 def check_dimensions(dimensions: int | None, dimension: int, encoder: str) -> None:
@@ -26,19 +27,4 @@ def check_dimensions(dimensions: int | None, dimension: int, encoder: str) -> No
 
 def truncated(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
     """Return the leading `dimensions` of each row, normalised to length 1: (n, dimensions); None keeps all of them."""
-    if dimensions is None:
-        return vectors
-    kept = vectors[:, :dimensions]
-    return unit(kept)
-
-
-def unit(vectors: ArrayLike) -> NDArray[np.float32]:
-    """Return each row with length 1; a row of zeros stays as it is, and one that is not finite becomes NaN."""
-    import numpy as np
-
-    # In float32 the squares of large values would be infinite, and the row zeros.
-    rows = np.asarray(vectors, dtype=np.float64)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        found: NDArray[np.float32] = (rows / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
-    return found
+    return vectors if dimensions is None else unit(vectors[:, :dimensions])

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.adapters.base.dimensions import unit
 from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.kinds.universal_axes import UNIVERSAL_AXES
 from engine.adapters.protocol import Loaded
@@ -21,6 +20,7 @@ from engine.devices.placement import CPU, NOTHING, Footprint, Needs, Placement
 from engine.errors import Closed, EncoderError, LoadFailed, NotFinite, QueueFull, Unavailable, UnknownEncoder
 from engine.operations.axes import BaseVectors, EmbedInBase, Projection
 from engine.operations.inputs import ITEMS
+from engine.operations.unit import unit
 from engine.settings.config import EncoderConfig
 from engine.state import Download
 

@@ -19,6 +19,7 @@ from engine.http.dispatch import dispatch
 from engine.http.keep_alive import KeepAlive
 from engine.http.responses import json_response, json_response_off_loop, retry_after
 from engine.http.statuses import status_of
+from engine.http.truncation import Truncation
 from engine.interface import EngineInterface
 from engine.operations.dense import Embed, Encoding
 from engine.operations.operation import Answer
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _STARTED: Final = int(time.time())
+
+_FACTS: Final = ("dimension", "max_tokens")
+"""Facts of a model, known from its first load on, that its entry in the list says."""
 
 _INPUT_RULE: Final = "input must be a text, a list of texts, a list of token ids, or a list of such lists."
 
@@ -54,8 +58,8 @@ Input = Annotated[
 ]
 
 
-class EmbeddingsRequest(KeepAlive):
-    """The body of `POST /v1/embeddings` and `keep_alive`; fields that OpenAI may add later are ignored."""
+class EmbeddingsRequest(KeepAlive, Truncation):
+    """The body of `POST /v1/embeddings`, `keep_alive` and `truncate`; fields that OpenAI may add later are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -73,7 +77,13 @@ def router(engine: EngineInterface) -> APIRouter:
     @routes.post("/v1/embeddings")
     @routes.post("/embeddings", include_in_schema=False)
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
-        operation = Embed(body.input, dimensions=body.dimensions, field="input")
+        operation = Embed(
+            body.input,
+            dimensions=body.dimensions,
+            truncate=body.may_cut,
+            normalize=True,  # as OpenAI's are
+            field="input",
+        )
         embedded = await dispatch(engine, operation, body, request)
         name, encoding_format = body.model or embedded.encoder, body.encoding_format or "float"
         return await json_response_off_loop(lambda: shape(embedded, name, encoding_format))
@@ -95,13 +105,18 @@ def router(engine: EngineInterface) -> APIRouter:
 
 def shape(embedded: Answer[Encoding], model: str, encoding_format: str) -> dict[str, Any]:
     """Return the body of an answer; base64 is of little-endian float32."""
-    vectors, tokens = embedded.value.vectors, embedded.value.tokens
+    vectors, tokens, cut = embedded.value.vectors, embedded.value.tokens, embedded.cut
     encode = _base64 if encoding_format == "base64" else _floats
     return {
         "object": "list",
         "data": [{"object": "embedding", "index": i, "embedding": encode(v)} for i, v in enumerate(vectors)],
         "model": model,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "usage": {
+            "prompt_tokens": tokens,
+            "total_tokens": tokens,
+            "truncated": cut.inputs,
+            "truncated_tokens": cut.tokens,
+        },
         "dim": vectors.shape[1] or None,
         "revision": embedded.revision,
     }
@@ -147,6 +162,7 @@ def _base64(vector: NDArray[np.float32]) -> str:
 
 def _model(engine: EngineInterface, encoder: EncoderConfig) -> dict[str, Any]:
     parts = [engine.view(component.name) for component in encoder.components]
+    facts = {key: value for part in parts for key, value in part.metadata.items() if key in _FACTS}
     return {
         "id": encoder.name,
         "object": "model",
@@ -155,6 +171,7 @@ def _model(engine: EngineInterface, encoder: EncoderConfig) -> dict[str, Any]:
         "kind": encoder.kind,
         "aliases": encoder.aliases,
         "state": parts[0].state,
+        **facts,
         **({"parts": {part.name: part.state for part in parts}} if len(parts) > 1 else {}),
     }
 

@@ -8,14 +8,14 @@ from fastapi import APIRouter, Request
 from pydantic import StrictInt
 from starlette.responses import Response
 
-from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dialects.native.fields import TextBody, Texts, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.responses import json_response_off_loop
 from engine.interface import EngineInterface
 from engine.operations.axes import EncodeAxes, Projection
 
 
-class AxesRequest(Body):
+class AxesRequest(TextBody):
     """Texts, what they are for, and the number of axes in the signature of each, if wanted."""
 
     texts: Texts
@@ -30,7 +30,7 @@ def router(engine: EngineInterface) -> APIRouter:
     @routes.post("/encode/axes")
     @routes.post("/encode/sema", include_in_schema=False)
     async def axes(body: AxesRequest, request: Request) -> Response:
-        operation = EncodeAxes(body.texts, task=body.task, top_k=body.top_k)
+        operation = EncodeAxes(body.texts, task=body.task, top_k=body.top_k, truncate=body.may_cut)
         answer = await dispatch(engine, operation, body, request)
 
         def content() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import Field, PlainValidator, StrictStr, ValidationInfo, field_val
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dialects.native.fields import TextBody, Texts, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.responses import json_response_off_loop
 from engine.interface import EngineInterface
@@ -26,7 +26,7 @@ def _pairs(value: object) -> list[list[str]]:
 Pairs = Annotated[list[list[str]], PlainValidator(_pairs, json_schema_input_type=list[list[str]])]
 
 
-class ClassifyRequest(Body):
+class ClassifyRequest(TextBody):
     """Texts or pairs of texts; with `candidate_labels`, texts and the labels to choose from.
 
     Fields for zero-shot classification are named as in the inference API of the Hugging Face hub.
@@ -56,14 +56,15 @@ class ClassifyRequest(Body):
     def operation(self) -> Operation[Classification]:
         """The operation that the body asks for; raises InvalidInput."""
         if self.texts is None:
-            return Classify([(first, second) for first, second in self.pairs or ()], field="pairs")
+            return Classify([(first, second) for first, second in self.pairs or ()], self.may_cut, field="pairs")
         if self.candidate_labels is None:
-            return Classify(self.texts, field="texts")
+            return Classify(self.texts, self.may_cut, field="texts")
         return ZeroShot(
             self.texts,
             self.candidate_labels,
             self.hypothesis_template,
             self.multi_label,
+            self.may_cut,
             field="texts x candidate_labels",
             labels_field="candidate_labels",
             template_field="hypothesis_template",

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, PlainValidator, StrictStr
 from pydantic_core import PydanticCustomError
 
 from engine.http.keep_alive import KeepAlive
+from engine.http.truncation import Truncation
 from engine.operations.operation import Answer
 
 
@@ -30,6 +31,14 @@ class Body(KeepAlive):
     model: StrictStr | None = None
 
 
+class TextBody(Body, Truncation):
+    """The fields of a request whose inputs may be longer than the encoder reads."""
+
+
 def with_encoder(fields: Mapping[str, Any], body: Body, answer: Answer[Any]) -> dict[str, Any]:
-    """Return `fields` with the encoder's name, as the request spelled it, and the revision of its weights."""
+    """Return `fields` with the encoder's name, as the request spelled it, and the revision of its weights.
+
+    Where texts may be cut, also with the number of those that were.
+    """
+    fields = {**fields, "truncated": answer.cut.inputs} if isinstance(body, TextBody) else fields
     return {**fields, "model": body.model or answer.encoder, "revision": answer.revision}

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dialects.native.fields import Body, TextBody, Texts, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.images import Images, form_fields
 from engine.http.responses import json_response_off_loop
@@ -34,7 +34,7 @@ class ImageRequest(Body):
     images: Images
 
 
-class TextRequest(Body):
+class TextRequest(TextBody):
     """Texts for the text tower."""
 
     texts: Texts
@@ -51,7 +51,7 @@ def router(engine: EngineInterface) -> APIRouter:
 
     @routes.post("/encode/image_text")
     async def image_text(body: TextRequest, request: Request) -> Response:
-        operation: Operation[Encoding] = EmbedForImages(body.texts)
+        operation: Operation[Encoding] = EmbedForImages(body.texts, truncate=body.may_cut)
         return await _vectors(body, await dispatch(engine, operation, body, request))
 
     return routes

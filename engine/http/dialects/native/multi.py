@@ -9,7 +9,7 @@ from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dialects.native.fields import TextBody, Texts, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.responses import json_response_off_loop
 from engine.interface import EngineInterface
@@ -26,7 +26,7 @@ def _forms(value: object) -> tuple[Form, ...]:
 Forms = Annotated[tuple[Form, ...], PlainValidator(_forms, json_schema_input_type=list[Form])]
 
 
-class MultiRequest(Body):
+class MultiRequest(TextBody):
     """Texts, and the forms to return of each."""
 
     texts: Texts
@@ -39,7 +39,8 @@ def router(engine: EngineInterface) -> APIRouter:
 
     @routes.post("/encode/multi")
     async def multi(body: MultiRequest, request: Request) -> Response:
-        answer = await dispatch(engine, EncodeMulti(body.texts, want=body.forms), body, request)
+        operation = EncodeMulti(body.texts, want=body.forms, truncate=body.may_cut)
+        answer = await dispatch(engine, operation, body, request)
         return await json_response_off_loop(lambda: with_encoder(_shape(answer.value), body, answer))
 
     return routes

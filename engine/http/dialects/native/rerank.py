@@ -9,7 +9,7 @@ from pydantic import PlainValidator, StrictFloat, StrictInt, StrictStr
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from engine.http.dialects.native.fields import Body, Texts, with_encoder
+from engine.http.dialects.native.fields import TextBody, Texts, with_encoder
 from engine.http.dispatch import dispatch
 from engine.http.responses import json_response
 from engine.interface import EngineInterface
@@ -22,14 +22,14 @@ def _groups(value: object) -> list[list[str]]:
     raise PydanticCustomError("groups", "must be a list of lists of texts")
 
 
-class RerankRequest(Body):
+class RerankRequest(TextBody):
     """A query, and the texts to score by their relevance to it."""
 
     query: StrictStr
     texts: Texts
 
 
-class SpliceRequest(Body):
+class SpliceRequest(TextBody):
     """A query, and groups of fragments; the relevant ones are kept, at least `min_kept` of each group."""
 
     query: StrictStr
@@ -44,13 +44,14 @@ def router(engine: EngineInterface) -> APIRouter:
 
     @routes.post("/encode/rerank")
     async def rerank(body: RerankRequest, request: Request) -> Response:
-        answer = await dispatch(engine, Score(body.query, body.texts, field="texts"), body, request)
+        operation = Score(body.query, body.texts, body.may_cut, field="texts")
+        answer = await dispatch(engine, operation, body, request)
         fields = {"scores": answer.value.scores}
         return json_response(with_encoder(fields, body, answer))
 
     @routes.post("/encode/splice")
     async def splice(body: SpliceRequest, request: Request) -> Response:
-        operation = Splice(body.query, body.fragments, body.threshold, body.min_kept)
+        operation = Splice(body.query, body.fragments, body.threshold, body.min_kept, body.may_cut)
         answer = await dispatch(engine, operation, body, request)
         fields = {"kept": answer.value.kept, "scores": answer.value.scores}
         return json_response(with_encoder(fields, body, answer))
