@@ -17,7 +17,8 @@ killed half-way starts from zero. `--gpu cuda` takes torch's CUDA build instead 
 -x, -s or --pdb need it.
 
 The tests' open_clip is in .venv/open_clip, which is on no path: the torchvision that it needs is a CUDA build on PyPI,
-and beside a CPU torch that one breaks transformers, which imports torchvision wherever it is installed.
+and beside a CPU torch that one breaks transformers, which imports torchvision wherever it is installed. .venv/litellm
+has the ranks of OpenAI's tokenizer, which tiktoken would fetch.
 """
 
 from __future__ import annotations

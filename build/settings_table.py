@@ -27,8 +27,9 @@ def table() -> str:
     for section, keys in (("hardware", schema.HARDWARE), ("server", schema.SERVER), ("hub", schema.HUB)):
         rows += _rows(section, getattr(config, section.title()), keys)
     rows += _rows("encoders.NAME", config.EncoderConfig, schema.OF_EVERY_KIND)
-    for kind, keys in schema.OF_ONE_KIND.items():
-        rows += _rows("encoders.NAME", config.EncoderConfig, keys, f"Only `{kind}`. ")
+    for key in dict.fromkeys(key for keys in schema.OF_ONE_KIND.values() for key in keys):
+        kinds = ", ".join(f"`{kind}`" for kind, keys in schema.OF_ONE_KIND.items() if key in keys)
+        rows += _rows("encoders.NAME", config.EncoderConfig, [key], f"Only {kinds}. ")
     for kind, parts in PARTS.items():
         tables = ", ".join(f"`[encoders.NAME.{part}]`" for part in parts)
         own = ", ".join(f"`{key}`" for key in schema.LADDER_KEYS)

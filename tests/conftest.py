@@ -19,6 +19,9 @@ LINUX = ["desktop"]
 # For every process of a test, before it loads torch. Otherwise a waiting thread of libgomp spins, and while another
 # worker has that core, each small layer takes a hundred times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# The ranks of OpenAI's tokenizer, which come with litellm: see build/environment.py.
+RANKS = Path(sys.prefix, "litellm", "litellm", "litellm_core_utils", "tokenizers")
+os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(RANKS))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

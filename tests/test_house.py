@@ -48,7 +48,7 @@ ALLOWED = {
     # the seam, the engine behind it, and what is built on it
     "interface": "devices errors events operations proxies settings state",
     "engine": "devices encoders errors events interface operations residency settings state",
-    "http": "devices errors events interface operations paths settings state",
+    "http": "adapters devices errors events interface operations paths settings state",
     "client": "discovery errors interface operations",
     "service": "discovery engine errors http interface paths power settings",
     "__main__": "paths service",
@@ -59,6 +59,8 @@ ONLY = {
     ("slot", "adapters"): {"engine.adapters.protocol"},
     ("slot", "settings"): {"engine.settings.effective"},
     ("slot", "devices"): {"engine.devices.placement"},
+    # The command that installs a package in this Python.
+    ("http", "adapters"): {"engine.adapters.packages"},
     ("http", "devices"): {"engine.devices.readings"},
     ("interface", "devices"): {"engine.devices.readings"},
 }

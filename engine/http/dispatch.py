@@ -35,8 +35,8 @@ async def dispatch(
 ) -> Answer[T]:
     """Run `operation` on the encoder that `body` names, else on the default one.
 
-    An operation about no items loads nothing. What was cut of the items is in the headers of the answer. Raises UnknownEncoder, InvalidInput, LoadFailed, Unavailable, QueueFull
-    or Closed.
+    An operation about no items loads nothing. The headers of the answer say what was cut of the items. Raises
+    UnknownEncoder, InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
     """
     if operation.size > MAX_ITEMS:
         # An encoder that does not exist is the first mistake to name, as for every other request.

@@ -33,14 +33,16 @@ class AxesProxy(Proxy):
         """Return the cosines of `texts` with the anchor sentences, float32 (n, k), in the order of the axes.
 
         `task`, `truncate` and `keep_alive` are as in `DenseProxy.encode`, but anchors are read in the model's default
-        task, and it is they that stay: the base encoder goes by its own idle timeout. No texts give shape (0, 0) and load nothing.
-        Raises InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
+        task, and it is they that stay: the base encoder goes by its own idle timeout. No texts give shape (0, 0) and
+        load nothing. Raises InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
         """
         return self._run(EncodeAxes(texts, task=task, truncate=truncate), keep_alive).vectors
 
-    def signature(self, text: str, top_k: int = 5, *, keep_alive: float | None = None) -> Signature:
+    def signature(
+        self, text: str, top_k: int = 5, *, truncate: bool = True, keep_alive: float | None = None
+    ) -> Signature:
         """Return the `top_k` strongest axes of `text`: (name, cosine), the largest cosine first; raises as `encode`."""
-        return self._run(EncodeAxes([text], top_k=top_k), keep_alive).signatures(top_k)[0]
+        return self._run(EncodeAxes([text], top_k=top_k, truncate=truncate), keep_alive).signatures(top_k)[0]
 
     @staticmethod
     def similarity(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class RerankProxy(Proxy):
     """The relevance of documents to a query, as probabilities.
 
-    Without `truncate` a document that is longer than the model reads with the query is InvalidInput and not cut. In each
-    method `keep_alive` seconds take the place of the idle timeout from now on: 0 unloads afterwards, negative
+    Without `truncate` a document that is longer than the model reads with the query is InvalidInput and not cut. In
+    each method `keep_alive` seconds take the place of the idle timeout from now on: 0 unloads afterwards, negative
     stays. No documents load nothing. Each raises InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
     """
 

@@ -22,9 +22,9 @@ class SparseProxy(Proxy):
     ) -> tuple[SparseVector, ...]:
         """Return the `top_k` heaviest tokens of each of `texts`, by falling weight.
 
-        `task` is `query` or `passage`, for models that treat the two differently. `truncate` and `keep_alive` are as for
-        dense encoders.
-        No texts give no vectors and load nothing. Raises InvalidInput, LoadFailed, Unavailable, QueueFull or Closed.
+        `task` is `query` or `passage`, for models that treat the two differently. `truncate` and `keep_alive` are as
+        for dense encoders. No texts give no vectors and load nothing. Raises InvalidInput, LoadFailed, Unavailable,
+        QueueFull or Closed.
         """
         return self._run(EncodeSparse(texts, task=task, top_k=top_k, truncate=truncate), keep_alive).vectors
 

@@ -8,6 +8,13 @@ from typing import Any, Final
 
 from engine.kinds import PARTS
 
+TAKE_IDS: Final = ("dense", "multi")
+"""Kinds whose models read token ids in place of texts."""
+OPENAI_IDS: Final = "openai"
+"""Token ids of OpenAI's embedding models."""
+OWN_IDS: Final = "own"
+"""Token ids of a model's own tokenizer."""
+
 BUILTIN: Final = "builtin:all-MiniLM-L6-v2"
 """The encoder that ships with Pilotlight: all-MiniLM-L6-v2, 384 dimensions, English."""
 
@@ -103,6 +110,9 @@ class EncoderConfig:
     """The encoder whose vectors are projected."""
     axes: tuple[Axis, ...] = ()
     """The directions, `[[encoders.NAME.axes]]` tables of `name` and `anchor`; without any, 20 universal ones."""
+    token_ids: str = OPENAI_IDS
+    """The tokenizer of token ids in OpenAI's dialect: "openai" decodes them to text with tiktoken; "own" is the model's
+    own."""
     score_floor: float | None = None
     """The cosine below which an image and a text have nothing to do with each other; without it the model's own."""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -153,6 +163,8 @@ def _plain_encoder(encoder: EncoderConfig) -> dict[str, Any]:
         del values["model"]
     if encoder.kind != "plugin":
         del values["options"]
+    if encoder.kind not in TAKE_IDS:
+        del values["token_ids"]
     values["axes"] = [_plain(axis) for axis in encoder.axes]
     if not encoder.axes:
         del values["axes"]

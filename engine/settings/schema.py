@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from engine.kinds import KINDS
 from engine.settings.budget import CHOICES, Budget
-from engine.settings.config import Axis
+from engine.settings.config import OPENAI_IDS, OWN_IDS, TAKE_IDS, Axis
 
 Check = Callable[[Any], Any]
 
@@ -163,6 +163,7 @@ OF_EVERY_KIND: Final[dict[str, Check]] = {
     **LADDER,
 }
 OF_ONE_KIND: Final[dict[str, dict[str, Check]]] = {
+    **{kind: {"token_ids": partial(one_of, (OPENAI_IDS, OWN_IDS))} for kind in TAKE_IDS},
     "axes": {"base": text, "axes": axes},
     "image_text": {"score_floor": cosine},
     "plugin": {"options": table},

@@ -44,18 +44,6 @@ def test_an_alias_serves_and_the_answer_repeats_the_name_that_was_asked_for(clie
     assert client.embeddings.create(model="all-minilm", input="x").model == "all-minilm"
 
 
-@pytest.mark.parametrize("which", ["ids", "bare_ids"])
-def test_token_ids_give_the_texts_vector_with_and_without_special_tokens(
-    client: openai.OpenAI, reference: Reference, which: str
-) -> None:
-    ids = getattr(reference, which)
-    texts = [text for text, tokens in zip(reference.texts, ids, strict=True) if tokens]
-    answer = client.embeddings.create(model="minilm", input=[tokens for tokens in ids if tokens])
-    assert reference.agrees([item.embedding for item in answer.data], texts)
-    one = client.embeddings.create(model="minilm", input=ids[0])
-    assert reference.agrees([item.embedding for item in one.data], texts[:1])
-
-
 def test_dimensions_truncates_and_normalises_again(client: openai.OpenAI, reference: Reference) -> None:
     answer = client.embeddings.create(model="minilm", input=reference.texts, dimensions=64)
     kept = reference.vectors[:, :64]
@@ -66,8 +54,6 @@ def test_dimensions_truncates_and_normalises_again(client: openai.OpenAI, refere
 def test_usage_counts_the_tokens_that_the_model_reads(client: openai.OpenAI, reference: Reference) -> None:
     usage = client.embeddings.create(model="minilm", input=reference.texts).usage
     assert usage.prompt_tokens == usage.total_tokens == sum(map(len, reference.ids))
-    usage = client.embeddings.create(model="minilm", input=reference.ids[0]).usage
-    assert usage.prompt_tokens == len(reference.ids[0])
 
 
 def test_an_unknown_model_is_a_not_found_error(client: openai.OpenAI) -> None:
@@ -78,14 +64,6 @@ def test_an_unknown_model_is_a_not_found_error(client: openai.OpenAI) -> None:
 def test_the_models_are_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["minilm"]
     assert client.models.retrieve("all-minilm").owned_by == "pilotlight"
-
-
-def test_a_token_id_outside_the_vocabulary_names_the_other_tokenizer(
-    client: openai.OpenAI, reference: Reference
-) -> None:
-    for ids in ([reference.vocabulary], [-1], [[101, 100_256]], [2**70]):
-        with pytest.raises(openai.BadRequestError, match=r"of another tokenizer.*check_embedding_ctx_length"):
-            client.embeddings.create(model="minilm", input=ids)
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, 385, 2**70])

@@ -15,15 +15,16 @@ from starlette.responses import Response
 
 from engine.errors import InvalidInput, PilotlightError, UnknownEncoder
 from engine.http.dialects.dialect import Dialect
-from engine.http.dispatch import dispatch
+from engine.http.dispatch import MAX_ITEMS, dispatch
 from engine.http.keep_alive import KeepAlive
 from engine.http.responses import json_response, json_response_off_loop, retry_after
 from engine.http.statuses import status_of
+from engine.http.token_ids.decoder import Decoder
 from engine.http.truncation import Truncation
 from engine.interface import EngineInterface
 from engine.operations.dense import Embed, Encoding
 from engine.operations.operation import Answer
-from engine.settings.config import EncoderConfig
+from engine.settings.config import OWN_IDS, EncoderConfig
 from engine.settings.naming import encoder_named
 
 if TYPE_CHECKING:
@@ -73,12 +74,13 @@ class EmbeddingsRequest(KeepAlive, Truncation):
 def router(engine: EngineInterface) -> APIRouter:
     """Return this dialect's routes in front of `engine`."""
     routes = APIRouter()
+    decoder = Decoder()
 
     @routes.post("/v1/embeddings")
     @routes.post("/embeddings", include_in_schema=False)
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         operation = Embed(
-            body.input,
+            await _inputs(engine, body, decoder),
             dimensions=body.dimensions,
             truncate=body.may_cut,
             normalize=True,  # as OpenAI's are
@@ -101,6 +103,16 @@ def router(engine: EngineInterface) -> APIRouter:
         return json_response(_model(engine, encoder_named(engine.config, name)))
 
     return routes
+
+
+async def _inputs(engine: EngineInterface, body: EmbeddingsRequest, decoder: Decoder) -> list[Any]:
+    """Return the texts, also of token ids, unless the encoder takes its own."""
+    if not body.input or isinstance(body.input[0], str) or len(body.input) > MAX_ITEMS:
+        return body.input
+    encoder = encoder_named(engine.config, engine.resolve(body.model, *Embed.kinds, part=Embed.part))
+    if encoder.token_ids == OWN_IDS:
+        return body.input
+    return await decoder.texts(body.input, encoder, "input", offline=engine.config.hub.offline)
 
 
 def shape(embedded: Answer[Encoding], model: str, encoding_format: str) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.protocol import Loaded
 from engine.devices.placement import Footprint, Needs, Placement
 from engine.engine import Engine
-from engine.errors import LoadFailed, Unavailable
+from engine.errors import InvalidInput, LoadFailed, Unavailable
 from engine.http.app import create_app
 from engine.operations.classify import Classification
+from engine.operations.cut import Cut
 from engine.operations.dense import Encoding
+from engine.operations.inputs import ITEMS
 from engine.operations.multi import MultiEncoding
 from engine.operations.rerank import Scores
 from engine.operations.sparse import SparseEncoding, SparseVector
@@ -28,6 +30,24 @@ from engine.operations.tag import Tagged
 from engine.settings.config import EncoderConfig
 from engine.settings.file import SettingsFile
 from engine.state import Download
+
+LONGEST = 1000
+"""Characters or ids that a fake reads of one input."""
+
+
+def cut(inputs: Sequence[Any], truncate: bool) -> Cut:
+    """What a fake does not read of `inputs`; refused without `truncate`, as adapters do."""
+    lengths = [sum(map(len, one)) if isinstance(one, tuple) else len(one) for one in inputs]
+    for index, length in enumerate(lengths):
+        if length > LONGEST and not truncate:
+            raise InvalidInput(f"{ITEMS}[{index}] has {length} tokens; a fake reads {LONGEST}.", param=ITEMS)
+    more = [length - LONGEST for length in lengths if length > LONGEST]
+    return Cut(len(more), sum(more))
+
+
+def unit(vector: Sequence[float]) -> list[float]:
+    """The vector with length 1, as OpenAI's dialect has them."""
+    return [float(value) / float(np.linalg.norm(vector)) for value in vector]
 
 
 class FakeDense:
@@ -82,7 +102,7 @@ class FakeDense:
         self, inputs: Sequence[Any], *, task: str | None = None, dimensions: int | None = None, truncate: bool = True
     ) -> Encoding:
         vectors = np.asarray([[len(item), 0.5, -2.0] for item in inputs], dtype=np.float32)[:, :dimensions]
-        return Encoding(vectors, sum(map(len, inputs)))
+        return Encoding(vectors, sum(map(len, inputs)), cut(inputs, truncate))
 
 
 class FakeAny(FakeDense):
@@ -97,7 +117,7 @@ class FakeAny(FakeDense):
         self, inputs: Sequence[Any], *, task: str | None = None, top_k: int = 128, truncate: bool = True
     ) -> SparseEncoding:
         vector = SparseVector(np.zeros(1, np.int32), np.ones(1, np.float32), ("a",))
-        return SparseEncoding((vector,) * len(inputs), 0)
+        return SparseEncoding((vector,) * len(inputs), 0, cut(inputs, truncate))
 
     def encode_multi(
         self, inputs: Sequence[str], *, want: Collection[str], top_k: int | None = None, truncate: bool = True
@@ -107,15 +127,16 @@ class FakeAny(FakeDense):
             self.encode_sparse(inputs).vectors,
             (np.ones((1, 2), np.float32),) * len(inputs),
             0,
+            cut(inputs, truncate),
         )
 
     def score(self, query: str, documents: Sequence[str], truncate: bool = True) -> Scores:
         scores = np.full(len(documents), 0.5, np.float32)
-        return Scores(scores, scores, 0)
+        return Scores(scores, scores, 0, cut(documents, truncate))
 
     def classify(self, inputs: Sequence[Any], truncate: bool = True) -> Classification:
         logits = np.zeros((len(inputs), 3), np.float32)
-        return Classification(self.labels, logits + np.float32(1 / 3), logits, 0)
+        return Classification(self.labels, logits + np.float32(1 / 3), logits, 0, cut(inputs, truncate))
 
     def tag(self, texts: Sequence[str]) -> tuple[Tagged, ...]:
         return (Tagged((), ()),) * len(texts)

@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin
 
 import numpy as np
 import pytest
-from http_fakes import Caller, FakeDense
+from http_fakes import Caller, FakeDense, unit
 from PIL import Image
 
 from engine import operations
@@ -52,7 +52,7 @@ def picture() -> bytes:
 FLOATS = np.asarray([[0.5, -1.0]], dtype=np.float32)
 SPARSE = SparseVector(np.asarray([7], dtype=np.int32), FLOATS[0, :1], ("a",))
 OPERATIONS = [
-    Embed(["a"], task="query", dimensions=1),
+    Embed(["a"], task="query", dimensions=1, normalize=True),
     EmbedForImages(["a"]),
     EmbedInBase(["a"]),
     EncodeSparse([[1, 2]]),
@@ -196,7 +196,7 @@ def test_an_engine_behind_a_pipe_serves_proxies_and_the_endpoint(engine: EngineI
     with pytest.raises(UnknownEncoder, match="no encoder 'other'"):
         engine.dense("other")
     caller = Caller(create_app(engine, host="127.0.0.1", token="t", version="1"), "t")  # type: ignore[arg-type]
-    assert caller.embed(["abcd"], model="fake").json()["data"][0]["embedding"] == [4.0, 0.5, -2.0]
+    assert caller.embed(["abcd"], model="fake").json()["data"][0]["embedding"] == pytest.approx(unit([4.0, 0.5, -2.0]))
     native = caller.send("POST", "/encode/dense", json={"texts": ["abcd"], "model": "fake"}).json()
     assert native["vectors"] == [[4.0, 0.5, -2.0]]
     assert caller.embed(["a"], model="failing").status_code == 503

@@ -51,7 +51,7 @@ def test_coordinates_come_with_the_names_of_the_axes(caller: Caller, path: str) 
     assert first[1] == pytest.approx(second[0])
     assert (body["axes"], body["dim"], body["model"]) == (["short", "long"], 2, "sema")
     assert body["revision"].startswith("7+axes.")
-    assert set(body) == {"vectors", "axes", "dim", "model", "revision"}
+    assert set(body) == {"vectors", "axes", "dim", "truncated", "model", "revision"}
 
 
 def test_signatures_are_the_strongest_axes_by_name_and_weight(caller: Caller) -> None:

@@ -72,6 +72,7 @@ def test_one_text_comes_back_in_every_form(caller: Caller) -> None:
         "revisions": {"dense": "7", "sparse": "7"},
         "model": "fake",
         "revision": "7",
+        "truncated": 0,
     }
     assert list(body["splade"]) == ["to", "be"]
     assert revision.startswith("7+axes.")

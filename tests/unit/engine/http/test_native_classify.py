@@ -56,7 +56,7 @@ def test_pairs_and_texts_get_the_models_own_labels(caller: Caller) -> None:
     third = pytest.approx(1 / 3)
     row = {"entailment": third, "neutral": third, "contradiction": third}
     answer = classify(caller, pairs=[["a", "b"], ["c", "d"]])
-    assert answer.json() == {"labels": [row, row], "model": "nli", "revision": "7"}
+    assert answer.json() == {"labels": [row, row], "model": "nli", "revision": "7", "truncated": 0}
     assert classify(caller, texts=["a"]).json()["labels"] == [row]
     assert FakeClassifier.made[0].seen == [("a", "b"), ("c", "d"), "a"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from http_fakes import Caller, FakeDense, caller_of
+from http_fakes import Caller, FakeDense, caller_of, unit
 
 from engine import Engine, State, parse
 from engine.adapters.context import DETACHED, AdapterContext
@@ -55,7 +55,13 @@ def ask(caller: Caller, **body: Any) -> httpx.Response:
 def test_vectors_come_with_their_length_and_who_made_them(caller: Caller) -> None:
     answer = ask(caller, texts=["a", "b"])
     assert answer.status_code == 200
-    assert answer.json() == {"vectors": [[0.5, -2.0, 0.1]] * 2, "dim": 3, "model": "dense", "revision": "7"}
+    assert answer.json() == {
+        "vectors": [[0.5, -2.0, 0.1]] * 2,
+        "dim": 3,
+        "model": "dense",
+        "revision": "7",
+        "truncated": 0,
+    }
     assert FakePrompted.asked == [(["a", "b"], None, None)]
 
 
@@ -65,6 +71,13 @@ def test_task_and_dimensions_are_passed_on(caller: Caller, task: str) -> None:
     assert answer.json()["vectors"] == [[0.5, -2.0]]
     assert answer.json()["dim"] == 2
     assert FakePrompted.asked == [(["a"], task, 2)]
+
+
+def test_vectors_have_length_1_where_normalize_asks_for_it(caller: Caller) -> None:
+    for normalize in (None, False):
+        assert ask(caller, texts=["a"], normalize=normalize).json()["vectors"] == [[0.5, -2.0, 0.1]]
+    [vector] = ask(caller, texts=["a"], normalize=True).json()["vectors"]
+    assert vector == pytest.approx(unit([0.5, -2.0, 0.1]))
 
 
 @pytest.mark.parametrize("name", ["m3", "clip"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from http_fakes import Caller, FakeDense, caller_of
+from http_fakes import Caller, FakeDense, caller_of, unit
 
 from engine import Engine, MultiEncoding, SparseVector, parse
 from engine.operations.sparse import SparseEncoding
@@ -71,6 +71,7 @@ def test_an_answer_has_every_form(caller: Caller) -> None:
     assert answer.status_code == 200
     assert answer.json() == {
         "dense": DENSE, "sparse": SPARSE, "colbert": COLBERT, "dim": 3, "model": "bge-m3", "revision": "7",
+        "truncated": 0,
     }  # fmt: skip
     assert list(answer.json()["sparse"][0]) == ["▁a", "b"], "by falling weight"
 
@@ -86,7 +87,12 @@ def test_an_answer_has_every_form(caller: Caller) -> None:
     ],
 )
 def test_an_answer_has_only_what_was_asked_for(caller: Caller, wanted: list[str], forms: dict[str, Any]) -> None:
-    assert multi(caller, texts=["ab"], **{"return": wanted}).json() == {**forms, "model": "m3", "revision": "7"}
+    assert multi(caller, texts=["ab"], **{"return": wanted}).json() == {
+        **forms,
+        "model": "m3",
+        "revision": "7",
+        "truncated": 0,
+    }
 
 
 @pytest.mark.parametrize("wanted", [[], ["lexical"], "dense", None, [1], ["dense"] * 4, {}])
@@ -100,11 +106,11 @@ def test_forms_that_do_not_exist_are_refused_by_the_name_of_their_field(
 
 
 def test_a_multi_encoder_answers_the_routes_of_dense_and_sparse_ones(caller: Caller) -> None:
-    assert caller.embed(["ab"], model="m3").json()["data"][0]["embedding"] == DENSE[0]
+    assert caller.embed(["ab"], model="m3").json()["data"][0]["embedding"] == pytest.approx(unit(DENSE[0]))
     dense = caller.send("POST", "/encode/dense", json={"texts": ["ab"], "model": "m3"})
-    assert dense.json() == {"vectors": DENSE, "dim": 3, "model": "m3", "revision": "7"}
+    assert dense.json() == {"vectors": DENSE, "dim": 3, "model": "m3", "revision": "7", "truncated": 0}
     sparse = caller.send("POST", "/encode/sparse", json={"texts": ["ab"]})
-    assert sparse.json() == {"sparse": SPARSE, "model": "m3", "revision": "7"}
+    assert sparse.json() == {"sparse": SPARSE, "model": "m3", "revision": "7", "truncated": 0}
 
 
 @pytest.mark.parametrize("forms", ["dense", [], ["image"], [1], None, ["dense"] * 4, [["dense"]]])

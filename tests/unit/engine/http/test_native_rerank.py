@@ -50,7 +50,7 @@ def splice(caller: Caller, **body: Any) -> Any:
 def test_scores_come_in_the_order_of_the_texts_with_model_and_revision(caller: Caller) -> None:
     answer = rerank(caller, query="q", texts=["aaa", "b", ""])
     assert answer.status_code == 200
-    assert answer.json() == {"scores": [0.3, 0.1, 0.0], "model": "first", "revision": "7"}
+    assert answer.json() == {"scores": [0.3, 0.1, 0.0], "model": "first", "revision": "7", "truncated": 0}
 
 
 def test_fragments_are_kept_per_group_in_their_order(caller: Caller) -> None:
@@ -60,6 +60,7 @@ def test_fragments_are_kept_per_group_in_their_order(caller: Caller) -> None:
         "scores": [[0.7, 0.1, 0.6, 0.2], [], [0.1]],
         "model": "first",
         "revision": "7",
+        "truncated": 0,
     }
     assert splice(caller, query="q", fragments=[["a", "bb"]], threshold=0.2, min_kept=0).json()["kept"] == [[1]]
 

@@ -58,7 +58,7 @@ def test_tokens_come_by_falling_weight_with_four_decimals(caller: Caller, path: 
     answer = ask(caller, path, texts=["a", "b"], task="query", top_k=9)
     assert answer.status_code == 200
     row = '{"##z":2.1235,"gas":1.0}'
-    assert answer.text == f'{{"sparse":[{row},{row}],"model":"splade","revision":"7"}}'
+    assert answer.text == f'{{"sparse":[{row},{row}],"truncated":0,"model":"splade","revision":"7"}}'
     assert FakeSparse.asked == [(["a", "b"], "query", 9)]
 
 

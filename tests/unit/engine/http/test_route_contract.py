@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from http_fakes import Caller, FakeAny, caller_of
+from http_fakes import LONGEST, Caller, FakeAny, caller_of
 from PIL import Image
 
 from engine.adapters.context import AdapterContext
@@ -87,6 +87,10 @@ class Route:
     """Another path of the same route, which is in no schema."""
     errors: Callable[[httpx.Response], Refused] = native
     bad_body: int = 422
+    long: Mapping[str, Any] = field(default_factory=dict)
+    """Fields with one item that is longer than the encoder reads; none where none is too long."""
+    long_name: str = ""
+    """The name of this item in errors."""
 
     def __str__(self) -> str:
         fields = "+".join(name for name in self.body if name != "query")
@@ -104,7 +108,10 @@ def png() -> str:
     return b64encode(buffer.getvalue()).decode()
 
 
-NO_VECTORS = {"vectors": [], "dim": None}
+LONG = "a" * (LONGEST + 1)
+LONG_TEXTS = {"long": {"texts": ["a", LONG]}, "long_name": "texts[1]"}
+UNCUT = {"truncated": 0}
+NO_VECTORS = {"vectors": [], "dim": None, **UNCUT}
 
 
 def wrong(name: str, start: str, *values: object) -> tuple[tuple[Mapping[str, Any], str], ...]:
@@ -126,71 +133,79 @@ NO_INPUT = wrong(
     "input", "input must be a text, a list of texts, a list of token ids, or a list of such lists.",
     None, 3, ["a", 3], [[1], "a"], [["a"]], [True], [1.5], {},
 )  # fmt: skip
-DATA = {"object": "list", "data": [], "usage": {"prompt_tokens": 0, "total_tokens": 0}, "dim": None}
+USAGE = {"prompt_tokens": 0, "total_tokens": 0, "truncated": 0, "truncated_tokens": 0}
+DATA = {"object": "list", "data": [], "usage": USAGE, "dim": None}
 
 ROUTES = (
     Route(
         "/v1/embeddings", "dense", {"input": ["a"]}, lambda answer: answer["data"], "input", DATA,
         surrogates=IN_INPUT, misshapen=NO_INPUT,
         kinds=DENSE, also="/embeddings", errors=openai, bad_body=400,
+        long={"input": ["a", LONG]}, long_name="input[1]",
     ),
     Route(
         "/v1/embeddings", "dense", {"input": [[1]]}, lambda answer: answer["data"], "input", DATA,
         surrogates=IN_INPUT, misshapen=NO_INPUT, kinds=DENSE, also="/embeddings", errors=openai, bad_body=400,
+        long={"input": [[1], [1] * len(LONG)]}, long_name="input[1]",
     ),
     Route(
         "/encode/dense", "dense", {"texts": ["a"]}, lambda answer: answer["vectors"], "texts", NO_VECTORS,
-        surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL, kinds=DENSE,
+        surrogates=IN_TEXTS, misshapen=(*NO_TEXTS_NOR_NULL, *wrong("normalize", "normalize: ", 1, "true")), kinds=DENSE,
+        **LONG_TEXTS,
     ),
     Route(
-        "/encode/sparse", "sparse", {"texts": ["a"]}, lambda answer: answer["sparse"], "texts", {"sparse": []},
-        surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL, kinds="sparse or multi", also="/encode/splade",
+        "/encode/sparse", "sparse", {"texts": ["a"]}, lambda answer: answer["sparse"], "texts", {"sparse": [], **UNCUT},
+        surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL, kinds="sparse or multi", also="/encode/splade", **LONG_TEXTS,
     ),
     Route(
         "/encode/axes", "axes", {"texts": ["a"]}, lambda answer: answer["vectors"], "texts", {**NO_VECTORS, "axes": []},
-        surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL, also="/encode/sema",
+        surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL, also="/encode/sema", **LONG_TEXTS,
     ),
     Route(
         "/encode/multi", "multi", {"texts": ["a"]}, lambda answer: answer["dense"], "texts",
-        {"dense": [], "sparse": [], "colbert": [], "dim": None}, surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL,
+        {"dense": [], "sparse": [], "colbert": [], "dim": None, **UNCUT}, surrogates=IN_TEXTS,
+        misshapen=NO_TEXTS_NOR_NULL, **LONG_TEXTS,
     ),
     Route(
         "/encode/rerank", "rerank", {"query": "q", "texts": ["a"]}, lambda answer: answer["scores"], "texts",
-        {"scores": []}, surrogates=(*IN_TEXTS, ({"query": SURROGATE}, "query")),
-        misshapen=(*NO_TEXTS_NOR_NULL, *NO_QUERY),
+        {"scores": [], **UNCUT}, surrogates=(*IN_TEXTS, ({"query": SURROGATE}, "query")),
+        misshapen=(*NO_TEXTS_NOR_NULL, *NO_QUERY), **LONG_TEXTS,
     ),
     Route(
         "/encode/splice", "rerank", {"query": "q", "fragments": [["a"]]}, lambda answer: answer["kept"], "fragments",
-        {"kept": [], "scores": []},
+        {"kept": [], "scores": [], **UNCUT}, long={"fragments": [["a", LONG]]}, long_name="fragments[",
         surrogates=(({"fragments": [["a"], [SURROGATE]]}, "fragments[1][0]"), ({"query": SURROGATE}, "query")),
         misshapen=(*NO_GROUPS, *NO_QUERY),
     ),
     Route(
-        "/encode/classify", "classify", {"texts": ["a"]}, lambda answer: answer["labels"], "texts", {"labels": []},
-        surrogates=IN_TEXTS, misshapen=NO_TEXTS,
+        "/encode/classify", "classify", {"texts": ["a"]}, lambda answer: answer["labels"], "texts",
+        {"labels": [], **UNCUT}, surrogates=IN_TEXTS, misshapen=NO_TEXTS, **LONG_TEXTS,
     ),
     Route(
         "/encode/classify", "classify", {"pairs": [["a", "b"]]}, lambda answer: answer["labels"], "pairs",
-        {"labels": []}, surrogates=(({"pairs": [["a", SURROGATE]]}, "pairs[0][1]"),), misshapen=NO_PAIRS,
+        {"labels": [], **UNCUT}, long={"pairs": [["a", "b"], ["a", LONG]]}, long_name="pairs[1]",
+        surrogates=(({"pairs": [["a", SURROGATE]]}, "pairs[0][1]"),), misshapen=NO_PAIRS,
     ),
     Route(
         "/encode/classify", "classify", {"texts": ["a"], "candidate_labels": ["x"]}, lambda answer: answer["labels"],
-        "texts", {"labels": []}, surrogates=(*IN_TEXTS, ({"candidate_labels": [SURROGATE]}, "candidate_labels[0]")),
+        "texts", {"labels": [], **UNCUT},
+        surrogates=(*IN_TEXTS, ({"candidate_labels": [SURROGATE]}, "candidate_labels[0]")),
         misshapen=(*NO_TEXTS, *NO_LABELS),
-        counted="texts x candidate_labels",
+        counted="texts x candidate_labels", long={"texts": ["a", LONG]}, long_name="texts",
     ),
     Route(
         "/encode/tag", "tag", {"texts": ["a"]}, lambda answer: answer["docs"], "texts", {"docs": []},
         surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL,
     ),
     Route(
-        "/encode/image", "image_text", {"images": [png()]}, lambda answer: answer["vectors"], "images", NO_VECTORS,
-        surrogates=(({"images": [SURROGATE]}, "images"),), surrogate_status=422, misshapen=NO_IMAGES, part=".image",
-        kinds="image_text (image)",
+        "/encode/image", "image_text", {"images": [png()]}, lambda answer: answer["vectors"], "images",
+        {"vectors": [], "dim": None}, surrogates=(({"images": [SURROGATE]}, "images"),),
+        surrogate_status=422, misshapen=NO_IMAGES, part=".image", kinds="image_text (image)",
     ),
     Route(
         "/encode/image_text", "image_text", {"texts": ["a"]}, lambda answer: answer["vectors"], "texts", NO_VECTORS,
         surrogates=IN_TEXTS, misshapen=NO_TEXTS_NOR_NULL, part=".text", kinds="image_text (text)",
+        **LONG_TEXTS,
     ),
     Route(
         "/encode/plugin", "plugin", {"operation": "echo"}, lambda answer: [answer["result"]],
@@ -201,6 +216,7 @@ ROUTES = (
         "/encode/bundle", "dense", {"text": "a"}, lambda answer: [answer["dense"]],
         surrogates=(({"text": SURROGATE}, "text"),), misshapen=wrong("text", "text: ", ["a"], None),
         naming=lambda name: {"models": {"dense": name}}, model_field="models", kinds=DENSE,
+        long={"text": LONG}, long_name="text",
     ),
 )  # fmt: skip
 LISTS = [route for route in ROUTES if route.items]
@@ -434,6 +450,56 @@ def test_a_keep_alive_that_is_none_is_named_and_loads_nothing(
         assert answer.status_code == route.bad_body
         assert route.errors(answer).names.startswith(name)
         assert f"{name}: must be " in route.errors(answer).message
+    assert not has_loaded(engine)
+
+
+for_texts = pytest.mark.parametrize("route", [route for route in ROUTES if route.long], ids=str, indirect=True)
+
+
+def told(answer: httpx.Response) -> tuple[int, str | None, str | None]:
+    """What an answer says of inputs that were cut: in the body, and in the headers their number and their tokens."""
+    body = answer.json()
+    headers = answer.headers
+    inputs = body["usage"]["truncated"] if "usage" in body else body["truncated"]
+    return inputs, headers.get("x-truncated-inputs"), headers.get("x-truncated-tokens")
+
+
+@for_texts
+def test_what_is_cut_of_a_long_text_is_in_the_answer_and_in_the_row(
+    route: Route, caller: Caller, engine: Engine
+) -> None:
+    for more in ({}, {"truncate": None}, {"truncate": True}):
+        answer = post(caller, route, route.long, more)
+        assert answer.status_code == 200, answer.text
+        cut, tokens = 1, 2 if "pairs" in route.long else 1
+        if "candidate_labels" in route.body:
+            cut, tokens = 1, len("This example is x.") + 1
+        assert told(answer) == (cut, str(cut), str(tokens))
+    rows = caller.send("GET", "/admin/components").json()["components"]
+    row = next(row for row in rows if row["name"] == f"first{route.part}")
+    assert (row["truncated_inputs"], row["truncated_tokens"]) == (3 * cut, 3 * tokens)
+    assert told(post(caller, route)) == (0, None, None)
+    assert not engine.view("other").truncated_inputs
+
+
+@for_texts
+def test_truncate_false_refuses_a_long_text_by_its_name_with_both_lengths(route: Route, caller: Caller) -> None:
+    assert post(caller, route, {"truncate": False}).status_code == 200
+    answer = post(caller, route, route.long, {"truncate": False})
+    assert answer.status_code == 400, answer.text
+    refused = route.errors(answer)
+    assert refused.message.startswith(route.long_name)
+    assert re.split(r"\W", route.long_name)[0] in refused.names
+    assert f"tokens; a fake reads {LONGEST}." in refused.message
+    assert not {*answer.headers} & {"x-truncated-inputs", "x-truncated-tokens"}
+
+
+@for_texts
+def test_truncate_is_true_or_false_alone(route: Route, caller: Caller, engine: Engine) -> None:
+    for value in (0, 1, "false", [], {}):
+        answer = post(caller, route, {"truncate": value})
+        assert answer.status_code == route.bad_body
+        assert route.errors(answer).message.startswith("truncate: ")
     assert not has_loaded(engine)
 
 
