@@ -27,6 +27,7 @@ def add_to(commands: Commands) -> None:
     """Add the commands to the parser."""
     embed = commands.add_parser("embed", help="print one vector per text, as JSON lines")
     embed.add_argument("--task", choices=["query", "passage"], help="for models with a prompt for each")
+    embed.add_argument("--normalize", action="store_true", help="bring each vector to length 1")
     asking.add_options(embed)
     asking.add_texts(embed)
     embed.set_defaults(run=_embed)
@@ -39,11 +40,14 @@ def add_to(commands: Commands) -> None:
 
 def _embed(options: argparse.Namespace) -> int:
     def of_app(client: Client, texts: list[str]) -> Iterator[Line]:
-        found = client.encode("dense", texts=texts, model=options.encoder, task=options.task)
+        found = client.encode(
+            "dense", texts=texts, model=options.encoder, task=options.task, normalize=options.normalize
+        )
         return _vectors("text", texts, found["vectors"])
 
     def of_engine(engine: EngineInterface, texts: list[str]) -> Iterator[Line]:
-        return _vectors("text", texts, engine.dense(options.encoder).encode(texts, task=options.task).tolist())
+        vectors = engine.dense(options.encoder).encode(texts, task=options.task, normalize=options.normalize)
+        return _vectors("text", texts, vectors.tolist())
 
     return asking.ask(options, asking.texts_of(options.texts), of_app, of_engine)
 

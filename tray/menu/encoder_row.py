@@ -158,8 +158,14 @@ def _trouble(view: EncoderView) -> str:
         reason = words.clipped(view.error.message, max(SHORTEST_REASON, LONGEST_TROUBLE - bool(step) - len(step)))
         return f"{reason} {step}" if step else reason
     ignored = ", ".join(option.partition(":")[0] for option in view.ignored_options)
-    parts = (view.note, f"Without effect: {ignored}" if ignored else None)
+    parts = (view.note, _cut(view), f"Without effect: {ignored}" if ignored else None)
     return words.clipped(" · ".join(filter(None, parts)), LONGEST_TROUBLE) or "No problems"
+
+
+def _cut(view: EncoderView) -> str | None:
+    """Return how many inputs were longer than the model reads, None for none."""
+    count = view.truncated_inputs
+    return f"{count:,} {'input was' if count == 1 else 'inputs were'} too long and cut" if count else None
 
 
 def _held(view: EncoderView) -> int | None:

@@ -51,7 +51,7 @@ class FakeProxy:
         self.asked.append((texts, fields))
         if "top_k" in fields:
             return (SparseVector(np.array([7], np.int32), np.array([0.5], np.float32), ("flame",)),) * len(texts)
-        return np.full((len(texts), 2), 0.5, np.float32)
+        return np.full((len(texts), 2), 1.0 if fields.get("normalize") else 0.5, np.float32)
 
     def encode_images(self, images: list[bytes]) -> Any:
         self.asked.append(images)
@@ -112,7 +112,7 @@ class FakeClient:
         self.asked.append((what, fields))
         count = len(fields.get("texts", ()))
         answers: dict[str, dict[str, Any]] = {
-            "dense": {"vectors": [[0.5, 0.5]]},
+            "dense": {"vectors": [[1.0, 1.0] if fields.get("normalize") else [0.5, 0.5]]},
             "image": {"vectors": [[0.5, 0.5]] * len(fields.get("images", ()))},
             "rerank": {"scores": [0.25, 0.75, 0.5]},
             "classify": {"labels": [{"no": 0.25, "yes": 0.75}] * len(fields.get("texts", "a"))},
@@ -142,6 +142,7 @@ def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str,
     ("arguments", "line"),
     [
         (("embed", "a", "--task", "query"), {"text": "a", "embedding": [0.5, 0.5]}),
+        (("embed", "a", "--normalize"), {"text": "a", "embedding": [1.0, 1.0]}),
         (("classify", "a"), {"text": "a", "labels": {"yes": 0.75, "no": 0.25}}),
         (("tag", "a"), {"text": "a", "tokens": [{"text": "a", "start": 0}]}),
         (("sparse", "a", "--top", "9"), {"text": "a", "weights": {"flame": 0.5}}),

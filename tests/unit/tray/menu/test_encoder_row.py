@@ -231,6 +231,8 @@ def test_the_submenu_counts_down_or_says_why_not(view: EncoderView, words: str) 
         (replace(FAILED, note="older"), "The weights are cut short."),
         (replace(AWAKE, error=BROKEN), "No problems"),
         (replace(AWAKE, ignored_options=("home: on the CPU", "max_vram: none")), "Without effect: home, max_vram"),
+        (replace(AWAKE, truncated_inputs=1, truncated_tokens=9), "1 input was too long and cut"),
+        (replace(AWAKE, note="Streamed.", truncated_inputs=1234), "Streamed. · 1,234 inputs were too long and cut"),
         (replace(AWAKE, note="Streamed.", ignored_options=("home: x",)), "Streamed. · Without effect: home"),
     ],
 )
