@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def unit(vectors: ArrayLike) -> NDArray[np.float32]:
-    """Return each row of `vectors` (n, d) with length 1, float32; a row of zeros stays as it is, one with infinity is NaN."""
+    """Return each row of `vectors` (n, d) with length 1, float32; zeros stay zeros, and a row with infinity is NaN."""
     import numpy as np
 
     # The square of a small or large float32 is no float32.
