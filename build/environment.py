@@ -38,7 +38,7 @@ ASIDE = {
     "open_clip": ("open_clip for the tests (about 15 MB)", "open-clip-torch torchvision timm ftfy wcwidth".split()),
     "litellm": ("the ranks of OpenAI's tokenizer for the tests (about 7 MB)", ["litellm"]),
 }
-"""Folder in .venv, on no path -> what the tests find there, and the packages of it, without those that they need."""
+"""Folder in .venv, which is on no path -> its contents in words, and its packages without what they need."""
 
 TORCH_INDEX = "https://download.pytorch.org/whl/"
 TORCH_CUDA = "cu130"

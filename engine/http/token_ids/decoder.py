@@ -29,7 +29,7 @@ Decode = Callable[[Sequence[int]], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The reason why nothing can be decoded here, as a clause, and the step that mends it, if there is one."""
+    """The reason why nothing can be decoded here, as a clause, and the step that mends it."""
 
     reason: str
     next_step: str | None = None
