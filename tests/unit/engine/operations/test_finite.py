@@ -218,7 +218,7 @@ def test_plain_data_of_plugins_is_looked_at_however_deep(value: Any) -> None:
         np.arange(3),
         Number.ONE,
         Holder(1.0),
-        object(),
+        type("Anything", (), {"__repr__": lambda self: "anything"})(),
         float,
     ],
     ids=repr,
