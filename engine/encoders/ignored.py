@@ -68,6 +68,8 @@ def _held(encoder: EncoderConfig, hardware: Hardware, effective: Effective) -> d
     }
     if encoder.kind == "axes" and effective.eager_load:
         why["eager_load"] = "reading the anchors would bring their base all the way up"
+    if encoder.max_tokens is not None:
+        why["max_tokens"] = "it reads no tokens of a model of ours"
     if encoder.trust_remote_code:
         why["trust_remote_code"] = "no code comes with it"
     why["idle_timeout_seconds"] = _idle_timeout(encoder, hardware, effective)

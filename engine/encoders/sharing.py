@@ -16,7 +16,14 @@ STAY: Final = -1.0
 
 def weights_key(encoder: EncoderConfig, device: str) -> tuple[object, ...]:
     """Return a key that is equal for encoders on one set of weights; `device` is the one that the settings name."""
-    own = (encoder.base, encoder.axes, repr(sorted(encoder.options.items())), encoder.trust_remote_code)
+    # With the tokens, because all that share weights read with one tokenizer and show one limit.
+    own = (
+        encoder.base,
+        encoder.axes,
+        repr(sorted(encoder.options.items())),
+        encoder.trust_remote_code,
+        encoder.max_tokens,
+    )
     return (encoder.kind, encoder.part, references.canonical(encoder.model), device, encoder.dtype, *own)
 
 

@@ -104,6 +104,9 @@ class EncoderConfig:
     unload_timeout_seconds: float | None = None
     pin: bool = False
     """Whether it never steps down, except before the computer sleeps, or when its files changed."""
+    max_tokens: int | None = None
+    """Tokens that it reads of one input at most, as far as its model can; without it those that the model names, or
+    8192 where it names none."""
     trust_remote_code: bool = False
     """Whether Python code that comes with the model runs; for this encoder alone."""
     base: str | None = None

@@ -85,6 +85,13 @@ def kind(value: Any) -> str:
     return one_of(KINDS, value)
 
 
+def tokens(value: Any) -> int:
+    """Accept a number of tokens."""
+    if type(value) is not int or value < 1:
+        raise ValueError("must be a whole number of tokens, 1 or more")
+    return value
+
+
 def names(value: Any) -> tuple[str, ...]:
     """Accept a list of names."""
     if not isinstance(value, list) or not all(isinstance(name, str) and name.strip() for name in value):
@@ -159,6 +166,7 @@ OF_EVERY_KIND: Final[dict[str, Check]] = {
     "model": text,
     "aliases": names,
     "default": boolean,
+    "max_tokens": tokens,
     "trust_remote_code": boolean,
     **LADDER,
 }

@@ -13,6 +13,10 @@ _log = logging.getLogger(__name__)
 
 LARGEST: Final = 32
 """Inputs per forward; on a CPU larger batches are slower, because they pad more."""
+TOKENS_ON_CPU: Final = 2048
+"""Tokens per forward of `LARGEST` inputs, padding included; on a CPU more take more memory and no less time."""
+TOKENS_ON_DEVICE: Final = 16_384
+"""The same on a GPU, and where the weights come in anew for each forward."""
 FIRST_WAIT: Final = 4
 """Calls at a size that was halved before the first try of a larger one."""
 LONGEST_WAIT: Final = 128
@@ -32,8 +36,9 @@ class Batches:
     def __init__(self) -> None:
         self.reset()
 
-    def reset(self) -> None:
-        """Forget the sizes that did not fit, as after a move to a device."""
+    def reset(self, tokens: int = TOKENS_ON_DEVICE) -> None:
+        """Forget the sizes that did not fit, as after a move to a device, where `tokens` are for `LARGEST` inputs."""
+        self.tokens = tokens
         self.size = LARGEST
         """Inputs per forward that the device has memory for, as far as is known."""
         self._wait = 0
@@ -41,11 +46,14 @@ class Batches:
         self._fitted = 0
         """Such calls since memory ran out last."""
 
-    def run(self, device: str, compute: Callable[[int], T], count: int) -> T:
+    def run(
+        self, device: str, compute: Callable[[int], T], count: int, *, alone: Callable[[], bool] = lambda: False
+    ) -> T:
         """Return the result of `compute` for `count` inputs, given the batch size that it must use.
 
-        Where the device has no memory for a batch, `compute` begins again with a smaller size. Raises OutOfMemory when
-        one input alone is too much.
+        An input of many tokens counts as several ones. Where the device has no memory for a batch, `compute` begins
+        again with a smaller size. Raises OutOfMemory when one input alone is too much: at size 1, or as `alone` says of
+        the last batch.
         """
         size = self._next_size(count)
         ran_out = False
@@ -56,7 +64,7 @@ class Batches:
             except OutOfMemory:
                 if not ran_out:
                     self._hold_off()
-                if size == 1:
+                if size == 1 or alone():
                     raise
             else:
                 if not ran_out:

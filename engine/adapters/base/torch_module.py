@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, TypeVar, final
 
 from engine import paths
-from engine.adapters.base.batches import Batches
+from engine.adapters.base.batches import TOKENS_ON_CPU, TOKENS_ON_DEVICE, Batches
 from engine.adapters.base.leftovers import Leftovers, log_freed
 from engine.adapters.base.model_source import Recall, Source, open_source
 from engine.adapters.base.torch_kind import TorchKind
@@ -117,7 +117,8 @@ class TorchAdapter(TorchKind):
 
         Raises OutOfMemory and leaves them in RAM if they do not fit.
         """
-        self._batches.reset()
+        whole_on_cpu = placement.device == CPU and placement.streamed_in is None
+        self._batches.reset(TOKENS_ON_CPU if whole_on_cpu else TOKENS_ON_DEVICE)
         if placement.device == CPU:
             return self._at_home.to_device(placement)
         try:
@@ -193,12 +194,12 @@ class TorchAdapter(TorchKind):
     # Within
 
     @final
-    def _in_batches(self, compute: Callable[[int], T], count: int) -> T:
+    def _in_batches(self, compute: Callable[[int], T], count: int, *, alone: Callable[[], bool] = lambda: False) -> T:
         """Return the result of `compute` for `count` inputs in batches of the size that it is given.
 
-        Raises OutOfMemory when one input alone is too much for the device.
+        Raises OutOfMemory when one input alone is too much for the device; `alone` as in `Batches.run`.
         """
-        return self._batches.run(self._device, compute, count)
+        return self._batches.run(self._device, compute, count, alone=alone)
 
     def _open(self, reference: Reference, libraries: str) -> Source:
         """Bring the files here in a form that the library can read; raises LoadFailed or Unavailable."""

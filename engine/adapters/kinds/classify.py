@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.adapters.base.torch_module import TorchAdapter
+from engine.adapters.base.text_adapter import TextAdapter
 from engine.adapters.kinds.labels import Labels, check_label_ids
-from engine.adapters.text.lengths import in_order_of_length, reading_limit
-from engine.adapters.text.texts import truncate_text
+from engine.adapters.text.reader import Reader, reader_of, tell_padding
+from engine.adapters.text.rows import Features, Limit
 from engine.operations.classify import Classification, Inputs
 from engine.operations.probability import sigmoid, softmax
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
 
-class ClassifyAdapter(TorchAdapter):
+class ClassifyAdapter(TextAdapter):
     """An `AutoModelForSequenceClassification` and its tokenizer."""
 
-    _limit: int | None = None
     _reads: frozenset[str] = frozenset()
     """Names of the tokenizer's features that the model takes."""
 
@@ -39,7 +37,8 @@ class ClassifyAdapter(TorchAdapter):
         model.labels = Labels.of(model.config, self._assume)
         if model.labels.regression:
             self._assume("It is a regression by its problem_type, so its answers are numbers and no probabilities.")
-        self._limit = reading_limit(model, model.tokenizer)
+        tell_padding(model, model.tokenizer)
+        model.reader = reader_of(model, model.tokenizer, asked=self._config.max_tokens)
         self._reads = frozenset(inspect.signature(model.forward).parameters)
         return model.eval()
 
@@ -56,7 +55,8 @@ class ClassifyAdapter(TorchAdapter):
     @property
     def max_tokens(self) -> int | None:
         """Tokens that the model reads of a text, or of a pair together, of which the longer one is cut."""
-        return self._limit
+        reader: Reader = self._module.reader
+        return reader.limit
 
     def classify(self, inputs: Inputs, *, truncate: bool = True) -> Classification:
         """Return the probability of each label: softmax, or sigmoid for one logit and for independent labels.
@@ -64,29 +64,22 @@ class ClassifyAdapter(TorchAdapter):
         A regression has none, and the logits are its answer.
         """
         import numpy as np
-        import torch
 
-        short = cache(lambda text: truncate_text(text, self._module.tokenizer, self._limit))
-        rows = [(short(item),) if isinstance(item, str) else tuple(map(short, item)) for item in inputs]
-        lengths = [sum(map(len, row)) for row in rows]
+        reader: Reader = self._module.reader
+        limit = Limit(self._config.name, reader.limit, truncate, reader.vocabulary)
+        rows = reader.rows([item if isinstance(item, str) else tuple(item) for item in inputs], limit)
 
-        def classify(size: int) -> tuple[NDArray[np.float32], int]:
-            logits, tokens = np.empty((len(rows), self._module.config.num_labels), dtype=np.float32), 0
-            for batch in in_order_of_length(lengths, size):
-                features = self._features([rows[index] for index in batch])
-                tokens += int(features["attention_mask"].sum())
-                known = {key: value.to(self._device) for key, value in features.items() if key in self._reads}
-                with torch.inference_mode():
-                    logits[batch] = self._module(**known).logits.float().cpu().numpy()
-            return logits, tokens
+        def forward(features: Features) -> torch.Tensor:
+            known = {key: value for key, value in features.items() if key in self._reads}
+            logits: torch.Tensor = self._module(**known).logits
+            return logits
 
-        logits, tokens = self._in_batches(classify, len(rows))
-        return Classification(self.labels, self._probabilities(logits), logits, tokens)
+        def finish(logits: torch.Tensor, *_: Any) -> list[NDArray[np.float32]]:
+            return list(logits.float().cpu().numpy())
 
-    def _features(self, rows: Sequence[tuple[str, ...]]) -> Any:
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        cut = {"truncation": self._limit is not None, "max_length": self._limit}
-        return self._module.tokenizer(*columns, padding=True, return_tensors="pt", **cut)
+        found = self._compute(rows, reader.company, forward, finish)
+        logits = np.stack(found) if found else np.empty((0, len(self.labels)), dtype=np.float32)
+        return Classification(self.labels, self._probabilities(logits), logits, rows.tokens, rows.cut)
 
     def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32] | None:
         labels: Labels = self._module.labels

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.adapters.base.dimensions import check_dimensions, truncated
-from engine.adapters.kinds.sentence import Features, SentenceAdapter
+from engine.adapters.kinds.sentence import SentenceAdapter
+from engine.adapters.text.rows import Features
 from engine.operations.dense import Encoding
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
 
@@ -29,7 +31,7 @@ class DenseAdapter(SentenceAdapter):
             # "auto" keeps the files' element type, whatever the library's default.
             model_kwargs={"dtype": "auto"},
         )
-        return model.eval()
+        return self._ready(model, folder)
 
     @property
     def dimension(self) -> int:
@@ -55,10 +57,14 @@ class DenseAdapter(SentenceAdapter):
         check_dimensions(dimensions, self.dimension, self._config.name)
         kwargs = self._task(task)
 
-        def compute(features: Features) -> list[NDArray[np.float32]]:
-            pooled = self._module(features, **kwargs)["sentence_embedding"][:, : self._module.truncate_dim]
+        def forward(features: Features) -> torch.Tensor:
+            pooled: torch.Tensor = self._module(features, **kwargs)["sentence_embedding"]
+            return pooled[:, : self._module.truncate_dim]
+
+        def finish(pooled: torch.Tensor) -> list[NDArray[np.float32]]:
             return list(pooled.float().cpu().numpy())
 
-        rows, tokens = self._each(inputs, task, compute)
+        nothing = np.zeros(self.dimension, dtype=np.float32)
+        rows, tokens, cut = self._each(inputs, task, forward, finish, nothing=nothing, truncate=truncate)
         vectors = np.stack(rows) if rows else np.empty((0, self.dimension), dtype=np.float32)
-        return Encoding(truncated(vectors, dimensions), tokens)
+        return Encoding(truncated(vectors, dimensions), tokens, cut)

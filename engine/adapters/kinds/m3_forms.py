@@ -13,10 +13,10 @@ from engine.operations.sparse import SparseVector
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 
-def heaviest(ids: list[int], weights: NDArray[np.float32], tokenizer: Any, top_k: int | None) -> SparseVector:
+def heaviest(ids: ArrayLike, weights: NDArray[np.float32], tokenizer: Any, top_k: int | None) -> SparseVector:
     """Return the largest weight of each of a text's `ids`, from `weights` of shape (tokens,).
 
     Special tokens and weights of 0 are left out; of equal weights the lower id comes first.

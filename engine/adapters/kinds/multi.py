@@ -5,31 +5,29 @@ Source: Chen et al., "M3-Embedding", 2024, arXiv 2402.03216, section 3.2, and BA
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from engine.adapters.base.dimensions import check_dimensions, truncated
-from engine.adapters.base.torch_module import TorchAdapter
+from engine.adapters.base.text_adapter import TextAdapter
 from engine.adapters.kinds.m3_folder import read_head, require_heads, sentence_limit
 from engine.adapters.kinds.m3_forms import heaviest, split, unit
-from engine.adapters.text.ids import checked_ids, framed_ids, plain_ids
-from engine.adapters.text.lengths import reading_limit
-from engine.adapters.text.texts import tokenizer_digest, truncate_text
+from engine.adapters.text.ids import plain_ids, rows_of_ids, text_ids
+from engine.adapters.text.reader import Reader, reader_of
+from engine.adapters.text.rows import IDS, MASK, Features, Limit, Rows
+from engine.adapters.text.texts import tokenizer_digest
 from engine.operations.dense import Encoding
 from engine.operations.multi import MultiEncoding
-from engine.operations.sparse import SparseEncoding
+from engine.operations.sparse import SparseEncoding, SparseVector
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
-_BATCH_TOKENS: Final = 16384
-"""Tokens per forward, padding included: two of the longest texts that BGE-M3 reads."""
 
-
-class MultiAdapter(TorchAdapter):
+class MultiAdapter(TextAdapter):
     """A transformers encoder `body`, and the linear heads `sparse_linear` and `colbert_linear`."""
 
     def _construct(self, folder: Path) -> Any:
@@ -47,8 +45,8 @@ class MultiAdapter(TorchAdapter):
         module.sparse_linear = read_head(folder, "sparse_linear", body, rows=1)
         module.colbert_linear = read_head(folder, "colbert_linear", body)
         module.tokenizer = tokenizer = AutoTokenizer.from_pretrained(str(folder), **trusted)
-        tokenizer.model_max_length = sentence_limit(folder) or tokenizer.model_max_length
-        module.max_tokens = reading_limit(body, tokenizer)
+        asked, said = self._config.max_tokens, sentence_limit(folder)
+        module.reader = reader_of(body, tokenizer, asked=asked, said=said)
         module.tokenizer_key = None
         return module.eval()
 
@@ -64,7 +62,7 @@ class MultiAdapter(TorchAdapter):
     @property
     def max_tokens(self) -> int | None:
         """Tokens that the model reads of one text, special ones included; the rest is cut off."""
-        limit: int | None = self._module.max_tokens
+        limit: int = self._module.reader.limit
         return limit
 
     @property
@@ -95,7 +93,7 @@ class MultiAdapter(TorchAdapter):
 
         The inputs are texts, or lists of this model's own token ids. Raises InvalidInput.
         """
-        return self._encode(self._ids(inputs), want, top_k)
+        return self._encode(inputs, want, top_k, truncate=truncate)
 
     def encode(
         self,
@@ -111,9 +109,9 @@ class MultiAdapter(TorchAdapter):
         (Matryoshka). Raises InvalidInput.
         """
         check_dimensions(dimensions, self.dimension, self._config.name)
-        found = self._encode(self._ids(inputs), ("dense",), None)
+        found = self._encode(inputs, ("dense",), None, truncate=truncate)
         assert found.dense is not None  # noqa: S101 - it was wanted
-        return Encoding(truncated(found.dense, dimensions), found.tokens)
+        return Encoding(truncated(found.dense, dimensions), found.tokens, found.cut)
 
     def encode_sparse(
         self,
@@ -124,95 +122,80 @@ class MultiAdapter(TorchAdapter):
         truncate: bool = True,
     ) -> SparseEncoding:
         """Return the `top_k` heaviest tokens (None = all) of each text or list of token ids; `task` changes nothing."""
-        found = self._encode(self._ids(inputs), ("sparse",), top_k)
+        found = self._encode(inputs, ("sparse",), top_k, truncate=truncate)
         assert found.sparse is not None  # noqa: S101 - it was wanted
-        return SparseEncoding(found.sparse, found.tokens)
+        return SparseEncoding(found.sparse, found.tokens, found.cut)
 
-    def _ids(self, inputs: Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
+    def _rows(self, inputs: Sequence[str] | Sequence[Sequence[int]], *, truncate: bool) -> Rows:
         """The ids that the model reads of each input, its begin and end tokens included."""
-        tokenizer, limit = self._module.tokenizer, self.max_tokens
-        if not inputs:
-            return []
-        if not isinstance(inputs[0], str):
-            checked = [checked_ids(item, index, len(tokenizer)) for index, item in enumerate(inputs)]
-            begin, end = ([one] if one is not None else [] for one in (tokenizer.cls_token_id, tokenizer.sep_token_id))
-            at_the_left = tokenizer.truncation_side == "left"
-            return [framed_ids(one, begin, end, limit, at_the_left=at_the_left) for one in checked]
-        texts = [truncate_text(str(text), tokenizer, limit) for text in inputs]
-        encoded = tokenizer(texts, truncation=limit is not None, max_length=limit, verbose=False)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        reader: Reader = self._module.reader
+        limit = Limit(self._config.name, reader.limit, truncate, reader.vocabulary)
+        if not inputs or isinstance(inputs[0], str):
+            return reader.rows([str(text) for text in inputs], limit)
+        frame, letter = reader.rows(["a"], Limit("", None)), text_ids("a", reader.tokenizer, None)
+        return rows_of_ids(inputs, frame, letter, reader.tokenizer, limit)
 
-    def _encode(self, ids: list[list[int]], want: Collection[str], top_k: int | None) -> MultiEncoding:
+    def _encode(
+        self,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        want: Collection[str],
+        top_k: int | None,
+        *,
+        truncate: bool,
+    ) -> MultiEncoding:
         import numpy as np
 
-        longest_first = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
-        dense: list[Any] = [None] * len(ids)
-        sparse: list[Any] = [None] * len(ids)
-        colbert: list[Any] = [None] * len(ids)
+        rows = self._rows(inputs, truncate=truncate)
+        # Also where the tokenizer gives none: the body was trained with a mask.
+        rows.masked = True
 
-        def encode(size: int) -> None:
-            for batch in _batches(longest_first, ids, size):
-                rows = [ids[index] for index in batch]
-                hidden, real = self._hidden(rows)
-                if "dense" in want:
-                    for index, vector in zip(batch, self._dense(hidden), strict=True):
-                        dense[index] = vector
-                if "sparse" in want:
-                    for index, row, weights in zip(batch, rows, self._token_weights(hidden, real), strict=True):
-                        sparse[index] = heaviest(row, weights, self._module.tokenizer, top_k)
-                if "colbert" in want:
-                    for index, vectors in zip(batch, self._token_vectors(hidden, real), strict=True):
-                        colbert[index] = vectors
+        def forward(features: Features) -> torch.Tensor:
+            hidden: torch.Tensor = self._module.body(
+                input_ids=features[IDS], attention_mask=features[MASK]
+            ).last_hidden_state
+            return hidden
 
-        if ids:
-            self._in_batches(encode, len(ids))
+        def finish(hidden: torch.Tensor, batch: list[int], features: Features) -> list[tuple[Any, Any, Any]]:
+            real = features[MASK].bool()
+            nothing: list[Any] = [None] * len(batch)
+            return list(
+                zip(
+                    self._dense(hidden, real) if "dense" in want else nothing,
+                    self._sparse(hidden, real, [rows.rows[i][IDS] for i in batch], top_k)
+                    if "sparse" in want
+                    else nothing,
+                    self._token_vectors(hidden, real) if "colbert" in want else nothing,
+                    strict=True,
+                )
+            )
+
+        found = self._compute(rows, self._module.reader.company, forward, finish)
+        dense, sparse, colbert = zip(*found, strict=True) if found else ((), (), ())
         return MultiEncoding(
-            (np.stack(dense) if ids else np.empty((0, self.dimension), np.float32)) if "dense" in want else None,
-            tuple(sparse) if "sparse" in want else None,
-            tuple(colbert) if "colbert" in want else None,
-            sum(map(len, ids)),
+            (np.stack(dense) if dense else np.empty((0, self.dimension), np.float32)) if "dense" in want else None,
+            sparse if "sparse" in want else None,
+            colbert if "colbert" in want else None,
+            rows.tokens,
+            rows.cut,
         )
 
-    def _hidden(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The body's last hidden states (n, longest, d), and a mask of those that are no padding (n, longest)."""
-        import torch
-
-        padding = self._module.tokenizer.pad_token_id or 0
-        longest = max(map(len, rows))
-        ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows])
-        real = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
-        ids, real = ids.to(self._device), real.to(self._device)
-        with torch.inference_mode():
-            hidden = self._module.body(input_ids=ids, attention_mask=real.long()).last_hidden_state
-        return hidden, real
-
-    def _dense(self, hidden: torch.Tensor) -> NDArray[np.float32]:
+    def _dense(self, hidden: torch.Tensor, real: torch.Tensor) -> NDArray[np.float32]:
         """The first token's state, of length 1: (n, d)."""
-        return unit(hidden[:, 0])
-
-    def _token_weights(self, hidden: torch.Tensor, real: torch.Tensor) -> list[NDArray[np.float32]]:
-        """The weight of each token of each text, relu(W h + b): (tokens,) each."""
         import torch
 
-        with torch.inference_mode():
-            weights = torch.relu(self._module.sparse_linear(hidden[real]).squeeze(-1))
-        return split(weights.float().cpu().numpy(), real.sum(1))
+        return unit(hidden[torch.arange(len(hidden), device=hidden.device), real.long().argmax(1)])
+
+    def _sparse(
+        self, hidden: torch.Tensor, real: torch.Tensor, ids: list[NDArray[np.int64]], top_k: int | None
+    ) -> list[SparseVector]:
+        """The heaviest tokens of each text, by relu(W h + b)."""
+        import torch
+
+        weights = torch.relu(self._module.sparse_linear(hidden[real]).squeeze(-1))
+        each = split(weights.float().cpu().numpy(), real.sum(1))
+        return [heaviest(row, own, self._module.tokenizer, top_k) for row, own in zip(ids, each, strict=True)]
 
     def _token_vectors(self, hidden: torch.Tensor, real: torch.Tensor) -> list[NDArray[np.float32]]:
         """W h + b for every token but the first, of length 1: (tokens - 1, d) each."""
-        import torch
-
-        real = real[:, 1:]
-        with torch.inference_mode():
-            projected = self._module.colbert_linear(hidden[:, 1:][real])
-        return split(unit(projected), real.sum(1))
-
-
-def _batches(order: list[int], ids: list[list[int]], size: int) -> Iterator[list[int]]:
-    """Parts of `order`, which is by falling length, of `size` inputs at most, fewer where they are long."""
-    begin = 0
-    while begin < len(order):
-        fitting = max(1, _BATCH_TOKENS // len(ids[order[begin]]))
-        yield order[begin : begin + min(size, fitting)]
-        begin += min(size, fitting)
+        rest = real & (real.long().cumsum(1) > 1)
+        return split(unit(self._module.colbert_linear(hidden[rest])), rest.sum(1))

@@ -6,28 +6,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.base.torch_module import TorchAdapter
+from engine.adapters.base.text_adapter import TextAdapter
 from engine.adapters.kinds.labels import Labels, check_label_ids
-from engine.adapters.text.lengths import in_order_of_length, reading_limit
-from engine.adapters.text.texts import truncate_text
-from engine.errors import Unavailable
+from engine.adapters.text.library_reader import readers_of
+from engine.adapters.text.reader import tell_padding
+from engine.adapters.text.rows import Features, Limit
+from engine.errors import InvalidInput, Unavailable
+from engine.operations.inputs import ITEMS
 from engine.operations.probability import sigmoid
 from engine.operations.rerank import Scores
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
+
+    from engine.adapters.text.library_reader import LibraryReader
 
 _RELEVANT: Final = frozenset(
     ("relevant", "positive", "pos", "entailment", "yes", "true", "match", "duplicate", "paraphrase", "equivalent", "1")
 )
 
 
-class RerankAdapter(TorchAdapter):
+class RerankAdapter(TextAdapter):
     """A `CrossEncoder` whose head has one logit, or two labels of which one means relevant."""
 
     packages = ("torch", "transformers", "sentence_transformers")
-    _limit: int | None = None
 
     def _import_library(self) -> str:
         import sentence_transformers
@@ -46,16 +50,16 @@ class RerankAdapter(TorchAdapter):
             trust_remote_code=self._config.trust_remote_code,
             model_kwargs={"dtype": "auto"},
         )
-        model = module.transformers_model
         if module.num_labels > 2:
             raise Unavailable(
                 f"{self._config.model} tells {module.num_labels} labels apart; a reranker has one or two.",
                 next_step='Set kind = "classify" for it, or set `model` to a reranker.',
             )
-        module.labels = self._labels(Labels.of(model.config, self._assume))
-        self._limit = reading_limit(model, module.tokenizer)
-        if self._limit is not None:
-            module.max_seq_length = self._limit
+        module.labels = self._labels(Labels.of(module.config, self._assume))
+        if module.transformers_model is not None:
+            tell_padding(module.transformers_model, module.tokenizer)
+        # In the module, so that `unload` drops it with everything else.
+        module.readers = readers_of(module, folder, self._config.max_tokens)
         return module.eval()
 
     def _metadata(self) -> dict[str, Any]:
@@ -64,7 +68,13 @@ class RerankAdapter(TorchAdapter):
     @property
     def max_tokens(self) -> int | None:
         """Tokens that the model reads of query and document together; the longer one is cut."""
-        return self._limit
+        return self._reader.limit
+
+    @property
+    def _reader(self) -> LibraryReader:
+        [reader] = self._module.readers.values()
+        found: LibraryReader = reader
+        return found
 
     def score(self, query: str, documents: Sequence[str], *, truncate: bool = True) -> Scores:
         """Return the relevance of each document to the query.
@@ -74,27 +84,33 @@ class RerankAdapter(TorchAdapter):
         that those models themselves give. Of a regression (`problem_type`) the score is the number itself.
         """
         import numpy as np
-        import torch
-        from sentence_transformers.util import batch_to_device
 
-        module = self._module
-        prompt = module.prompts.get(module.default_prompt_name)
-        query = truncate_text(query, module.tokenizer, self._limit)
-        pairs = [(query, truncate_text(document, module.tokenizer, self._limit)) for document in documents]
-        lengths = [len(document) for _, document in pairs]
+        module, reader = self._module, self._reader
+        limit = Limit(self._config.name, reader.limit_for(), truncate, reader.vocabulary)
+        pairs = [(query, document) for document in documents]
+        if not truncate:
+            self._check_query(query, limit)
+        rows = reader.rows(pairs, limit, prompt=module.prompts.get(module.default_prompt_name))
 
-        def score(size: int) -> tuple[NDArray[np.float32], int]:
-            raw, tokens = np.empty(len(pairs), dtype=np.float32), 0
-            for batch in in_order_of_length(lengths, size):
-                features = module.preprocess([pairs[index] for index in batch], prompt=prompt)
-                tokens += int(features["attention_mask"].sum())
-                with torch.inference_mode():
-                    logits = module(batch_to_device(features, self._device))["scores"].float().cpu().numpy()
-                raw[batch] = self._log_odds(logits)
-            return raw, tokens
+        def forward(features: Features) -> torch.Tensor:
+            scores: torch.Tensor = module(features)["scores"]
+            return scores
 
-        raw, tokens = self._in_batches(score, len(pairs))
-        return Scores(raw.copy() if module.labels.regression else sigmoid(raw), raw, tokens)
+        def finish(logits: torch.Tensor, *_: Any) -> list[np.float32]:
+            return list(self._log_odds(logits.float().cpu().numpy()))
+
+        raw = np.asarray(self._compute(rows, reader.company, forward, finish), dtype=np.float32)
+        scores = raw.copy() if module.labels.regression else sigmoid(raw)
+        return Scores(scores, raw, rows.tokens, rows.cut)
+
+    def _check_query(self, query: str, limit: Limit) -> None:
+        """Raise InvalidInput where no document, however short, could make up for the query's length."""
+        try:
+            self._reader.rows([(query, "")], limit)
+        except InvalidInput as error:
+            raise InvalidInput(
+                error.message.replace(f"{ITEMS}[0]", "query"), param="query", next_step=error.next_step
+            ) from error
 
     def _log_odds(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         if logits.shape[1] == 1:

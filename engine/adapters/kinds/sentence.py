@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
-from engine.adapters.base.torch_module import TorchAdapter
-from engine.adapters.text.ids import checked_ids, frame_of, framed_ids, plain_ids, text_ids
-from engine.adapters.text.lengths import in_order_of_length, known_limit
-from engine.adapters.text.texts import tokenizer_digest, truncate_text
+from engine.adapters.base.text_adapter import TextAdapter
+from engine.adapters.text.ids import plain_ids, rows_of_ids, text_ids
+from engine.adapters.text.library_reader import LibraryReader, readers_of
+from engine.adapters.text.rows import Features, Limit, Rows
+from engine.adapters.text.texts import tokenizer_digest
 from engine.errors import InvalidInput
+from engine.operations.cut import Cut
 from engine.operations.inputs import ITEMS
 
 _TASKS: Final[Mapping[str | None, dict[str, Any]]] = {
@@ -23,10 +25,9 @@ _PROMPTS: Final = {"query": ("query",), "passage": ("document", "passage", "corp
 """Names that models give to the prompt of each task, in the order in which the library looks for them."""
 
 T = TypeVar("T")
-Features = dict[str, Any]
 
 
-class SentenceAdapter(TorchAdapter):
+class SentenceAdapter(TextAdapter):
     """A model of sentence-transformers that makes one result of each text."""
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "sentence_transformers")
@@ -50,10 +51,16 @@ class SentenceAdapter(TorchAdapter):
         dimension: int | None = self._module.get_embedding_dimension()
         return dimension
 
+    def _ready(self, module: Any, folder: Path) -> Any:
+        """Return a model that was just made, ready for use."""
+        # In the module, so that `unload` drops it with everything else.
+        module.readers = readers_of(module, folder, self._config.max_tokens)
+        return module.eval()
+
     @property
     def max_tokens(self) -> int | None:
-        """Tokens that the model reads of one text; the rest is cut off."""
-        return _limit(self._module)
+        """Tokens that the model reads of one text, the least of its ways; the rest is cut off."""
+        return min((one.limit for one in self._module.readers.values() if one.limit), default=None)
 
     @property
     def tokenizer_key(self) -> str | None:
@@ -85,53 +92,51 @@ class SentenceAdapter(TorchAdapter):
         A very long text gives only somewhat more ids than the model reads; one that must be sent as text gives none, as
         in `plain_ids`. Raises InvalidInput.
         """
-        reader = self._reader(task)
-        _tokenizer_of(reader)
-        return plain_ids(self.prompt(task) + text, reader.tokenizer, _limit(reader))
+        reader = self._library_reader(task)
+        return plain_ids(self.prompt(task) + text, _tokenizer_of(reader), reader.limit)
 
     def _each(
         self,
         inputs: Sequence[str] | Sequence[Sequence[int]],
         task: str | None,
-        compute: Callable[[Features], Sequence[T]],
-    ) -> tuple[list[T], int]:
-        """Return the result of `compute` for each input, and the number of tokens that were read.
+        forward: Callable[[Features], Any],
+        finish: Callable[[Any], Sequence[T]],
+        *,
+        nothing: T,
+        truncate: bool,
+        tokens: int | None = None,
+    ) -> tuple[list[T], int, Cut]:
+        """Return the result of each input, the number of tokens that were read, and the cut.
 
-        `compute` gets a batch on the device, as features for the module, and runs in inference mode.
+        `forward`, `nothing` and `tokens` are as in `_compute`; `finish` makes the results of a batch of its tensor.
         """
-        import torch
-
-        reader = self._reader(task)
-        rows: list[Any]
-        prepare: Callable[[list[Any]], Features]
+        reader, asked = self._library_reader(task), self._task(task)
+        limit = Limit(self._config.name, reader.limit_for(**asked), truncate, reader.vocabulary)
+        prompt = self.prompt(task) or None
         if inputs and not isinstance(inputs[0], str):
-            rows, prepare = self._rows_of_ids(inputs, reader, task)
+            rows = self._rows_of_ids(inputs, reader, prompt if task else None, limit, asked)
         else:
-            limit = _limit(reader)
-            rows = [text if limit is None else truncate_text(str(text), reader.tokenizer, limit) for text in inputs]
-            prepare = partial(self._module.preprocess, prompt=self.prompt(task) or None, **self._task(task))
-        lengths = [len(row) for row in rows]
+            rows = reader.rows([str(text) for text in inputs], limit, prompt=prompt, **asked)
+        found = self._compute(
+            rows,
+            reader.company,
+            forward,
+            lambda results, *_: finish(results),
+            nothing=nothing,
+            least=1 + self._left_out(rows),
+            tokens=tokens,
+        )
+        return found, rows.tokens, rows.cut
 
-        def run(size: int) -> tuple[list[T], int]:
-            found: dict[int, T] = {}
-            tokens = 0
-            for batch in in_order_of_length(lengths, size):
-                features = prepare([rows[index] for index in batch])
-                tokens += _tokens(features)
-                with torch.inference_mode():
-                    results = compute({key: self._there(value) for key, value in features.items()})
-                found.update(zip(batch, results, strict=True))
-            return [found[index] for index in range(len(rows))], tokens
-
-        return self._in_batches(run, len(rows))
+    def _left_out(self, rows: Rows) -> int:
+        """The tokens of a prompt that the pooling leaves out."""
+        pooled = all(getattr(part, "include_prompt", True) for part in self._module.modules())
+        return 0 if pooled else int(rows.common.get("prompt_length") or 0)
 
     @staticmethod
     def _task(task: str | None) -> dict[str, Any]:
         """Arguments of the library's calls for a task."""
         return _TASKS[task]
-
-    def _there(self, value: Any) -> Any:
-        return value.to(self._device) if hasattr(value, "to") else value
 
     def _reader(self, task: str | None) -> Any:
         """The module that reads texts: the first one, or the one that a router chooses for the task."""
@@ -148,39 +153,27 @@ class SentenceAdapter(TorchAdapter):
             ) from error
         return first.sub_modules[route][0]
 
+    def _library_reader(self, task: str | None) -> LibraryReader:
+        found: LibraryReader = self._module.readers[id(self._reader(task))]
+        return found
+
     def _rows_of_ids(
-        self, inputs: Sequence[Any], reader: Any, task: str | None
-    ) -> tuple[list[list[int]], Callable[[list[Any]], Features]]:
-        """Lists of ids as the model reads them, and a function that makes features of a batch of them."""
-        tokenizer, limit = _tokenizer_of(reader), _limit(reader)
+        self, inputs: Sequence[Any], reader: LibraryReader, prompt: str | None, limit: Limit, asked: dict[str, Any]
+    ) -> Rows:
+        """Lists of ids as the model reads them."""
+        tokenizer = _tokenizer_of(reader)
         # By the module itself, because some modules ask the tokenizer for no special tokens.
-        whole = reader.preprocess(["a"], **self._task(task))["input_ids"][0].tolist()
-        begin, end = frame_of(whole, text_ids("a", tokenizer, None))
-        own = [checked_ids(ids, index, len(tokenizer)) for index, ids in enumerate(inputs)]
-        at_the_left = tokenizer.truncation_side == "left"
-        rows = [framed_ids(ids, begin, end, limit, at_the_left=at_the_left) for ids in own]
-        prompt = self.prompt(task) if task else ""
-        # Some models leave their prompt out of the pooling.
-        more = {"prompt_length": reader.preprocess([""], prompt=prompt).get("prompt_length")} if prompt else {}
-
-        def features(batch: list[list[int]]) -> Features:
-            padded = tokenizer.pad({"input_ids": batch}, return_tensors="pt")
-            return {**padded, **{key: value for key, value in more.items() if value is not None}}
-
-        return rows, features
+        frame = reader.rows(["a"], Limit("", None), **asked)
+        rows = rows_of_ids(inputs, frame, text_ids("a", tokenizer, None), tokenizer, limit)
+        if prompt:
+            # Some models leave their prompt out of the pooling.
+            length = reader.rows(["a"], Limit("", None), prompt=prompt, **asked).common.get("prompt_length")
+            rows.common = {**rows.common, **({} if length is None else {"prompt_length": length})}
+        return rows
 
 
-def _limit(reader: Any) -> int | None:
-    return known_limit(getattr(reader, "max_seq_length", None))
-
-
-def _tokenizer_of(reader: Any) -> Any:
+def _tokenizer_of(reader: LibraryReader) -> Any:
     """The reader's tokenizer, if it is one of transformers'."""
-    if not hasattr(reader.tokenizer, "pad"):
+    if reader.tokenizer is None:
         raise InvalidInput("This encoder reads texts and no token ids.", param=ITEMS, next_step="Send text.")
     return reader.tokenizer
-
-
-def _tokens(features: Features) -> int:
-    mask = features.get("attention_mask")
-    return int(features["input_ids"].numel() if mask is None else mask.sum())

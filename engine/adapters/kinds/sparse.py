@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.kinds.sentence import Features, SentenceAdapter
+from engine.adapters.kinds.sentence import SentenceAdapter
+from engine.adapters.text.rows import Features
 from engine.adapters.text.written import written
 from engine.errors import LoadFailed
 from engine.operations.sparse import SparseEncoding, SparseVector
@@ -38,7 +39,7 @@ class SparseAdapter(SentenceAdapter):
                 f"{self._config.name} is no sparse encoder: the library would add a layer of random weights to it.",
                 next_step='Name a SPLADE model, or write kind = "dense" for it in the settings.',
             )
-        return model.eval()
+        return self._ready(model, folder)
 
     @property
     def _dimension(self) -> int | None:
@@ -64,28 +65,21 @@ class SparseAdapter(SentenceAdapter):
         kwargs = self._task(task) | ({} if most is None else {"max_active_dims": most})
         count = top_k if most is None else min(top_k, most)
 
-        def compute(features: Features) -> list[SparseVector]:
-            return [
-                vector
-                for part in self._parts(features)
-                for vector in self._vectors(self._module(part, **kwargs)["sentence_embedding"], count)
-            ]
+        def forward(features: Features) -> torch.Tensor:
+            weights: torch.Tensor = self._module(features, **kwargs)["sentence_embedding"]
+            return weights
 
-        # Per batch, because all texts over the whole vocabulary may take hundreds of megabytes.
-        vectors, tokens = self._each(inputs, task, compute)
-        return SparseEncoding(tuple(vectors), tokens)
-
-    def _parts(self, features: Features) -> Iterator[Features]:
-        """The features of a batch in parts whose logits fit."""
-        import torch
-
-        count, width = features["input_ids"].shape
-        rows = max(1, _LOGITS_BYTES // (4 * width * (self._dimension or 1)))
-        for start in range(0, count, rows):
-            yield {
-                key: value[start : start + rows] if isinstance(value, torch.Tensor) else value
-                for key, value in features.items()
-            }
+        # Logits of all tokens over the whole vocabulary may take hundreds of megabytes.
+        vectors, tokens, cut = self._each(
+            inputs,
+            task,
+            forward,
+            lambda weights: self._vectors(weights, count),
+            nothing=self._no_vector(),
+            truncate=truncate,
+            tokens=max(1, _LOGITS_BYTES // (4 * (self._dimension or 1))),
+        )
+        return SparseEncoding(tuple(vectors), tokens, cut)
 
     def _vectors(self, weights: torch.Tensor, count: int) -> list[SparseVector]:
         import numpy as np
@@ -99,6 +93,12 @@ class SparseAdapter(SentenceAdapter):
             kept = indices[order]
             found.append(SparseVector(kept, row[order], self._written(kept.tolist())))
         return found
+
+    @staticmethod
+    def _no_vector() -> SparseVector:
+        import numpy as np
+
+        return SparseVector(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32), ())
 
     def _written(self, ids: list[int]) -> tuple[str, ...]:
         """The tokens of `ids` as the vocabulary writes them; for latents, which have no text, their numbers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from engine.adapters.text.rows import IDS, Limit, Rows
 from engine.adapters.text.texts import truncate_text
 from engine.errors import InvalidInput
 from engine.operations.inputs import ITEMS
@@ -47,14 +48,38 @@ def checked_ids(ids: object, index: int, size: int) -> list[int]:
     return list(ids)
 
 
-def framed_ids(ids: list[int], begin: list[int], end: list[int], limit: int | None, *, at_the_left: bool) -> list[int]:
-    """Return `ids` between a model's begin and end tokens, cut to `limit` tokens in all.
-
-    They may have come with these tokens. `at_the_left` cuts the first ones and not the last.
-    """
+def unframed(ids: list[int], begin: list[int], end: list[int]) -> list[int]:
+    """Return `ids` without a model's begin and end tokens, with which they may have come."""
     if begin and ids[: len(begin)] == begin:
         ids = ids[len(begin) :]
     if end and ids[-len(end) :] == end:
         ids = ids[: -len(end)]
-    room = len(ids) if limit is None else max(0, limit - len(begin) - len(end))
-    return [*begin, *(ids[max(0, len(ids) - room) :] if at_the_left else ids[:room]), *end]
+    return ids
+
+
+def rows_of_ids(inputs: Sequence[Any], frame: Rows, letter: Sequence[int], tokenizer: Any, limit: Limit) -> Rows:
+    """Return lists of token ids as rows between the special tokens that frame every text, cut to `limit` tokens.
+
+    `frame` is the row of one text, and `letter` are its ids alone; both show those tokens. The ids may have come with
+    them. Raises InvalidInput.
+    """
+    import numpy as np
+
+    size = min(len(tokenizer), limit.vocabulary or len(tokenizer))
+    whole = frame.rows[0]
+    begin, end = frame_of(whole[IDS].tolist(), letter)
+    own = [unframed(checked_ids(ids, index, size), begin, end) for index, ids in enumerate(inputs)]
+    cut = limit.cut_of([len(begin) + len(ids) + len(end) for ids in own])
+    rows = []
+    for ids in own:
+        room = len(ids) if limit.tokens is None else max(0, limit.tokens - len(begin) - len(end))
+        kept = ids[max(0, len(ids) - room) :] if tokenizer.truncation_side == "left" else ids[:room]
+        row = {
+            name: np.concatenate(
+                [column[: len(begin)], np.repeat(column[len(begin)], len(kept)), column[len(column) - len(end) :]]
+            )
+            for name, column in whole.items()
+        }
+        row[IDS][len(begin) : len(begin) + len(kept)] = kept
+        rows.append(row)
+    return Rows(rows, frame.common, frame.masked, cut)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
+_WHOLE: Final = 65_536
+"""Characters up to which every text is tokenized whole."""
 _PREFIX_CHARACTERS: Final = 32
-"""Characters per token of the first part of a long text that is tried."""
+"""Characters per token that the model reads, up to which so is a text, if that is more."""
 
 _WITHOUT_EFFECT: Final = ("truncation", "padding", "post_processor")
 """Parts of a tokenizer's serialisation that change no id of a text's own."""
@@ -22,7 +24,7 @@ def truncate_text(text: str, tokenizer: Any, limit: int | None) -> str:
     if limit is None:
         return text
     at_the_left = getattr(tokenizer, "truncation_side", "right") == "left"
-    size = limit * _PREFIX_CHARACTERS
+    size = max(_WHOLE, limit * _PREFIX_CHARACTERS)
     while size < len(text):
         part = text[-size:] if at_the_left else text[:size]
         # Twice the limit, because the word at the cut may be split into other tokens.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.adapters.kinds.image_text.open_clip_folder import configuration
 from engine.adapters.kinds.image_text.scales import scales
 from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
-from engine.adapters.text.texts import truncate_text
+from engine.adapters.text.company import Company
+from engine.adapters.text.rows import IDS, Limit, Rows
 from engine.errors import LoadFailed, Unavailable
 from engine.settings.short_names import Spec
 
@@ -104,20 +105,20 @@ class OpenClipCheckpoint:
         padding = 0 if inner is None else inner.pad_token_id
         facts = self.facts
 
-        def read(texts: Sequence[str]) -> tuple[Features, list[int]]:
-            ids = tokenizer(list(texts))
-            return {"text": ids}, (ids != padding).sum(dim=1).tolist()
-
         def ids_of(text: str, **options: Any) -> dict[str, Any]:
             return {"input_ids": tokenizer.encode(text)}
 
-        return TextTower(
-            module,
-            lambda features: module(features["text"]),
-            facts,
-            read,
-            lambda text: truncate_text(text, inner or ids_of, facts["max_tokens"]),
-        )
+        def rows(texts: Sequence[str], limit: Limit) -> Rows:
+            short = [limit.short(text, inner or ids_of) for text in texts]
+            ids = tokenizer(short).numpy()
+            # The library itself cuts; it adds a begin and an end to the ids of `encode`.
+            whole = (
+                [len(ids_of(text)["input_ids"]) + 2 for text in short] if inner is None else inner(short)["input_ids"]
+            )
+            cut = limit.cut_of([one if isinstance(one, int) else len(one) for one in whole])
+            return Rows([{IDS: row} for row in ids], masked=False, cut=cut, unread=int((ids == padding).sum()))
+
+        return TextTower(module, lambda features: module(features[IDS]), facts, rows, Company())
 
     def image(self) -> ImageTower:
         """Return the tower that reads images; raises LoadFailed."""

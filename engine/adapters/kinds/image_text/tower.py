@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from engine.adapters.text.company import Company
+    from engine.adapters.text.rows import Limit, Rows
     from engine.operations.images import Image
 
 Features = Mapping[str, "torch.Tensor"]
@@ -27,10 +29,12 @@ class Tower:
 
 @dataclass(frozen=True, slots=True)
 class TextTower(Tower):
-    """`read` returns the features of texts and the number of tokens of each; `truncate` cuts very long ones before."""
+    """`rows` reads texts as far as a limit, and `company` is how they come together in a batch."""
 
-    read: Callable[[Sequence[str]], tuple[Features, list[int]]]
-    truncate: Callable[[str], str]
+    rows: Callable[[Sequence[str], Limit], Rows]
+    company: Company
+    vocabulary: int | None = None
+    """The number of token ids that the tower has vectors for; None = unknown."""
 
 
 @dataclass(frozen=True, slots=True)

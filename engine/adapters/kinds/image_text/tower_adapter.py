@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.base.torch_module import TorchAdapter
+from engine.adapters.base.text_adapter import TextAdapter
 from engine.adapters.kinds.image_text import open_clip_folder
 from engine.adapters.kinds.image_text.scales import without_unusable
 from engine.adapters.packages import require
 from engine.adapters.sources.locate import Reference, locate
+from engine.adapters.text.rows import Limit
 from engine.errors import InvalidInput
 from engine.operations.calibration import score_floor
 from engine.operations.dense import Encoding
@@ -21,6 +22,7 @@ from engine.settings import short_names
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from engine.adapters.kinds.image_text.tower import ImageTower, TextTower
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 _OPEN_CLIP: Final = "open_clip"
 
 
-class TowerAdapter(TorchAdapter):
+class TowerAdapter(TextAdapter):
     """One tower of a checkpoint that holds two."""
 
     def _locate(self) -> Reference:
@@ -88,32 +90,17 @@ class TowerAdapter(TorchAdapter):
 
     def _metadata(self) -> dict[str, Any]:
         facts = without_unusable(self._module.tower.facts)
+        facts["max_tokens"] = min(facts["max_tokens"], self._config.max_tokens or facts["max_tokens"])
         # The model's own; a floor in the settings is of one encoder, and several may share these weights.
         facts["score_floor"] = score_floor(facts["logit_scale"], facts["logit_bias"])
         return facts
 
-    def _vectors(self, count: int, batch: Callable[[int, int], Mapping[str, Any]]) -> NDArray[np.float32]:
-        """The vectors of `count` inputs, of length 1; `batch` gives the features of those from one index to another."""
-        import numpy as np
+    def _run(self, features: Mapping[str, Any]) -> torch.Tensor:
+        """The vectors of features on the device, (n, d), of length 1."""
         import torch
 
-        def compute(size: int) -> NDArray[np.float32]:
-            found = []
-            for start in range(0, count, size):
-                features = batch(start, min(start + size, count))
-                with torch.inference_mode():
-                    sent = {key: self._sent(value) for key, value in features.items()}
-                    vectors = self._module.tower.run(sent).float()
-                    found.append(torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy())
-            return np.concatenate(found)
-
-        return self._in_batches(compute, count)
-
-    def _sent(self, tensor: Any) -> Any:
-        if not tensor.is_floating_point():
-            return tensor.to(self._device)
-        own = next(weight.dtype for weight in self._module.parameters() if weight.is_floating_point())
-        return tensor.to(self._device, own)
+        vectors: torch.Tensor = self._module.tower.run(features)
+        return torch.nn.functional.normalize(vectors.float(), dim=-1)
 
 
 class TextTowerAdapter(TowerAdapter):
@@ -145,15 +132,20 @@ class TextTowerAdapter(TowerAdapter):
                 param="dimensions",
                 next_step="Leave `dimensions` out.",
             )
+        import numpy as np
+
         tower: TextTower = self._module.tower
-        texts = [tower.truncate(str(text)) for text in inputs]
-        counts = [0] * len(texts)
-
-        def batch(start: int, end: int) -> Mapping[str, Any]:
-            features, counts[start:end] = tower.read(texts[start:end])
-            return features
-
-        return Encoding(self._vectors(len(texts), batch), sum(counts))
+        size, most = tower.facts["dimension"], tower.facts["max_tokens"]
+        limit = Limit(self._config.name, min(most, self._config.max_tokens or most), truncate, tower.vocabulary)
+        rows = tower.rows([str(text) for text in inputs], limit)
+        vectors = self._compute(
+            rows,
+            tower.company,
+            self._run,
+            lambda vectors, *_: list(vectors.cpu().numpy()),
+            nothing=np.zeros(size, dtype=np.float32),
+        )
+        return Encoding(np.stack(vectors) if vectors else np.empty((0, size), np.float32), rows.tokens, rows.cut)
 
 
 class ImageTowerAdapter(TowerAdapter):
@@ -167,13 +159,26 @@ class ImageTowerAdapter(TowerAdapter):
 
     def encode_images(self, images: Sequence[bytes], field: str = "images") -> Encoding:
         """Return one vector per image, of length 1; `field` names the images in errors. Raises InvalidInput."""
+        import numpy as np
         import torch
 
         tower: ImageTower = self._module.tower
 
-        def batch(start: int, end: int) -> Mapping[str, Any]:
-            # One at a time, because a decoded photo takes a hundred times the memory of its features.
-            seen = [tower.read(decoded(images[i], f"{field}[{i}]", field)) for i in range(start, end)]
-            return {key: torch.cat([one[key] for one in seen]) for key in seen[0]}
+        def compute(size: int) -> NDArray[np.float32]:
+            found = []
+            for start in range(0, len(images), size):
+                end = min(start + size, len(images))
+                # One at a time, because a decoded photo takes a hundred times the memory of its features.
+                seen = [tower.read(decoded(images[i], f"{field}[{i}]", field)) for i in range(start, end)]
+                sent = {key: self._sent(torch.cat([one[key] for one in seen])) for key in seen[0]}
+                with torch.inference_mode():
+                    found.append(self._run(sent).cpu().numpy())
+            return np.concatenate(found)
 
-        return Encoding(self._vectors(len(images), batch), 0)
+        return Encoding(self._in_batches(compute, len(images)), 0)
+
+    def _sent(self, tensor: Any) -> Any:
+        if not tensor.is_floating_point():
+            return tensor.to(self._device)
+        own = next(weight.dtype for weight in self._module.parameters() if weight.is_floating_point())
+        return tensor.to(self._device, own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.adapters.kinds.image_text.scales import scales
 from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
 from engine.adapters.packages import missing, require
-from engine.adapters.text.texts import truncate_text
+from engine.adapters.text.company import Company
+from engine.adapters.text.limits import position_rows, vocabulary_rows
+from engine.adapters.text.reader import columns_of, economical, padding_token, with_padding_token
+from engine.adapters.text.rows import IDS, Limit, Rows, read_rows
 from engine.errors import LoadFailed, Unavailable
 
 if TYPE_CHECKING:
@@ -86,31 +90,30 @@ class Checkpoint:
         """Return the tower that reads texts; raises LoadFailed or Unavailable."""
         module = self._tower(self.family.text, self.config.text_config)
         tokenizer = self._tokenizer()
-        facts, family = self.facts, self.family
-        limit = facts["max_tokens"]
         pad = tokenizer.pad_token_id
-        pad = (self.config.text_config.pad_token_id or 0) if pad is None else pad
+        # Each family was trained with padding at the right, which Gemma's tokenizers take for a choice of their own.
+        company = Company(fills={IDS: padding_token(module, tokenizer) if pad is None else pad})
+        family = self.family
+        with_padding_token(tokenizer)
+        economical(module)
+        tables = position_rows(module)
+        facts = {**self.facts, "max_tokens": min(self.facts["max_tokens"], *tables)}
 
-        def read(texts: Sequence[str]) -> tuple[Features, list[int]]:
-            import torch
-
-            ids = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
-            counts = [len(one) for one in ids]
-            # A causal tower ignores padding; the others read it, so there must be as much as in training. Each was
-            # trained with it at the right, which Gemma's tokenizers take for a choice of their own.
-            width = max(counts) if family.masked else limit
-            features = {"input_ids": torch.tensor([[*one, *[pad] * (width - len(one))] for one in ids])}
-            if family.masked:
-                features["attention_mask"] = (torch.arange(width) < torch.tensor(counts)[:, None]).long()
-            return features, counts
+        def rows(texts: Sequence[str], limit: Limit) -> Rows:
+            found = read_rows(texts, partial(columns_of, tokenizer), tokenizer, limit)
+            found.rows = [{IDS: row[IDS]} for row in found.rows]
+            found.masked = family.masked
+            # A causal tower ignores padding; the others read it, so there must be as much as in training.
+            return found if family.masked else found.filled(facts["max_tokens"], company)
 
         name = "text_embeds" if family is _CLIP else family.output
         return TextTower(
             module,
             lambda features: getattr(module(**features), name),
             facts,
-            read,
-            lambda text: truncate_text(text, tokenizer, limit),
+            rows,
+            company,
+            vocabulary_rows(module),
         )
 
     def image(self) -> ImageTower:
