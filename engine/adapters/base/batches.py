@@ -16,7 +16,7 @@ LARGEST: Final = 32
 TOKENS_ON_CPU: Final = 2048
 """Tokens per forward of `LARGEST` inputs, padding included; on a CPU more take more memory and no less time."""
 TOKENS_ON_DEVICE: Final = 16_384
-"""The same on a GPU, and where the weights come in anew for each forward."""
+"""The same on a GPU, and where each forward reads the weights again."""
 FIRST_WAIT: Final = 4
 """Calls at a size that was halved before the first try of a larger one."""
 LONGEST_WAIT: Final = 128

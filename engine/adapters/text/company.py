@@ -15,7 +15,7 @@ _TOLERANCE: Final = 1e-5
 
 
 class Way(Enum):
-    """How inputs come together in a batch."""
+    """A way in which inputs come together in a batch."""
 
     AS_TOLD = "padded at the side that the tokenizer names"
     OTHER_SIDE = "padded at the other side"
@@ -84,7 +84,7 @@ def agree(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def own_part(results: Any, row: int, length: int, longest: int, *, at_the_left: bool) -> Any:
-    """Return the result of one input of a batch, without that of its padding where there is one for each token."""
+    """Return the result of one input of a batch; of one per token, those of its own tokens without the padding."""
     result = results[row]
     if results.dim() < 3 or results.shape[1] != longest:
         return result

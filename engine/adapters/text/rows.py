@@ -125,7 +125,7 @@ class Texts(Rows):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What an encoder reads of one input: `tokens` of it, None for all; others are cut, or refused."""
+    """The part of one input that an encoder reads: `tokens` of it, None for all; the rest is cut, or refused."""
 
     name: str
     """Name of the encoder in errors."""
@@ -203,7 +203,7 @@ def _read(items: list[Item], read: Read, limit: int | None) -> tuple[list[Row], 
 
 
 def _parts(items: list[Item]) -> Iterator[list[Item]]:
-    """The items in groups of so many characters, one item at least."""
+    """The items in groups of bounded length, one item at least."""
     begin, characters = 0, 0
     for index, item in enumerate(items):
         characters += len(item) if isinstance(item, str) else sum(map(len, item))
