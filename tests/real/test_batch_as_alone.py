@@ -122,9 +122,7 @@ def answer(ask: Ask, engine: Engine, texts: list[str]) -> Any:
 @pytest.mark.parametrize("pad", [True, False], ids=["pad", "no pad"])
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(
-    max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=TEXTS)
 def test_any_batch_gives_what_its_texts_give_alone(
     engine: Callable[[str, str, bool], Engine], family: str, side: str, pad: bool, texts: list[str]

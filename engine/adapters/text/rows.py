@@ -177,7 +177,10 @@ def read_rows(items: Sequence[Item], read: Read, tokenizer: Any, limit: Limit) -
     cut = limit.cut_of(lengths, at_least=[i for i, item in enumerate(items) if parts[i] != item])
     if cut.inputs:
         over = [index for index, length in enumerate(lengths) if limit.tokens is not None and length > limit.tokens]
-        for index, row in zip(over, _read([parts[index] for index in over], read, limit.tokens)[0], strict=True):
+        # Cutting makes an object of each part that is left out, and for pairs of each two of them.
+        shorter = cache(lambda text: truncate_text(text, tokenizer, limit.tokens, whole=0))
+        some = [shorter(one) if isinstance(one, str) else tuple(map(shorter, one)) for one in (parts[i] for i in over)]
+        for index, row in zip(over, _read(some, read, limit.tokens)[0], strict=True):
             rows[index] = row
     for index, row in enumerate(rows):
         limit.check(index, row[IDS])

@@ -14,17 +14,17 @@ _WITHOUT_EFFECT: Final = ("truncation", "padding", "post_processor")
 """Parts of a tokenizer's serialisation that change no id of a text's own."""
 
 
-def truncate_text(text: str, tokenizer: Any, limit: int | None) -> str:
+def truncate_text(text: str, tokenizer: Any, limit: int | None, *, whole: int = _WHOLE) -> str:
     """Return a part of a very long text that gives the same answer, with more tokens than the model reads.
 
     Tokenizing megabytes of which the model reads 256 tokens would hold up other callers for a minute. It is the
     beginning, or the end if the tokenizer cuts at the left. `tokenizer` is one of transformers', `limit` the tokens
-    that the model reads, None for no limit.
+    that the model reads, None for no limit; a text of at most `whole` characters is returned as it is.
     """
     if limit is None:
         return text
     at_the_left = getattr(tokenizer, "truncation_side", "right") == "left"
-    size = max(_WHOLE, limit * _PREFIX_CHARACTERS)
+    size = max(whole, limit * _PREFIX_CHARACTERS)
     while size < len(text):
         part = text[-size:] if at_the_left else text[:size]
         # Twice the limit, because the word at the cut may be split into other tokens.
