@@ -159,7 +159,8 @@ def test_neither_padding_nor_company_changes_a_text(opened: Opened, monkeypatch:
         assert alone.colbert is not None
         np.testing.assert_allclose(alone.dense[0], together.dense[index], atol=1e-5)
         np.testing.assert_allclose(alone.colbert[0], together.colbert[index], atol=1e-5)
-    monkeypatch.setattr("engine.adapters.kinds.multi._BATCH_TOKENS", 130)
+    monkeypatch.setattr("engine.adapters.base.torch_module.TOKENS_ON_CPU", 130)
+    proxy = opened()
     in_parts = proxy.encode(TEXTS)
     assert in_parts.dense is not None
     np.testing.assert_allclose(in_parts.dense, together.dense, atol=1e-5)
