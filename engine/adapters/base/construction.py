@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from engine.adapters.sources import model_folder
+from engine.adapters.kinds.fit import untrusted
 from engine.errors import EncoderError, LoadFailed, PilotlightError, Unavailable, first_line
 from engine.settings.config import EncoderConfig
 
@@ -109,13 +109,7 @@ def _clearer(config: EncoderConfig, folder: Path, error: Exception) -> Pilotligh
     """The error to show instead of a library's; None if there is no clearer one."""
     text = str(error)
     if "trust_remote_code" in text and not config.trust_remote_code:
-        # A part has no such key of its own.
-        entry = config.name.removesuffix(f".{config.part}") if config.part else config.name
-        entry = f'"{entry}"' if "." in entry else entry
-        return Unavailable(
-            f"{config.model} needs Python code of its own, which is not run unless you say so.",
-            next_step=f"If you trust it, set trust_remote_code = true under [encoders.{entry}] in the settings file.",
-        )
+        return untrusted(config)
     if _OTHER_SHAPE.search(text):
         lines = [line.strip() for line in text.splitlines() if "size mismatch" in line]
         detail = f": {lines[0].rstrip('.')}" if lines else ""
@@ -129,9 +123,9 @@ def _clearer(config: EncoderConfig, folder: Path, error: Exception) -> Pilotligh
         return LoadFailed(
             f"{config.name} could not be loaded: a weights file is damaged ({first_line(error)}).", next_step=_AGAIN
         )
-    if _NO_CONFIGURATION.search(text) or not model_folder.has_configuration(folder):
-        return LoadFailed(
-            f"{config.name} could not be loaded: {folder} has no config.json that names a model.",
+    if _NO_CONFIGURATION.search(text):
+        return Unavailable(
+            f"{config.name} could not be loaded: {folder} has no config.json that names a model known here.",
             next_step="Put all of the model's files there, or mend `model` in the settings.",
         )
     return None

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.adapters.context import AdapterContext
 from engine.adapters.sources import model_folder
 from engine.adapters.sources.linked_folder import LinkedFolder
 from engine.adapters.sources.locate import Reference
-from engine.adapters.sources.model_files import fetch, open_folder, revision
-from engine.state import Download
+from engine.adapters.sources.model_files import open_folder, revision
 from engine.weights.files.identity import Identity
 from engine.weights.files.mapping import warm_cache
 from engine.weights.files.store import Store
@@ -65,18 +62,12 @@ class Source:
 def open_source(
     name: str,
     reference: Reference,
-    context: AdapterContext,
-    note: Callable[[Download | None], None],
+    own_folder: Path,
     *,
     store: Store,
     libraries: str,
 ) -> Source:
-    """Return the files of encoder `name`, downloaded first if they are the hub's, and converted if they are pickled.
-
-    `note` gets the progress of a download, and None once there is none. Raises LoadFailed, or Unavailable when the
-    settings forbid the download.
-    """
-    own_folder = fetch(reference, context, note)
+    """Return the files of encoder `name` in `own_folder`, converted first if they are pickled; raises LoadFailed."""
     files = open_folder(name, own_folder, store)
     try:
         named = revision(name, reference, own_folder)

@@ -10,8 +10,9 @@ from engine.adapters.base.attention import pass_nan_on
 from engine.adapters.base.construction import checked_construction
 from engine.adapters.base.model_source import Source
 from engine.adapters.context import AdapterContext
+from engine.adapters.kinds import fit
 from engine.adapters.packages import require
-from engine.adapters.sources import hub
+from engine.adapters.sources import declared, hub
 from engine.adapters.sources.locate import Reference, locate
 from engine.settings.config import EncoderConfig
 from engine.weights.gate import CONSTRUCTION
@@ -61,9 +62,15 @@ class TorchKind(ABC):
 
     @final
     def probe(self) -> None:
-        """Raise Unavailable when a package or the model's folder is missing; imports nothing."""
+        """Raise Unavailable if a package or the model's folder is missing, or holds another model; imports nothing."""
         require(*self.packages)
-        self._locate()
+        reference = self._locate()
+        if reference.local:
+            self._fit(Path(reference.source), open_clip=reference.open_clip)
+
+    def _fit(self, folder: Path, *, open_clip: bool) -> None:
+        """Raise Unavailable unless `folder` holds a whole model of this kind; note what has to be assumed for that."""
+        self._assumptions = list(fit.check(declared.read(folder), self._config, open_clip=open_clip))
 
     def _import_libraries(self) -> str:
         """Import torch and the model library, and return their names and versions."""
@@ -74,6 +81,5 @@ class TorchKind(ABC):
 
     def _construct_checked(self, source: Source) -> Any:
         """Let the library make the module, with no other made at once; raises LoadFailed or Unavailable."""
-        self._assumptions = []
         with CONSTRUCTION, checked_construction(self._config, source.own_folder):
             return self._construct(source.folder)

@@ -18,6 +18,7 @@ from engine.adapters.base.torch_kind import TorchKind
 from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.protocol import Loaded
 from engine.adapters.sources.locate import Reference
+from engine.adapters.sources.model_files import fetch
 from engine.devices import Choice, choose, empty_cache, lost_device, memory, out_of_memory_on
 from engine.devices.placement import CPU, NOTHING, Footprint, Needs, Placement
 from engine.errors import OutOfMemory
@@ -204,9 +205,12 @@ class TorchAdapter(TorchKind):
     def _open(self, reference: Reference, libraries: str) -> Source:
         """Bring the files here in a form that the library can read; raises LoadFailed or Unavailable."""
         resolved = self._resolve(reference)
+        own_folder = fetch(resolved, self._context, self._note)
+        # Before pickled weights are converted, which may take minutes.
+        self._fit(own_folder, open_clip=resolved.open_clip)
         # Kept at once, so that `unload` closes it when a later step fails.
         self._source = source = open_source(
-            self._config.name, resolved, self._context, self._note, store=_store(), libraries=libraries
+            self._config.name, resolved, own_folder, store=_store(), libraries=libraries
         )
         self._recall.about(source)
         return source

@@ -5,25 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from engine.errors import LoadFailed, Unavailable
-from engine.settings.config import EncoderConfig
-
-HEADS: Final = ("sparse_linear", "colbert_linear")
-"""The files of the two heads, without their ending."""
-
-DENSE_KIND: Final = 'For the vector alone, set kind = "dense".'
-
-
-def require_heads(folder: Path, config: EncoderConfig) -> None:
-    """Raise Unavailable when the file of a head is missing."""
-    for name in HEADS:
-        if not (folder / f"{name}.safetensors").is_file():
-            raise Unavailable(
-                f"{config.model} has no {name}.safetensors and no {name}.pt: it is no model of kind multi.",
-                next_step=f"Put the file there, if the model has one. {DENSE_KIND}",
-            )
+from engine.errors import LoadFailed
 
 
 def read_head(folder: Path, name: str, body: Any, rows: int | None = None) -> Any:

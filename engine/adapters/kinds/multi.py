@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.adapters.base.dimensions import check_dimensions, truncated
 from engine.adapters.base.text_adapter import TextAdapter
-from engine.adapters.kinds.m3_folder import read_head, require_heads, sentence_limit
+from engine.adapters.kinds.m3_folder import read_head, sentence_limit
 from engine.adapters.kinds.m3_forms import heaviest, split, unit
 from engine.adapters.text.ids import plain_ids, rows_of_ids, text_ids
 from engine.adapters.text.reader import Reader, reader_of
@@ -34,7 +34,6 @@ class MultiAdapter(TextAdapter):
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        require_heads(folder, self._config)
         trusted = {"local_files_only": True, "trust_remote_code": self._config.trust_remote_code}
         # "auto" keeps the files' element type, whatever the library's default.
         body = AutoModel.from_pretrained(str(folder), dtype="auto", **trusted)

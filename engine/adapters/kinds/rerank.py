@@ -50,11 +50,6 @@ class RerankAdapter(TextAdapter):
             trust_remote_code=self._config.trust_remote_code,
             model_kwargs={"dtype": "auto"},
         )
-        if module.num_labels > 2:
-            raise Unavailable(
-                f"{self._config.model} tells {module.num_labels} labels apart; a reranker has one or two.",
-                next_step='Set kind = "classify" for it, or set `model` to a reranker.',
-            )
         module.labels = self._labels(Labels.of(module.config, self._assume))
         if module.transformers_model is not None:
             tell_padding(module.transformers_model, module.tokenizer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.adapters.kinds.sentence import SentenceAdapter
 from engine.adapters.text.rows import Features
 from engine.adapters.text.written import written
-from engine.errors import LoadFailed
 from engine.operations.sparse import SparseEncoding, SparseVector
 
 if TYPE_CHECKING:
@@ -34,11 +32,6 @@ class SparseAdapter(SentenceAdapter):
             # "auto" keeps the files' element type, whatever the library's default.
             model_kwargs={"dtype": "auto"},
         )
-        if _has_latents(model) and not _says_so(folder):
-            raise LoadFailed(
-                f"{self._config.name} is no sparse encoder: the library would add a layer of random weights to it.",
-                next_step='Name a SPLADE model, or write kind = "dense" for it in the settings.',
-            )
         return self._ready(model, folder)
 
     @property
@@ -112,9 +105,3 @@ def _has_latents(model: Any) -> bool:
     from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
 
     return any(isinstance(module, SparseAutoEncoder) for module in model)
-
-
-def _says_so(folder: Path) -> bool:
-    """Whether the folder itself names an autoencoder among its modules."""
-    listed = folder / "modules.json"
-    return listed.is_file() and any("SparseAutoEncoder" in module["type"] for module in json.loads(listed.read_text()))

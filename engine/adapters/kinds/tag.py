@@ -10,9 +10,11 @@ from typing import Any
 
 from engine import paths
 from engine.adapters.base.python_object import ObjectAdapter
-from engine.adapters.kinds import spacy_pipeline
+from engine.adapters.kinds import fit, spacy_pipeline
 from engine.adapters.kinds.spacy_pipeline import Pipeline
+from engine.adapters.sources import declared
 from engine.adapters.sources.content import Digests
+from engine.adapters.sources.locate import locate
 from engine.errors import InvalidInput
 from engine.operations.inputs import ITEMS
 from engine.operations.tag import Entity, Tagged, Token
@@ -28,6 +30,9 @@ class TagAdapter(ObjectAdapter):
     cannot_rest = "spaCy pipelines cannot be offloaded to RAM, so an idle one is unloaded."
 
     def _find(self) -> None:
+        model = self._config.model
+        if not model.isidentifier():
+            fit.check(declared.read(Path(locate(model).source)), self._config)
         self._pipeline()
 
     def _import_library(self) -> None:

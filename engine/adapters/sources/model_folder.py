@@ -92,12 +92,6 @@ def safe_name(name: str) -> str:
     return (re.sub(r"pytorch_model", "model", stem) if _MAIN.fullmatch(name) else stem) + SAFE
 
 
-def has_configuration(folder: Path) -> bool:
-    """Return whether `folder`, or that of a module, has a configuration that names a kind of model."""
-    named = [folder / "open_clip_config.json", *(folder / module / "config.json" for module in module_folders(folder))]
-    return any(file.is_file() for file in (folder / "config.json", *named))
-
-
 def check(folder: Path) -> None:
     """Raise LoadFailed if the model's main weights are missing or damaged; reads only their headers."""
     files = [file for file in folder.rglob("*") if file.is_file()]
