@@ -53,6 +53,15 @@ def headless(folder: Path) -> Path:
     return _write(folder, model, _bert_tokenizer(128), "float32")
 
 
+def masked(folder: Path) -> Path:
+    """Write a BERT with the head of a masked language model, as bert-base-uncased is, into `folder` and return it."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    _seed(0)
+    model = BertForMaskedLM(BertConfig(vocab_size=len(_pieces()), max_position_embeddings=130, **_SIZES))
+    return _write(folder, model, _bert_tokenizer(128), "float32")
+
+
 def roberta(folder: Path, *, labels: tuple[str, ...] = ("LABEL_0",)) -> Path:
     """Write an XLM-RoBERTa with a head, whose tokenizer's file names no limit, into `folder` and return it.
 

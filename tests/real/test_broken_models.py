@@ -155,8 +155,6 @@ def _edit(file: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "how", "said"),
     [
-        (_without_config, {}, "no config.json"),
-        (_without_the_configuration_of_the_body, {}, "no config.json"),
         (_without_a_shard, {"layout": "sharded"}, "lacks model-00002-of-"),
         (_with_a_corrupt_header, {}, "its header is not JSON"),
         (_with_weights_of_another_shape, {}, "another shape than the configuration says"),

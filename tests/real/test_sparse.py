@@ -15,7 +15,7 @@ from engines import TEXTS, ids_of, library_of
 from small_models import Dtype, bert
 from sparse_models import LONGEST, latents, splade, two_ways
 
-from engine import Engine, InvalidInput, LoadFailed, SparseProxy, SparseVector, State
+from engine import Engine, InvalidInput, SparseProxy, SparseVector, State, Unavailable
 from engine.adapters.kinds import sparse
 from engine.operations.sparse import EncodeSparse
 
@@ -141,10 +141,10 @@ def test_latents_have_numbers_for_names(serve: Serve, tmp_path: Path) -> None:
 
 def test_a_dense_model_is_refused_and_not_given_random_weights(serve: Serve, tmp_path: Path) -> None:
     engine = serve("sparse", bert(tmp_path / "dense"))
-    with pytest.raises(LoadFailed, match="no sparse encoder") as caught:
+    with pytest.raises(Unavailable, match="no model of kind sparse") as caught:
         engine.sparse("sparse").encode(["a"])
     assert 'kind = "dense"' in (caught.value.next_step or "")
-    assert engine.view("sparse").state is State.FAILED
+    assert engine.view("sparse").state is State.UNAVAILABLE
 
 
 def test_token_ids_give_what_their_text_gives(serve: Serve, model: Path) -> None:

@@ -66,6 +66,7 @@ def _require_readable(declared: Declared, config: EncoderConfig) -> None:
 
 def _other_kind(nature: Nature, declared: Declared, config: EncoderConfig) -> Unavailable:
     kinds = " or ".join(f'kind = "{kind}"' for kind in nature.kinds)
+    steps = (f"Set {kinds} for it." if kinds else None, nature.remedy)
     wanted = f'Set `model` to one that was made for kind = "{config.kind}".'
     missing = next((head for head in HEADS if head not in declared.heads), None)
     if config.kind == "multi" and missing and "dense" in nature.kinds:
@@ -75,7 +76,7 @@ def _other_kind(nature: Nature, declared: Declared, config: EncoderConfig) -> Un
         )
     return Unavailable(
         f"{config.model} is {nature.noun}, which is no model of kind {config.kind}.",
-        next_step=" ".join(filter(None, (f"Set {kinds} for it." if kinds else wanted, nature.remedy))),
+        next_step=" ".join(filter(None, steps)) or wanted,
     )
 
 

@@ -68,6 +68,8 @@ def _of_modules(declared: Declared, modules: tuple[Module, ...]) -> Nature:
         return _if_saved_as("SparseEncoder", declared, Nature("a sparse encoder", {"sparse": None}))
     at_root = all(not module.path for module in modules if module.is_reader)
     is_classifier = at_root and declared.architecture.endswith(_CLASSIFIER)
+    if blank := next((module.path for module in modules if module.is_blank and not module.lacks), None):
+        return Nature(f"a reranker with the same token for both answers ({blank}), for which all documents are alike")
     if saved_as == "CrossEncoder" or "LogitScore" in names or "scores" in outputs or tasks & _PAIR_TASKS:
         if is_classifier and len(modules) == 1:
             return _of_classifier(declared)
@@ -103,22 +105,23 @@ def _of_configuration(declared: Declared) -> Nature:
         # Its vector is that of the first token, and no mean.
         return Nature(f"{_M3} and no modules.json", {"multi": None})
     if declared.architecture:
-        found = _of_architecture(declared, declared.architecture)
-        return _lacking_modules(found) if declared.had_modules else found
+        return _known(declared, _of_architecture(declared, declared.architecture))
     ending = next((end for end, starts in _HEADS_BY_TENSORS if _begin(declared.tensors, starts)), "")
     if not declared.tensors and declared.labels is not None:
         ending = _CLASSIFIER
-    found = _of_architecture(declared, ending)
+    found = _known(declared, _of_architecture(declared, ending))
     assumed = f"Its config.json names no architecture, so it is taken for {found.noun}."
     kinds = {kind: f"{assumed} {sentence}" if sentence else assumed for kind, sentence in found.kinds.items()}
     return Nature(found.noun, kinds, found.remedy)
 
 
-def _lacking_modules(found: Nature) -> Nature:
-    """`found` without the kinds for which the modules would have to be guessed, though there once was a list of them."""
-    kinds = {kind: sentence for kind, sentence in found.kinds.items() if kind not in ("dense", "sparse")}
+def _known(declared: Declared, found: Nature) -> Nature:
+    """`found` without the kinds that need the list of modules which other files in the folder come with."""
+    if not declared.had_modules or "dense" not in found.kinds:
+        return found
+    kinds = {kind: sentence for kind, sentence in found.kinds.items() if kind != "dense"}
     step = "Put its modules.json there, with the folders that it names: it says how vectors are made of tokens."
-    return Nature(f"{found.noun} without its modules.json", kinds, step) if "dense" in found.kinds else found
+    return Nature(f"{found.noun} without its modules.json", kinds, step)
 
 
 def _begin(names: frozenset[str], starts: tuple[str, ...]) -> bool:
@@ -133,7 +136,7 @@ def _of_architecture(declared: Declared, architecture: str) -> Nature:
     if _WRITES.search(architecture):
         if declared.encoder_decoder and not declared.image_processor:
             return Nature(f"a model that rewrites text{in_brackets}", {"dense": _MEAN})
-        step = "A reranker or an embedder that was made of such a model has a modules.json."
+        step = "Set `model` to an encoder. A reranker or an embedder that was made of a chat model has a modules.json."
         return Nature(f"a chat model or another one that writes text{in_brackets}", remedy=step)
     head = _HEAD.search(architecture)
     if head and head[1] in _ON_BARE_TEXT:

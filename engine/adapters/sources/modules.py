@@ -43,6 +43,8 @@ class Module:
     """Length of the result of a Dense."""
     activation: str | None = None
     """Class of the activation function of a Dense, with the package of it."""
+    is_blank: bool = False
+    """Whether its result is 0 for every input: a LogitScore whose two answers are one token."""
 
     @property
     def name(self) -> str:
@@ -66,25 +68,27 @@ def read_modules(folder: Path) -> tuple[tuple[Module, ...] | None, str | None]:
         return None, None
     entries = value_of(folder / MODULES)
     try:
-        pending = [(str(entry["path"]), str(entry["type"])) for entry in entries]
+        pending = [(PurePosixPath(entry["path"]), str(entry["type"])) for entry in entries]
     except (TypeError, KeyError):
         return (), MODULES
     found: list[Module] = []
+    routers: set[PurePosixPath] = set()
     while pending:
-        path, type_name = pending.pop(0)
-        found.append(module := _module(folder, path, type_name))
-        if module.name not in _ROUTERS or module.is_own or module.lacks is not None:
+        place, type_name = pending.pop(0)
+        found.append(module := _module(folder, place, type_name))
+        # A router may name itself.
+        if module.name not in _ROUTERS or module.is_own or module.lacks is not None or place in routers:
             continue
-        said = object_of(folder / path / ROUTER) or object_of(folder / path / "config.json") or {}
+        routers.add(place)
+        said = object_of(folder / place / ROUTER) or object_of(folder / place / "config.json") or {}
         if not isinstance(said.get("types"), dict):
-            return tuple(found), (PurePosixPath(path) / ROUTER).as_posix()
-        inner = [((PurePosixPath(path) / way).as_posix(), str(one)) for way, one in said["types"].items()]
-        pending = [one for one in inner if one[0] != path] + pending
+            return tuple(found), (place / ROUTER).as_posix()
+        pending = [(place / way, str(one)) for way, one in said["types"].items()] + pending
     return tuple(found), None
 
 
-def _module(folder: Path, path: str, type_name: str) -> Module:
-    place, name = PurePosixPath(path), type_name.rpartition(".")[2]
+def _module(folder: Path, place: PurePosixPath, type_name: str) -> Module:
+    path, name = "" if place == PurePosixPath() else place.as_posix(), type_name.rpartition(".")[2]
     if place.is_absolute() or ".." in place.parts:
         return Module(type_name, lacks=path)
     if is_own(type_name):
@@ -100,6 +104,7 @@ def _module(folder: Path, path: str, type_name: str) -> Module:
         output=said.get("module_output_name"),
         width=said.get("out_features"),
         activation=said.get("activation_function") if name == "Dense" else None,
+        is_blank=name == "LogitScore" and said.get("true_token_id") == said.get("false_token_id"),
     )
 
 

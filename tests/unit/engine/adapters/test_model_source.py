@@ -11,7 +11,6 @@ import pytest
 from engine.adapters.base import model_source
 from engine.adapters.base.leftovers import Leftovers
 from engine.adapters.base.model_source import Recall, Source, open_source
-from engine.adapters.context import DETACHED
 from engine.adapters.sources.locate import Reference
 from engine.errors import LoadFailed
 from engine.weights.files.identity import Identity
@@ -61,8 +60,7 @@ def test_links_are_closed_where_the_files_cannot_be_named(tmp_path: Path, monkey
         open_source(
             "small",
             Reference(str(tmp_path), local=True),
-            DETACHED,
-            lambda download: None,
+            tmp_path,
             store=cast(Any, None),
             libraries="a library 1",
         )
