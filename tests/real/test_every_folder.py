@@ -18,6 +18,10 @@ from small_models import bert
 from sparse_models import splade
 
 from engine import Engine, State, Unavailable, parse
+from engine.adapters.base import torch_module
+from engine.adapters.kinds.dense import DenseAdapter
+from engine.devices.placement import CPU
+from engine.settings.config import EncoderConfig
 
 TEXTS = ["a pilot light", "the small flame"]
 KINDS = ("dense", "sparse", "multi", "rerank", "classify", "image_text", "tag")
@@ -230,3 +234,15 @@ def test_a_sparse_encoder_never_gets_another_pooling_than_its_own(tmp_path: Path
     _remove(missing)(folder)
     with engine_of("sparse", one=folder) as engine, pytest.raises(Unavailable, match=missing):
         engine.sparse("one").encode(TEXTS)
+
+
+def test_a_model_of_the_hub_is_judged_before_its_weights_are_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = chat_model(tmp_path / "chat")
+    monkeypatch.setattr(torch_module, "fetch", lambda *_: folder)
+    monkeypatch.setattr(torch_module, "open_source", lambda *_, **__: pytest.fail("its weights were converted"))
+    of_hub = DenseAdapter(EncoderConfig("one", "dense", "org/chat"), CPU)
+    of_hub.probe()
+    with pytest.raises(Unavailable, match="org/chat is a chat model"):
+        of_hub.load()

@@ -12,6 +12,8 @@ import pytest
 
 from engine.adapters.sources import declared
 from engine.adapters.sources.declared import Declared
+from engine.encoders.availability import missing
+from engine.settings.config import EncoderConfig
 
 LIBRARY = "sentence_transformers.models"
 
@@ -173,6 +175,14 @@ def test_an_adapter_names_its_base_wherever_it_is(tmp_path: Path) -> None:
     assert declared.read(put(tmp_path / "b", adapter_config__json="{")).adapter == ""
     nested = put(tmp_path / "c", modules__json=listed(("0", f"{LIBRARY}.Transformer")))
     assert declared.read(put(nested, **{"0_in_adapter_config__json": said})).adapter == "org/base"
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "multi", "image_text", "tag"])
+def test_the_row_of_an_encoder_names_the_right_kind_before_its_first_use(tmp_path: Path, kind: str) -> None:
+    put(tmp_path, config__json={"architectures": ["BertForSequenceClassification"]}, tokenizer__json={})
+    error = missing(EncoderConfig("one", kind, str(tmp_path)))
+    assert error is not None
+    assert 'kind = "classify"' in str(error.next_step)
 
 
 def test_reading_imports_no_heavy_library() -> None:
