@@ -71,6 +71,14 @@ def test_a_vocabulary_is_known_by_the_name_of_its_file(tmp_path: Path, files: li
     assert declared.read(tmp_path).vocabulary is there
 
 
+def test_each_body_needs_a_vocabulary_and_a_table_of_vectors_has_its_own(tmp_path: Path) -> None:
+    bodies = listed(("q", f"{LIBRARY}.Transformer"), ("d", f"{LIBRARY}.Transformer"))
+    put(tmp_path / "two", modules__json=bodies, q_in_tokenizer__json={})
+    assert not declared.read(tmp_path / "two").vocabulary
+    assert declared.read(put(tmp_path / "two", d_in_tokenizer__json={})).vocabulary
+    assert declared.read(put(tmp_path / "table", modules__json=listed(("t", f"{LIBRARY}.StaticEmbedding")))).vocabulary
+
+
 @pytest.mark.parametrize(
     "said", [{"tokenizer_class": "ByT5Tokenizer"}, {"auto_map": {"AutoTokenizer": ["own.T", None]}}]
 )
