@@ -16,8 +16,9 @@ _BY_MODULES: Final = ("dense", "sparse")
 def check(declared: Declared, config: EncoderConfig, *, open_clip: bool = False) -> tuple[str, ...]:
     """Return the assumptions that it takes to serve this model as its encoder's kind, as sentences.
 
-    `open_clip` says that this library reads it, whatever else the folder holds. A folder that states nothing, and has
-    no weights, passes. Raises Unavailable for a model of another kind, and for one without a file that it needs.
+    `open_clip` says that this library reads it, whatever else the folder holds. A folder that states nothing passes,
+    because its library names the missing config.json. Raises Unavailable for a model of another kind, and for one
+    without a file that it needs.
     """
     if open_clip:
         return ()
@@ -26,8 +27,6 @@ def check(declared: Declared, config: EncoderConfig, *, open_clip: bool = False)
     _require_readable(declared, config)
     nature = nature_of(declared)
     if nature is None:
-        if declared.weights and config.kind != "tag":
-            raise Unavailable(f"{config.model} has no config.json that names a model.", next_step=_AGAIN)
         return ()
     if config.kind not in nature.kinds:
         raise _other_kind(nature, declared, config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.adapters.sources.json_file import object_of
-from engine.adapters.sources.model_folder import INDEX, PICKLED, SAFE
+from engine.adapters.sources.model_folder import INDEX, SAFE
 from engine.adapters.sources.modules import Module, read_modules
 from engine.adapters.sources.own_code import Code, own_code
 from engine.errors import LoadFailed
@@ -58,8 +58,6 @@ class Declared:
     """Those of `HEADS` that have a file."""
     open_clip: bool = False
     spacy: bool = False
-    weights: bool = False
-    """Whether files with weights are in the folder itself."""
     vocabulary: bool = False
     """Whether each tokenizer has the file of its vocabulary."""
     image_processor: bool = False
@@ -115,7 +113,6 @@ def _read(folder: Path) -> Declared:
         heads=frozenset(head for head in HEADS if {f"{head}{SAFE}", f"{head}.pt"} & names),
         open_clip="open_clip_config.json" in names,
         spacy="config.cfg" in names and _CONFIG not in names,
-        weights=any(name.endswith((SAFE, *PICKLED)) for name in names),
         vocabulary=all(_has_vocabulary(folder / place) for place in readers),
         image_processor=bool({"preprocessor_config.json", "processor_config.json"} & names),
         code=own_code(folder),

@@ -35,7 +35,7 @@ def modules(*names: str, **first: Any) -> tuple[Module, ...]:
 
 def folder(architecture: str = "", **facts: Any) -> Declared:
     """A whole folder whose config.json names `architecture`."""
-    known = {"configured": True, "weights": True, "vocabulary": True, "image_processor": False}
+    known = {"configured": True, "vocabulary": True, "image_processor": False}
     return Declared(architectures=(architecture,) if architecture else (), **known | facts)
 
 
@@ -84,7 +84,7 @@ TABLE: dict[str, tuple[Declared, str]] = {
         folder("OwnModel", model_type="own", vision=True, code=(Code("config.json", "own.Config"),)),
         "image_text",
     ),
-    "open_clip": (Declared(open_clip=True, weights=True), "image_text"),
+    "open_clip": (Declared(open_clip=True), "image_text"),
     "spaCy": (Declared(spacy=True), "tag"),
     "BGE-M3": (folder("XLMRobertaModel", modules=DENSE, heads=BOTH), "multi dense"),
     "BGE-M3 without modules.json": (folder("XLMRobertaModel", heads=BOTH), "multi"),
@@ -93,7 +93,7 @@ TABLE: dict[str, tuple[Declared, str]] = {
     "dense by a newer version": (folder("BertModel", modules=DENSE, saved_as="SentenceTransformer"), "dense"),
     "dense over a causal model": (folder("Qwen3ForCausalLM", modules=DENSE), "dense"),
     "dense over a CLIP": (folder("CLIPModel", modules=modules("Transformer", output="sentence_embedding")), "dense"),
-    "a table of vectors": (Declared(modules=modules("StaticEmbedding"), weights=True, vocabulary=True), "dense"),
+    "a table of vectors": (Declared(modules=modules("StaticEmbedding"), vocabulary=True), "dense"),
     "modules that pool nothing": (folder("BertModel", modules=modules("Transformer", "Normalize")), ""),
     "modules.json is lost": (folder("BertModel", had_modules=True), ""),
     "SPLADE": (folder("BertForMaskedLM", modules=SPLADE, saved_as="SparseEncoder"), "sparse"),
@@ -150,8 +150,7 @@ def test_a_folder_serves_the_kinds_that_it_states_and_no_other(case: str) -> Non
     [
         (folder("BertModel", adapter="org/base"), "dense", "adapter (LoRA) for org/base"),
         (folder("BertModel", adapter=""), "rerank", "adapter (LoRA) for another model"),
-        (Declared(adapter="org/base", weights=True), "tag", "peft"),
-        (Declared(weights=True), "dense", "no config.json"),
+        (Declared(adapter="org/base"), "tag", "peft"),
         (folder("BertModel", unreadable="config.json"), "dense", "config.json cannot be read"),
         (folder("BertModel", modules=()), "dense", "names no module"),
         (folder("BertModel", modules=modules("Pooling", lacks="1_P/config.json")), "dense", "lacks 1_P/config.json"),
@@ -166,7 +165,7 @@ def test_the_missing_file_is_named(declared: Declared, kind: str, said: str) -> 
     assert said in refusal(declared, kind)
 
 
-def test_a_folder_that_states_nothing_and_has_no_weights_is_left_to_other_checks() -> None:
+def test_a_folder_that_states_nothing_is_left_to_other_checks() -> None:
     assert [refusal(Declared(), kind) for kind in KINDS] == [""] * len(KINDS)
 
 
