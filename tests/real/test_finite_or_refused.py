@@ -182,7 +182,7 @@ def test_a_token_that_is_in_no_text_may_have_any_weight(kind: tuple[str, Engine]
 def _ids(adapter: Any, text: str) -> list[int]:
     module = adapter._module
     if hasattr(module, "tower"):
-        return module.tower.read([text.lower()])[0]["input_ids"][0].tolist()
+        return module.tower.rows([text.lower()], Limit("x", None)).rows[0]["input_ids"].tolist()
     return module.tokenizer(text)["input_ids"]
 
 
