@@ -36,14 +36,19 @@ class PilotlightError(Exception):
     title = "Something went wrong"
 
     def __init__(self, message: str, *, next_step: str | None = None, title: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
+        self.message = printable(message)
+        self.next_step = next_step and printable(next_step)
+        super().__init__(self.message)
         if title is not None:
             self.title = title
 
     def __str__(self) -> str:
         return f"{self.message} {self.next_step}" if self.next_step else self.message
+
+
+def printable(text: str) -> str:
+    """Return `text` with lone surrogates spelled out: file names that are no UTF-8 have them, JSON and logs cannot."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def first_line(error: BaseException) -> str:

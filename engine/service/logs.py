@@ -20,7 +20,9 @@ def logging_on() -> Iterator[None]:
     path = paths.state_folder() / "pilotlight.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(RotatingFileHandler(path, maxBytes=1_000_000, backupCount=1, encoding="utf-8"))
+        # A path need not be text, and a line that names it must be written all the same.
+        log = RotatingFileHandler(path, maxBytes=1_000_000, backupCount=1, encoding="utf-8", errors="backslashreplace")
+        handlers.append(log)
     except OSError as error:
         if sys.stderr is not None:
             sys.stderr.write(f"no log file: {error}\n")

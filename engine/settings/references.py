@@ -5,7 +5,6 @@ from __future__ import annotations
 import os.path
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from engine.settings.short_names import expand
@@ -71,7 +70,7 @@ def check(model: str, kind: str = "dense") -> str:
 def canonical(model: str) -> str:
     """Return `model` in one spelling, so that two references to one model are equal."""
     if is_path(model):
-        return os.path.abspath(Path(model).expanduser())  # noqa: PTH100 - resolves no link
+        return os.path.abspath(os.path.expanduser(model))  # noqa: PTH100, PTH111 - resolves no link, and never raises
     return expand(model)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.adapters.sources import model_folder
+from engine.adapters.sources import model_folder, weight_names
 from engine.adapters.sources.linked_folder import LinkedFolder
 from engine.adapters.sources.locate import Reference
 from engine.adapters.sources.model_files import open_folder, revision
@@ -43,15 +43,16 @@ class Source:
         return self.files.sources
 
     def revision_of(self, module: Any) -> str | None:
-        """Return the revision with the element type that `module` computes in, because answers depend on both."""
-        weights = (str(weight.dtype) for weight in module.parameters() if weight.is_floating_point())
-        dtype = next(weights, "").removeprefix("torch.")
-        return "+".join(filter(None, (self.revision, dtype))) or None
+        """Return the revision with the element types that `module` computes in, because answers depend on both."""
+        types = {weight.dtype for weight in module.parameters() if weight.is_floating_point()}
+        widest_first = sorted(types, key=lambda dtype: (-dtype.itemsize, str(dtype)))
+        spelled = [str(dtype).removeprefix("torch.") for dtype in widest_first]
+        return "+".join(filter(None, (self.revision, *spelled))) or None
 
     def warm_cache(self) -> None:
         """Read the safetensors files into the system's cache, and nothing of them into this process."""
         for identity in self.identities:
-            if identity.path.suffix == model_folder.SAFE:
+            if identity.path.suffix == weight_names.SAFE:
                 warm_cache(identity.path)
 
     def close(self) -> None:
@@ -67,8 +68,11 @@ def open_source(
     store: Store,
     libraries: str,
 ) -> Source:
-    """Return the files of encoder `name` in `own_folder`, converted first if they are pickled; raises LoadFailed."""
-    files = open_folder(name, own_folder, store)
+    """Return the files of encoder `name` in `own_folder`, converted first if they are pickled.
+
+    Raises LoadFailed, and Unavailable for quantised weights.
+    """
+    files = open_folder(name, reference, own_folder, store)
     try:
         named = revision(name, reference, own_folder)
         return Source(own_folder, files, named, f"{libraries}, {model_folder.configuration(own_folder)}")

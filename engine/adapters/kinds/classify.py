@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.adapters.base.text_adapter import TextAdapter
 from engine.adapters.kinds.labels import Labels, check_label_ids
+from engine.adapters.sources.element_type import element_type
 from engine.adapters.text.reader import Reader, reader_of, tell_padding
 from engine.adapters.text.rows import Features, Limit
 from engine.operations.classify import Classification, Inputs
@@ -30,8 +31,8 @@ class ClassifyAdapter(TextAdapter):
 
         check_label_ids(folder, self._config.model)
         trusted = {"local_files_only": True, "trust_remote_code": self._config.trust_remote_code}
-        # "auto" keeps the files' element type, whatever the library's default.
-        model = AutoModelForSequenceClassification.from_pretrained(str(folder), dtype="auto", **trusted)
+        dtype = element_type(folder)
+        model = AutoModelForSequenceClassification.from_pretrained(str(folder), dtype=dtype, **trusted)
         # In the module, so that `unload` drops it with everything else.
         model.tokenizer = AutoTokenizer.from_pretrained(str(folder), **trusted)
         model.labels = Labels.of(model.config, self._assume)

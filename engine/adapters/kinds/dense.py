@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.adapters.base.dimensions import check_dimensions, truncated
+from engine.adapters.kinds.in_one_type import in_one_type
 from engine.adapters.kinds.sentence import SentenceAdapter
+from engine.adapters.sources.element_type import element_type
 from engine.adapters.text.rows import Features
 from engine.operations.dense import Encoding
 
@@ -23,13 +25,13 @@ class DenseAdapter(SentenceAdapter):
     def _construct(self, folder: Path) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(
+        dtype = element_type(folder)
+        model = in_one_type(SentenceTransformer, dtype)(
             str(folder),
             device="cpu",
             local_files_only=True,
             trust_remote_code=self._config.trust_remote_code,
-            # "auto" keeps the files' element type, whatever the library's default.
-            model_kwargs={"dtype": "auto"},
+            model_kwargs={"dtype": dtype},
         )
         return self._ready(model, folder)
 

@@ -28,7 +28,7 @@ def read_head(folder: Path, name: str, body: Any, rows: int | None = None) -> An
             f"{name} holds {found}; for this model it must hold weight {[rows, width]} and bias {[rows]}.",
             next_step="Fetch the file again: it belongs to another model or is damaged.",
         )
-    # The body's element type, whatever that of the file: BGE-M3's own body is in float32, its heads in float16.
+    # The body's element type, which is not narrower than that of the file.
     head = torch.nn.Linear(width, rows, bias="bias" in weights, dtype=body.dtype)
     head.load_state_dict(weights)
     return head

@@ -13,6 +13,7 @@ from engine.adapters.base.dimensions import check_dimensions, truncated
 from engine.adapters.base.text_adapter import TextAdapter
 from engine.adapters.kinds.m3_folder import read_head, sentence_limit
 from engine.adapters.kinds.m3_forms import heaviest, split, unit
+from engine.adapters.sources.element_type import element_type
 from engine.adapters.text.ids import plain_ids, rows_of_ids, text_ids
 from engine.adapters.text.reader import Reader, reader_of
 from engine.adapters.text.rows import IDS, MASK, Features, Limit, Rows
@@ -35,8 +36,9 @@ class MultiAdapter(TextAdapter):
         from transformers import AutoModel, AutoTokenizer
 
         trusted = {"local_files_only": True, "trust_remote_code": self._config.trust_remote_code}
-        # "auto" keeps the files' element type, whatever the library's default.
-        body = AutoModel.from_pretrained(str(folder), dtype="auto", **trusted)
+        # Of the body and the heads together, because they compute in one type: BGE-M3's own differ.
+        dtype = element_type(folder, heads=True)
+        body = AutoModel.from_pretrained(str(folder), dtype=dtype, **trusted)
         # No form uses its output, which is of the first token.
         body.pooler = None
         module = torch.nn.Module()

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.adapters.base.text_adapter import TextAdapter
+from engine.adapters.kinds.in_one_type import in_one_type
 from engine.adapters.kinds.labels import Labels, check_label_ids
+from engine.adapters.sources.element_type import element_type
 from engine.adapters.text.library_reader import readers_of
 from engine.adapters.text.reader import tell_padding
 from engine.adapters.text.rows import Features, Limit
@@ -42,13 +44,13 @@ class RerankAdapter(TextAdapter):
         from sentence_transformers import CrossEncoder
 
         check_label_ids(folder, self._config.model)
-        # "auto" keeps the files' element type, whatever the library's default.
-        module = CrossEncoder(
+        dtype = element_type(folder)
+        module = in_one_type(CrossEncoder, dtype)(
             str(folder),
             device="cpu",
             local_files_only=True,
             trust_remote_code=self._config.trust_remote_code,
-            model_kwargs={"dtype": "auto"},
+            model_kwargs={"dtype": dtype},
         )
         module.labels = self._labels(Labels.of(module.config, self._assume))
         if module.transformers_model is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import importlib
 import json
+import os
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -48,6 +50,29 @@ def locate(model: str, *, offline: bool = False) -> Pipeline:
         raise _not_a_pipeline(folder, "config.cfg")
     _check_version(f"{package or root.name} {version}", str(meta.get("spacy_version", "")), package)
     return Pipeline(package, folder, f"{lang}_{name}", version)
+
+
+def files(folder: Path) -> list[Path]:
+    """Return the files that spaCy reads of the pipeline in `folder`, sorted: whatever else is there is no part of it.
+
+    Source: `Language.from_disk`, which reads one file or folder for each component that `config.cfg` names.
+    """
+    found: list[Path] = []
+    for name in ("config.cfg", "meta.json", "tokenizer", "vocab", *_components(folder)):
+        place = folder / name
+        found += [place] if place.is_file() else []
+        for inside, _, names in os.walk(place):
+            found += [file for file in (Path(inside, one) for one in names) if file.is_file()]
+    return sorted(set(found))
+
+
+def _components(folder: Path) -> list[str]:
+    """The names of the components; of a configuration that cannot be read, which spaCy will refuse, none."""
+    config = configparser.RawConfigParser(strict=False)
+    with contextlib.suppress(OSError, ValueError, configparser.Error):
+        config.read_string((folder / "config.cfg").read_text(encoding="utf-8"))
+        return [str(name) for name in json.loads(config.get("nlp", "pipeline"))]
+    return []
 
 
 def _installed(package: str, offline: bool) -> Path:

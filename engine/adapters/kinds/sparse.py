@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.adapters.kinds.in_one_type import in_one_type
 from engine.adapters.kinds.sentence import SentenceAdapter
+from engine.adapters.sources.element_type import element_type
 from engine.adapters.text.rows import Features
 from engine.adapters.text.written import written
 from engine.operations.sparse import SparseEncoding, SparseVector
@@ -24,13 +26,13 @@ class SparseAdapter(SentenceAdapter):
     def _construct(self, folder: Path) -> Any:
         from sentence_transformers import SparseEncoder
 
-        model = SparseEncoder(
+        dtype = element_type(folder)
+        model = in_one_type(SparseEncoder, dtype)(
             str(folder),
             device="cpu",
             local_files_only=True,
             trust_remote_code=self._config.trust_remote_code,
-            # "auto" keeps the files' element type, whatever the library's default.
-            model_kwargs={"dtype": "auto"},
+            model_kwargs={"dtype": dtype},
         )
         return self._ready(model, folder)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -42,7 +41,7 @@ class TagAdapter(ObjectAdapter):
         warnings.filterwarnings("ignore", message=_OWN_WARNINGS)
 
     def _files(self) -> Iterable[Path]:
-        return [file for file in sorted(self._pipeline().folder.rglob("*")) if file.is_file()]
+        return spacy_pipeline.files(self._pipeline().folder)
 
     def _load(self) -> Any:
         import spacy
@@ -100,9 +99,5 @@ def _filled(layer: Any) -> list[str]:
 
 def _content(pipeline: Pipeline) -> str:
     """A digest of a folder's pipeline, which differs from others of its name and version."""
-    files = sorted(file for file in pipeline.folder.rglob("*") if file.is_file())
-    found = Digests(paths.cache_folder() / "digests.json").of(files)
-    whole = hashlib.sha256()
-    for file in files:
-        whole.update(f"{file.relative_to(pipeline.folder).as_posix()}\0{found[file]}\0".encode())
-    return whole.hexdigest()[:12]
+    digests = Digests(paths.cache_folder() / "digests.json")
+    return digests.together(spacy_pipeline.files(pipeline.folder), pipeline.folder)

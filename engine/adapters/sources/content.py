@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from engine import paths
-from engine.adapters.sources.model_folder import places, weight_files
+from engine.adapters.sources.model_folder import small_files, spelled, weight_files
 from engine.weights.files.identity import Identity
 
 _log = logging.getLogger(__name__)
 
 _DIGITS: Final = 12
-_ENDINGS: Final = (".json", ".txt", ".model", ".py", ".jinja")
-"""Of the other files that a model's answers depend on: configuration, tokenizer, templates, own code."""
 _MOST: Final = 2000
 """Digests that are kept at most; a model has about ten files."""
 _LOCK: Final = threading.Lock()  # guards the file of digests, never held while a model is read
@@ -50,6 +48,14 @@ class Digests:
             self._keep(new)
         return found
 
+    def together(self, files: Iterable[Path], folder: Path) -> str:
+        """Return one short digest of files in `folder`, their names in it included; raises OSError."""
+        found = self.of(sorted(files))
+        whole = hashlib.sha256()
+        for file in sorted(found):
+            whole.update(spelled(file, folder) + f"\0{found[file]}\0".encode())
+        return whole.hexdigest()[:_DIGITS]
+
     def _read(self) -> dict[str, str]:
         try:
             kept = json.loads(self._file.read_text(encoding="utf-8"))
@@ -67,15 +73,8 @@ class Digests:
 
 
 def content_id(folder: Path, digests: Digests) -> str:
-    """Return a short name of the model in `folder`; it changes with its weights, configuration and tokenizer.
+    """Return a short name of the model in `folder`; it changes with the files that its answers depend on.
 
-    Raises OSError.
+    Those are its weights, configuration, tokenizer, templates and own code. Raises OSError, or LoadFailed.
     """
-    files = set(weight_files(folder))
-    for place in places(folder):
-        files |= {file for file in place.glob("*") if file.is_file() and file.suffix in _ENDINGS}
-    found = digests.of(sorted(files))
-    whole = hashlib.sha256()
-    for file in sorted(found):
-        whole.update(f"{file.relative_to(folder).as_posix()}\0{found[file]}\0".encode())
-    return whole.hexdigest()[:_DIGITS]
+    return digests.together({*weight_files(folder), *small_files(folder)}, folder)

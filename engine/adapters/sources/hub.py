@@ -12,14 +12,18 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from engine.adapters.sources.download import Progress, fetch_large
-from engine.adapters.sources.model_folder import PICKLED, ROUTER, in_one_layout, module_folders, pickled_only
+from engine.adapters.sources.model_folder import ROUTER, weight_paths
+from engine.adapters.sources.weight_names import INDEX, PICKLED_INDEX, is_weights
 from engine.errors import EncoderError, LoadFailed, Unavailable, first_line
 from engine.units import MIB
 
 _OTHER_FORMATS: Final = (
     "onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf", "*.tar.gz",
 )  # fmt: skip
-_FIRST: Final = ("modules.json", "config.json", ROUTER, f"*/{ROUTER}")
+_FIRST: Final = (
+    "modules.json", "config.json", ROUTER, INDEX, PICKLED_INDEX,
+    "*/config.json", f"*/{ROUTER}", f"*/{INDEX}", f"*/{PICKLED_INDEX}",
+)  # fmt: skip
 """Files that say which other files are needed."""
 _LARGE: Final = 4 << 20
 """Bytes from which on a download is worth resuming."""
@@ -95,23 +99,18 @@ def _let_fetch(model: str, folder: Path, names: list[str]) -> None:
 
 
 def _wanted(files: Mapping[str, int], folder: Path, *, open_clip: bool = False) -> dict[str, int]:
-    """The files of a repository, path -> size in bytes, that the model is read from."""
-    read = in_one_layout((path for path in files if "/" not in path), open_clip=open_clip)
-    files = {path: size for path, size in files.items() if "/" in path or path in read}
-    wanted = {
+    """The files of a repository, path -> size in bytes, that the model is read from, and its small files."""
+
+    def names_in(place: str) -> list[str]:
+        inside = PurePosixPath(place)
+        return [PurePosixPath(path).name for path in files if PurePosixPath(path).parent == inside]
+
+    weights = set(weight_paths(folder, names_in, open_clip=open_clip))
+    return {
         path: size
         for path, size in files.items()
-        if not path.endswith(PICKLED) and not any(fnmatch(path, pattern) for pattern in _OTHER_FORMATS)
+        if path in weights or not (is_weights(path) or any(fnmatch(path, pattern) for pattern in _OTHER_FORMATS))
     }
-    for place in ("", *module_folders(folder)):
-        inside = {
-            PurePosixPath(path).name: size
-            for path, size in files.items()
-            if PurePosixPath(path).parent == PurePosixPath(place)
-        }
-        for name in pickled_only(inside):
-            wanted[str(PurePosixPath(place) / name)] = inside[name]
-    return wanted
 
 
 def _require_room(model: str, folder: Path, nbytes: int) -> None:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import psutil
 
-from engine.adapters.sources import model_folder
+from engine.adapters.sources import model_folder, weight_names
 from engine.weights.files.identity import Identity
 from engine.weights.files.store import Store
-from engine.weights.files.unpickling import Unpickler, Unreadable
-
-_log = logging.getLogger(__name__)
+from engine.weights.files.unpickling import Unpickler
 
 
 class LinkedFolder:
-    """A model whose weights are all safetensors: its own folder, or one of links where some of them are pickled.
+    """A model as its library can read it: its own folder, or one of links where that would not do.
 
-    The folder of links stays until `close`, because libraries may read small files late.
+    It would not where weights are pickled, or where the path is no text. The folder of links stays until `close`,
+    because libraries may read small files late.
     """
 
-    def __init__(self, folder: Path, store: Store, cache: Path) -> None:
+    def __init__(self, folder: Path, store: Store, cache: Path, *, open_clip: bool = False) -> None:
         """Look through `folder`, convert pickled weights into `store`, and put the links into a new folder in `cache`.
 
-        Raises LoadFailed or OSError.
+        `open_clip` says that this library will read it. Raises LoadFailed or OSError.
         """
         self.folder = folder
         """The folder that the library must read."""
@@ -38,21 +37,21 @@ class LinkedFolder:
         self._store = store
         self._converted: list[Path] = []
         self._links: Path | None = None
-        files = model_folder.weight_files(folder)
-        safe = [Identity.of(file) for file in files if file.suffix == model_folder.SAFE]
-        pickled = [Identity.of(file) for file in files if file.suffix != model_folder.SAFE]
-        links: dict[Path, Path] = {}
+        files = model_folder.weight_files(folder, open_clip=open_clip)
+        safe = [Identity.of(file) for file in files if file.suffix == weight_names.SAFE]
+        pickled = [Identity.of(file) for file in files if file.suffix != weight_names.SAFE]
+        links = {source.path.relative_to(folder): source.path for source in safe}
         try:
             with Unpickler() as unpickler:
                 for source in pickled:
-                    target = self._converted_or_left_out(source, unpickler)
-                    if target is not None:
-                        name = model_folder.safe_name(source.path.name)
-                        links[source.path.relative_to(folder).with_name(name)] = target
-                        safe.append(Identity.of(target))
-            if pickled:
+                    target = unpickler.convert(source, store)
+                    self._converted.append(target)
+                    name = weight_names.safe_name(source.path.name)
+                    links[source.path.relative_to(folder).with_name(name)] = target
+                    safe.append(Identity.of(target))
+            if pickled or not _is_text(folder):
                 self._links = _new_folder(cache)
-                _lay(folder, self._links, {source.path for source in pickled}, links)
+                _lay(folder, self._links, links)
                 self.folder = self._links
         except BaseException:
             self.close()
@@ -67,18 +66,6 @@ class LinkedFolder:
         if self._links is not None:
             shutil.rmtree(self._links, ignore_errors=True)
 
-    def _converted_or_left_out(self, source: Identity, unpickler: Unpickler) -> Path | None:
-        """The converted file; None for a pickled file without weights that the model can be read without."""
-        try:
-            path = unpickler.convert(source, self._store)
-        except Unreadable as error:
-            if model_folder.is_indispensable(source.path):
-                raise
-            _log.warning("left out: %s", error)
-            return None
-        self._converted.append(path)
-        return path
-
 
 def _new_folder(cache: Path) -> Path:
     """An empty folder of this process in `cache`; those of processes that are gone are removed."""
@@ -90,35 +77,50 @@ def _new_folder(cache: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}.", dir=cache))
 
 
-def _lay(folder: Path, view: Path, without: set[Path], links: Mapping[Path, Path]) -> None:
-    """Link every file of `folder` in `view`, except those in `without`, and `links`: path in the view -> file."""
-    for file in _files(folder):
-        inside = view / file.relative_to(folder)
-        if file in without:
-            continue
-        if file.name == model_folder.PICKLED_INDEX and not file.with_name(model_folder.INDEX).exists():
-            _write_index(file, inside.with_name(model_folder.INDEX))
-        else:
-            _link(file, inside)
-    for inside, target in links.items():
+def _lay(folder: Path, view: Path, weights: Mapping[Path, Path]) -> None:
+    """Put links into `view`: the files of the model's folders without weights, and `weights`, path inside -> file."""
+    places = [Path(), *map(Path, model_folder.module_folders(folder))]
+    for place in dict.fromkeys(places):
+        (view / place).mkdir(parents=True, exist_ok=True)
+        for name in model_folder.files_in(folder / place):
+            if name.startswith(".") or not _is_text(name) or weight_names.is_weights(name):
+                continue
+            if name in (weight_names.INDEX, weight_names.PICKLED_INDEX):
+                _write_index(folder / place / name, place, view, weights)
+            else:
+                _link(folder / place / name, view / place / name)
+        _link_folders(folder / place, view / place, {one for way in places for one in (way, *way.parents)}, place)
+    for inside, target in weights.items():
         _link(target, view / inside)
 
 
-def _files(folder: Path) -> list[Path]:
-    """All files, also those behind links to folders, without hidden ones."""
-    found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, name) for name in names if not name.startswith(".")]
-    return found
+def _link_folders(place: Path, view: Path, ours: Collection[Path], inside: Path) -> None:
+    """Link the subfolders that are no module's, for templates and code; without links there are none of them."""
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if entry.is_dir() and not entry.name.startswith(".") and inside / entry.name not in ours:
+                with contextlib.suppress(OSError):
+                    (view / entry.name).symlink_to(Path(entry.path).absolute(), target_is_directory=True)
 
 
-def _write_index(index: Path, target: Path) -> None:
-    """Write the index of pickled shards as one of the converted ones."""
-    value = json.loads(index.read_text(encoding="utf-8"))
-    value["weight_map"] = {key: model_folder.safe_name(name) for key, name in value["weight_map"].items()}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(value), encoding="utf-8")
+def _write_index(index: Path, place: Path, view: Path, weights: Mapping[Path, Path]) -> None:
+    """Write an index for the shards as they are called in `view`; nothing for one of other files."""
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
+        value = json.loads(index.read_text(encoding="utf-8"))
+        pickled = index.name == weight_names.PICKLED_INDEX
+        shards = {key: weight_names.safe_name(name) if pickled else name for key, name in value["weight_map"].items()}
+        if all(place / shard in weights for shard in shards.values()):
+            text = json.dumps({**value, "weight_map": shards})
+            (view / place / weight_names.INDEX).write_text(text, encoding="utf-8")
+
+
+def _is_text(path: Path | str) -> bool:
+    """Whether a path is text, which it need not be on Linux; the libraries in Rust open no other."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _link(file: Path, inside: Path) -> None:

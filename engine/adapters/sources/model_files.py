@@ -42,14 +42,14 @@ def fetch(reference: Reference, context: AdapterContext, note: Callable[[Downloa
         note(None)
 
 
-def open_folder(name: str, folder: Path, store: Store) -> LinkedFolder:
+def open_folder(name: str, reference: Reference, folder: Path, store: Store) -> LinkedFolder:
     """Return the folder of encoder `name` in a form that its library can read.
 
-    Raises LoadFailed if files are missing or damaged, or cannot be converted.
+    Raises LoadFailed if files are missing or damaged, or cannot be converted, and Unavailable for quantised weights.
     """
     with _named(name):
-        model_folder.check(folder)
-    return LinkedFolder(folder, store, paths.cache_folder() / "views")
+        model_folder.check(folder, open_clip=reference.open_clip)
+    return LinkedFolder(folder, store, paths.cache_folder() / "views", open_clip=reference.open_clip)
 
 
 def revision(name: str, reference: Reference, folder: Path) -> str | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from engine.errors import printable
+
 _HASH: Final = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 """git's hash of a small file, SHA-256 of a large one."""
 
@@ -41,14 +43,15 @@ class Identity:
 
     def changed(self) -> str | None:
         """Return the change of the file since in words; None if it is the same."""
+        shown = printable(str(self.path))
         try:
             now = Identity.of(self.path)
         except FileNotFoundError:
-            return f"{self.path} was deleted"
+            return f"{shown} was deleted"
         except OSError as error:
-            return f"{self.path} cannot be looked at: {error.strerror}"
+            return f"{shown} cannot be looked at: {error.strerror}"
         if now == self:
             return None
         if (now.inode, now.device) != (self.inode, self.device):
-            return f"{self.path} was replaced"
-        return f"{self.path} was changed"
+            return f"{shown} was replaced"
+        return f"{shown} was changed"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.adapters.kinds.image_text.open_clip_folder import configuration
 from engine.adapters.kinds.image_text.scales import scales
 from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
+from engine.adapters.sources.model_folder import weight_files
 from engine.adapters.text.company import Company
 from engine.adapters.text.rows import IDS, Limit, Rows
 from engine.errors import LoadFailed, Unavailable
@@ -23,12 +25,6 @@ _IMAGE: Final = "visual."
 _TEXT: Final = "text."
 """Prefix of the text tower's keys if it is a module of its own; in the older layout they have no prefix."""
 _NEITHER: Final = ("logit_scale", "logit_bias", "attn_mask")
-_PREFERRED: Final = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
-"""Names of weights in the library's own order."""
 
 
 def repository(architecture: str, tag: str) -> str:
@@ -91,7 +87,7 @@ class OpenClipCheckpoint:
             "dimension": int(self.model["embed_dim"]),
             "max_tokens": int(self.model["text_cfg"].get("context_length", 77)),
             "image_size": self.model["vision_cfg"].get("image_size", 224),
-            **scales(self.folder),
+            **scales(self.folder, open_clip=True),
         }
 
     def text(self) -> TextTower:
@@ -139,6 +135,7 @@ class OpenClipCheckpoint:
         module = build(self.model["embed_dim"], self.model[part], self.model.get("quick_gelu", False))
         try:
             module.load_state_dict(dict(_tensors(self._weights(), of_image=of_image)), assign=True)
+            _widen(module)
         except RuntimeError as error:
             raise LoadFailed(
                 f"The weights of {self.name} are not those of the model that its configuration describes: "
@@ -148,10 +145,21 @@ class OpenClipCheckpoint:
         return module
 
     def _weights(self) -> Path:
-        files = sorted(self.folder.glob("*.safetensors"), key=lambda file: file.name not in _PREFERRED)
+        files = weight_files(self.folder, open_clip=True, heads=False)
         if not files:
-            raise LoadFailed(f"{self.name} has no weights.", next_step=f"Put {_PREFERRED[0]} into its folder.")
+            raise LoadFailed(
+                f"{self.name} has no weights.", next_step="Put open_clip_model.safetensors into its folder."
+            )
         return files[0]
+
+
+def _widen(module: Any) -> None:
+    """Give all weights the widest element type among them, because the towers compute in one."""
+    import torch
+
+    types = {weight.dtype for weight in module.parameters() if weight.is_floating_point()}
+    if len(types) > 1:
+        module.to(reduce(torch.promote_types, types))
 
 
 def _tensors(file: Path, *, of_image: bool) -> Iterator[tuple[str, Any]]:

@@ -14,10 +14,10 @@ _LARGEST: Final = 700.0
 """The power of e that a float holds."""
 
 
-def scales(folder: Path) -> dict[str, float | None]:
+def scales(folder: Path, *, open_clip: bool = False) -> dict[str, float | None]:
     """Return `logit_scale`, a natural logarithm, and `logit_bias` of the checkpoint in `folder`; None = it has none."""
     found: dict[str, float | None] = {SCALE: None, BIAS: None}
-    for file in weight_files(folder):
+    for file in weight_files(folder, open_clip=open_clip):
         if None in found.values():
             for name, value in _numbers(file).items():
                 found[name] = found[name] if found[name] is not None else value

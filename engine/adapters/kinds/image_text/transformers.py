@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.adapters.kinds.image_text.scales import scales
 from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
 from engine.adapters.packages import missing, require
+from engine.adapters.sources.element_type import element_type
 from engine.adapters.text.company import Company
 from engine.adapters.text.limits import position_rows, vocabulary_rows
 from engine.adapters.text.reader import columns_of, economical, padding_token, with_padding_token
@@ -37,6 +38,9 @@ class _Family:
 _CLIP: Final = _Family("CLIPTextModelWithProjection", "CLIPVisionModelWithProjection", "embeds", True)
 _SIGLIP: Final = _Family("SiglipTextModel", "SiglipVisionModel", "pooler_output", False)
 _SIGLIP2: Final = _Family("Siglip2TextModel", "Siglip2VisionModel", "pooler_output", False)
+_OF_TEXTS: Final = ("text_model.", "text_projection.")
+_OF_IMAGES: Final = ("vision_model.", "visual_projection.")
+"""How the names of the weights of each tower begin."""
 _FAMILIES: Final = {"clip": _CLIP, "siglip": _SIGLIP, "siglip2": _SIGLIP2}
 """By `model_type`; a SigLIP 2 of one fixed resolution has type `siglip`, one of any resolution (NaFlex) `siglip2`."""
 
@@ -88,7 +92,7 @@ class Checkpoint:
 
     def text(self) -> TextTower:
         """Return the tower that reads texts; raises LoadFailed or Unavailable."""
-        module = self._tower(self.family.text, self.config.text_config)
+        module = self._tower(self.family.text, self.config.text_config, other=_OF_IMAGES)
         tokenizer = self._tokenizer()
         pad = tokenizer.pad_token_id
         # Each family was trained with padding at the right, which Gemma's tokenizers take for a choice of their own.
@@ -120,7 +124,7 @@ class Checkpoint:
         """Return the tower that reads images; raises LoadFailed."""
         from transformers import AutoImageProcessor
 
-        module = self._tower(self.family.image, self.config.vision_config)
+        module = self._tower(self.family.image, self.config.vision_config, other=_OF_TEXTS)
         # Always Pillow, so that an installed torchvision changes no vector.
         processor = AutoImageProcessor.from_pretrained(self.folder, backend="pil", **self.trusted)
 
@@ -131,7 +135,8 @@ class Checkpoint:
         name = "image_embeds" if self.family is _CLIP else self.family.output
         return ImageTower(module, lambda features: getattr(module(**features), name), self.facts, read)
 
-    def _tower(self, class_name: str, config: Any) -> Any:
+    def _tower(self, class_name: str, config: Any, other: tuple[str, ...]) -> Any:
+        """The tower of this class; `other` begins the names of weights that it does not read."""
         import transformers
 
         found = getattr(transformers, class_name)
@@ -140,7 +145,7 @@ class Checkpoint:
         module, report = alone.from_pretrained(
             self.folder,
             config=config,
-            dtype="auto",
+            dtype=element_type(self.folder, counts=lambda name: not name.startswith((*other, "logit_"))),
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
