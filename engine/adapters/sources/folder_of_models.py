@@ -13,9 +13,11 @@ from engine.errors import Unavailable
 
 _DESCRIBED: Final = (
     "config.json", "modules.json", "config_sentence_transformers.json", "open_clip_config.json", "adapter_config.json",
-    "router_config.json", "meta.json", "config.cfg",
+    "router_config.json", "config.cfg",
 )  # fmt: skip
-"""Files at the top of a model; the last two are those of spaCy's pipelines."""
+"""Files at the top of a model; the last one is that of spaCy's pipelines."""
+_PIPELINE: Final = "meta.json"
+"""At the top of a pipeline, and of the package that holds one in a folder of its own."""
 _WHOLE: Final = (*MAIN, "modules.json", "config.cfg")
 """One more file is in every model, but not in the folder of a module."""
 _OF_OTHERS: Final = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite")
@@ -44,7 +46,9 @@ def require_model(folder: Path) -> None:
         return
     if any(is_weights(name) or name.endswith(_OF_OTHERS) for name in names) and _SNAPSHOTS not in names:
         return
-    inside = list(islice(dict.fromkeys(_models_in(folder, names)), _SHOWN))
+    inside = list(islice(_models_in(folder, names), _SHOWN))
+    if not inside and _PIPELINE in names:
+        return
     if inside:
         choices = " or ".join(f'"{model}"' for model in inside)
         raise Unavailable(
@@ -60,6 +64,7 @@ def _models_in(folder: Path, names: Iterable[str]) -> Iterator[Path]:
     """The models below, those of a hub's cache first."""
     if folder.name == _SNAPSHOTS:
         yield from _snapshot(folder.parent)
+        return
     if _SNAPSHOTS in names:
         yield from _snapshot(folder)
     caches = [folder] if "hub" not in names else [folder, folder / "hub"]

@@ -131,7 +131,7 @@ def files_in(place: Path) -> list[str]:
     found = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(place) as entries:
         for entry in entries:
-            with contextlib.suppress(OSError):  # a link that leads nowhere, or to where nobody may look
+            with contextlib.suppress(OSError):  # a link that leads nowhere, or to a folder that must not be read
                 if entry.is_file():
                     found.append(entry.name)
     return sorted(found)
