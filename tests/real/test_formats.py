@@ -249,8 +249,12 @@ def test_a_file_that_wants_to_run_code_is_refused_and_runs_none(
 def test_a_stray_pickle_beside_the_weights_is_left_out(view: Callable[[Path], LinkedFolder], tmp_path: Path) -> None:
     folder = bert(tmp_path / "model")
     torch.save({"weight": Hostile(tmp_path / "owned")}, folder / "notes.pt")
+    assert view(folder).folder == folder, "there is nothing to convert"
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": torch.ones(1)}, folder / "pytorch_model.bin")
     seen = view(folder)
     assert not list(seen.folder.glob("notes*"))
+    assert [source.path.name for source in seen.sources][1:] == ["pytorch_model.bin"]
     assert not (tmp_path / "owned").exists()
 
 
