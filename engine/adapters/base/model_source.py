@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.adapters.sources import model_folder, weight_names
+from engine.adapters.sources import content, weight_names
 from engine.adapters.sources.linked_folder import LinkedFolder
 from engine.adapters.sources.locate import Reference
 from engine.adapters.sources.model_files import open_folder, revision
@@ -75,7 +75,7 @@ def open_source(
     files = open_folder(name, reference, own_folder, store)
     try:
         named = revision(name, reference, own_folder)
-        return Source(own_folder, files, named, f"{libraries}, {model_folder.configuration(own_folder)}")
+        return Source(own_folder, files, named, f"{libraries}, {content.configuration(own_folder)}")
     except BaseException:
         files.close()
         raise

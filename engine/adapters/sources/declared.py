@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.adapters.sources.json_file import object_of
-from engine.adapters.sources.model_folder import INDEX, SAFE
 from engine.adapters.sources.modules import Module, read_modules
 from engine.adapters.sources.own_code import Code, own_code
+from engine.adapters.sources.weight_names import HEADS, INDEX, SAFE
 from engine.errors import LoadFailed
 from engine.weights.files import layout
 
-HEADS: Final = ("sparse_linear", "colbert_linear")
-"""The files of BGE-M3's heads, without their ending."""
 _CONFIG: Final = "config.json"
 _SAVED_AS: Final = "config_sentence_transformers.json"
 _WITH_MODULES: Final = frozenset((_SAVED_AS, "sentence_bert_config.json"))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from engine import paths
 from engine.adapters.context import AdapterContext
-from engine.adapters.sources import hub, model_folder
+from engine.adapters.sources import hub
 from engine.adapters.sources.content import Digests, content_id
 from engine.adapters.sources.download import Progress
+from engine.adapters.sources.folder_check import check
 from engine.adapters.sources.linked_folder import LinkedFolder
 from engine.adapters.sources.locate import Reference
 from engine.errors import LoadFailed
@@ -48,7 +49,7 @@ def open_folder(name: str, reference: Reference, folder: Path, store: Store) -> 
     Raises LoadFailed if files are missing or damaged, or cannot be converted, and Unavailable for quantised weights.
     """
     with _named(name):
-        model_folder.check(folder, open_clip=reference.open_clip)
+        check(folder, open_clip=reference.open_clip)
     return LinkedFolder(folder, store, paths.cache_folder() / "views", open_clip=reference.open_clip)
 
 

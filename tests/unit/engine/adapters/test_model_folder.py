@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from engine.adapters.sources import hub, model_folder, weight_names
+from engine.adapters.sources import content, folder_check, hub, model_folder, weight_names
 from engine.adapters.sources.content import Digests, content_id
 from engine.adapters.sources.download import Progress
 from engine.errors import LoadFailed, PilotlightError, Unavailable
@@ -129,7 +129,7 @@ STRAY = [
 def test_the_small_files_of_a_model_are_those_that_describe_it(tmp_path: Path) -> None:
     write(tmp_path, *DESCRIBING, *STRAY)
     write(tmp_path, "modules.json", text=json.dumps([{"path": ""}, {"path": "1_Pooling"}]))
-    found = {file.relative_to(tmp_path).as_posix() for file in model_folder.small_files(tmp_path)}
+    found = {file.relative_to(tmp_path).as_posix() for file in content.small_files(tmp_path)}
     assert found == set(DESCRIBING)
 
 
@@ -139,7 +139,7 @@ def test_what_is_no_part_of_the_model_changes_neither_its_name_nor_its_structure
     digests = Digests(tmp_path / "kept" / "digests.json")
 
     def names() -> tuple[str, str]:
-        return content_id(tmp_path, digests), model_folder.configuration(tmp_path)
+        return content_id(tmp_path, digests), content.configuration(tmp_path)
 
     before = names()
     write(tmp_path, *STRAY, "broken.safetensors", "broken.json", text="{broken")
@@ -180,7 +180,7 @@ def test_an_index_that_is_none_is_a_load_failure(tmp_path: Path) -> None:
     (tmp_path / "model-00001-of-00001.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(["weight_map"]), encoding="utf-8")
     with pytest.raises(LoadFailed, match="is not an index"):
-        model_folder.check(tmp_path)
+        folder_check.check(tmp_path)
 
 
 def test_the_modules_behind_a_router_count(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_quantised_weights_are_refused_before_anything_reads_them(config: dict[s
     write(tmp_path, "config.json", text=json.dumps(config))
     write(tmp_path, "model.safetensors")
     with pytest.raises(Unavailable, match="are quantised") as raised:
-        model_folder.check(tmp_path)
+        folder_check.check(tmp_path)
     assert "float32" in str(raised.value.next_step)
 
 
@@ -255,7 +255,7 @@ def test_quantised_weights_are_refused_before_anything_reads_them(config: dict[s
 def test_weights_under_another_name_alone_are_told_with_the_name_that_is_read(name: str, tmp_path: Path) -> None:
     write(tmp_path, "config.json", name, text="{}")
     with pytest.raises(LoadFailed, match=name) as raised:
-        model_folder.check(tmp_path)
+        folder_check.check(tmp_path)
     assert "model.safetensors" in str(raised.value.next_step)
 
 
@@ -264,7 +264,7 @@ def test_an_index_that_leads_out_of_its_folder_is_none(shard: str, tmp_path: Pat
     write(tmp_path, "config.json", text="{}")
     write(tmp_path, INDEX, text=json.dumps({"weight_map": {"a": shard}}))
     with pytest.raises(LoadFailed, match="is not an index"):
-        model_folder.check(tmp_path)
+        folder_check.check(tmp_path)
 
 
 def test_a_full_disk_is_told_before_and_during_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
