@@ -137,6 +137,25 @@ def a_timm_tower(folder: Path) -> None:
     towers(folder / "model", {**SIGLIP, "vision_cfg": vision})
 
 
+def of_two_types(folder: Path) -> None:
+    """Half precision but for one matrix of each tower, beside other weights and a damaged file."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    made(folder / "model", PLAIN)
+    file = folder / "model" / "open_clip_model.safetensors"
+    wide = ("visual.proj", "text_projection", "logit_scale")
+    save_file({name: one if name in wide else one.half() for name, one in load_file(file).items()}, file)
+    save_file({"visual.proj": torch.zeros(2)}, folder / "model" / "another.safetensors")
+    (folder / "model" / "model.safetensors").write_bytes(b"torn")
+    texts, images = directly(folder / "model")
+    with engine_of(folder / "model") as engine:
+        np.testing.assert_allclose(engine.image_text().encode_texts(TEXTS), texts, atol=1e-5)
+        pictures = [written(one) for one in PICTURES]
+        np.testing.assert_allclose(engine.image_text().encode_images(pictures), images, atol=1e-5)
+        assert {str(view.revision).rpartition("+")[2] for view in engine.views()} == {"float32"}
+
+
 def weights_of_another_model(folder: Path) -> None:
     from engine import LoadFailed
 
@@ -174,6 +193,7 @@ CASES: dict[str, Callable[[Path], None]] = {
         a_siglip,
         a_pickled_model,
         a_timm_tower,
+        of_two_types,
         weights_of_another_model,
         the_librarys_names,
     )

@@ -22,6 +22,7 @@ CASES = {
     "a_siglip": "both towers of a model with a text tower of its own and a bias",
     "a_pickled_model": "weights that come pickled",
     "a_timm_tower": "an image tower from timm",
+    "of_two_types": "weights of two types, beside others",
     "weights_of_another_model": "weights that do not fit",
     "the_librarys_names": "names of architectures and weights",
 }
