@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from engine.adapters.kinds.nature import Nature, nature_of
-from engine.adapters.sources.declared import HEADS, Declared
+from engine.adapters.sources.declared import Declared
+from engine.adapters.sources.weight_names import HEADS
 from engine.errors import Unavailable
 from engine.settings.config import EncoderConfig
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from engine.adapters.sources.declared import HEADS, Declared
+from engine.adapters.sources.declared import Declared
 from engine.adapters.sources.modules import Module
+from engine.adapters.sources.weight_names import HEADS
 
 _MEAN: Final = "It has no modules.json, so each vector is the mean of its tokens' vectors, and is not normalised."
 _M3: Final = "a model with the heads of BGE-M3"

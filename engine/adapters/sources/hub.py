@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from engine.adapters.sources.download import Progress, fetch_large
-from engine.adapters.sources.model_folder import ROUTER, weight_paths
+from engine.adapters.sources.model_folder import ROUTER, module_folders, weight_paths
 from engine.adapters.sources.weight_names import INDEX, PICKLED_INDEX, is_weights
 from engine.errors import EncoderError, LoadFailed, Unavailable, first_line
 from engine.units import MIB
@@ -20,10 +20,7 @@ from engine.units import MIB
 _OTHER_FORMATS: Final = (
     "onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf", "*.tar.gz",
 )  # fmt: skip
-_FIRST: Final = (
-    "modules.json", "config.json", ROUTER, INDEX, PICKLED_INDEX,
-    "*/config.json", f"*/{ROUTER}", f"*/{INDEX}", f"*/{PICKLED_INDEX}",
-)  # fmt: skip
+_FIRST: Final = ("modules.json", "config.json", ROUTER, INDEX, PICKLED_INDEX)
 """Files that say which other files are needed."""
 _LARGE: Final = 4 << 20
 """Bytes from which on a download is worth resuming."""
@@ -70,7 +67,11 @@ def _fetched(model: str, revision: str | None, offline: bool, open_clip: bool, p
         tree = get_cached_repo_tree(model, revision=folder.name)
     except CachedRepoTreeNotFoundError:
         return folder  # fetched by an older library, which kept no list of the files
-    wanted = _wanted({file.path: file.size for file in tree}, folder, open_clip=open_clip)
+    files = {file.path: file.size for file in tree}
+    for _ in ("modules", "the modules behind a router"):
+        if not offline:
+            _let_fetch(model, folder, _described_in_modules(files, folder))
+    wanted = _wanted(files, folder, open_clip=open_clip)
     missing = {name: size for name, size in wanted.items() if not (folder / name).exists()}
     if not missing:
         return folder
@@ -88,6 +89,12 @@ def _fetched(model: str, revision: str | None, offline: bool, open_clip: bool, p
     finally:
         progress.end()
     return folder
+
+
+def _described_in_modules(files: Mapping[str, int], folder: Path) -> list[str]:
+    """The missing files of the same names in the modules' folders, as far as those are known."""
+    names = [f"{place}/{name}" for place in module_folders(folder) for name in _FIRST]
+    return [name for name in names if name in files and not (folder / name).exists()]
 
 
 def _let_fetch(model: str, folder: Path, names: list[str]) -> None:
