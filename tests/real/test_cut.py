@@ -1,0 +1,67 @@
+"""Inputs longer than a model reads: counted where they are cut, named where they must not be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from byte_models import byte_tokenizer, t5
+from engines import engine_of
+from multi_models import m3
+from pair_models import cross_encoder
+from small_models import bert, xlm_roberta
+from sparse_models import splade
+
+from engine import InvalidInput
+from engine.operations.classify import Classify
+from engine.operations.cut import Cut
+from engine.operations.dense import Embed
+from engine.operations.multi import EncodeMulti
+from engine.operations.rerank import Score
+from engine.operations.sparse import EncodeSparse
+
+LONG = "a b c d e " * 100
+"""500 tokens, without special ones."""
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+CASES: dict[str, Any] = {
+    "dense": ("dense", bert, lambda **more: Embed(["a", LONG], **more), 502 - 128),
+    "ids": ("dense", bert, lambda **more: Embed([[10], [10] * 500], **more), 502 - 128),
+    "sparse": ("sparse", splade, lambda **more: EncodeSparse(["a", LONG], **more), 502 - 64),
+    "multi": ("multi", m3, lambda **more: EncodeMulti(["a", LONG], **more), 502 - 128),
+    "rerank": ("rerank", cross_encoder, lambda **more: Score("a", ["a", LONG], **more), 504 - 128),
+    "classify": ("classify", cross_encoder, lambda **more: Classify([("a", "a"), ("a", LONG)], **more), 504 - 128),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_cut_is_counted_and_refused_by_name_where_it_must_not_be(case: str, tmp_path: Path) -> None:
+    kind, make, ask, tokens = CASES[case]
+    with engine_of(kind, one=make(tmp_path / "model")) as engine:
+        assert engine.call("one", ask()).cut == Cut(1, tokens)
+        with pytest.raises(InvalidInput, match=rf"\[1\] has {tokens + engine.view('one').metadata['max_tokens']} tok"):
+            engine.call("one", ask(truncate=False))
+
+
+def test_a_query_that_alone_is_too_long_is_named_itself(tmp_path: Path) -> None:
+    with (
+        engine_of("rerank", one=cross_encoder(tmp_path / "model")) as engine,
+        pytest.raises(InvalidInput, match=r"^query has \d+ tokens") as refused,
+    ):
+        engine.call("one", Score(LONG, ["a"], truncate=False))
+    assert refused.value.param == "query"
+
+
+@pytest.mark.parametrize(
+    ("make", "asked", "limit"),
+    [(xlm_roberta, 64, 64), (xlm_roberta, 1000, 128), (bert, 1000, 130), ("t5", None, 8192), ("t5", 20_000, 20_000)],
+)
+def test_the_users_limit_lowers_freely_and_raises_up_to_the_table_of_positions(
+    make: Any, asked: int | None, limit: int, tmp_path: Path
+) -> None:
+    folder = t5(tmp_path / "model", byte_tokenizer()) if make == "t5" else make(tmp_path / "model")
+    with engine_of("dense", one={"model": str(folder), **({} if asked is None else {"max_tokens": asked})}) as engine:
+        engine.dense().encode(["a"])
+        assert engine.view("one").metadata["max_tokens"] == limit
