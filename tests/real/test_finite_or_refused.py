@@ -25,6 +25,7 @@ from small_models import bert
 from sparse_models import splade
 
 from engine import Engine, NotFinite, parse
+from engine.adapters.text.rows import Limit
 from engine.http.app import create_app
 
 TEXT = "a small flame"
