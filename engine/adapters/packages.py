@@ -22,6 +22,21 @@ def require(*imports: str) -> None:
             raise missing(package, f"The package {package} is not installed.")
 
 
+def forget_missing() -> None:
+    """Let this process see packages that were installed since it looked for them, as the errors say to do."""
+    importlib.invalidate_caches()
+    transformers = sys.modules.get("transformers")
+    if transformers is None:
+        return
+    # It asks once per process which optional packages there are, and keeps a stand-in for each class that lacks one.
+    for look in vars(sys.modules["transformers.utils.import_utils"]).values():
+        if callable(clear := getattr(look, "cache_clear", None)):
+            clear()
+    for name, value in list(vars(transformers).items()):
+        if isinstance(value, type) and "is_dummy" in vars(type(value)):
+            delattr(transformers, name)
+
+
 def missing(package: str, message: str) -> Unavailable:
     """Return an error with `message` whose next step installs `package`."""
     if packaged():

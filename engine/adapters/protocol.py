@@ -36,8 +36,8 @@ class Loaded:
 class Adapter(Protocol):
     """One model through its library; its slot calls one method at a time, under no lock.
 
-    Three only look, and may be called at any time from any thread: `footprint`, `stale` and `download`. A kind adds its
-    own operations (`encode` and so on), which are called only under a lease.
+    Four only look, and may be called at any time from any thread: `footprint`, `stale`, `mended` and `download`. A kind
+    adds its own operations (`encode` and so on), which are called only under a lease.
     """
 
     @property
@@ -81,6 +81,13 @@ class Adapter(Protocol):
 
     def stale(self) -> str | None:
         """Return the change of the weights' files since the load, in words; None for no change. Touches no weight."""
+
+    def mended(self) -> str | None:
+        """Return the change since the last load that may let another one end otherwise, in words; None for no change.
+
+        Called after a load that raised Unavailable. It looks at the names, sizes and times of the files that a load
+        reads, at what is installed, and at the settings that need no new adapter.
+        """
 
     def offload(self) -> Footprint:
         """Take the weights from the device to RAM; returns their footprint right before.

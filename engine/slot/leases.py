@@ -10,7 +10,7 @@ from engine.events import TimerSet
 from engine.slot.idle_clock import Use
 from engine.slot.mover import Mover
 from engine.slot.state_machine import StateMachine
-from engine.state import State
+from engine.state import ErrorView, State
 
 
 class Leases:
@@ -50,14 +50,13 @@ class Leases:
             self._held_back -= 1
             self._machine.wake()
 
-    def take(self) -> State | None:
+    def take(self, known: ErrorView | None) -> State | None:
         """Take a lease on the device, or begin a climb and return the rung that it starts from; takes the lock.
 
         Waits for moves and climbs of other threads. Raises Closed, and the error of a failed climb while its delay
-        lasts.
+        lasts; any error but the `known` one was kept since the caller came, so it is raised in any case.
         """
         machine, mover = self._machine, self._mover
-        waited_for = 0
         with machine.locked():
             while True:
                 self.refuse_when_closing()
@@ -68,10 +67,10 @@ class Leases:
                     self.out += 1
                     return None
                 if machine.resting:
-                    mover.backoff.raise_if_waiting(machine.state, self._clock(), waited=waited_for == mover.climbs)
+                    mover.backoff.raise_if_waiting(
+                        machine.state, self._clock(), waited=mover.backoff.error is not known
+                    )
                     return mover.begin()
-                if machine.state is State.LOADING:
-                    waited_for = mover.climbs
                 machine.wait()
 
     def take_after_climb(self, target: State) -> bool:

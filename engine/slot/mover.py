@@ -11,6 +11,7 @@ from engine.settings.effective import Timeouts
 from engine.slot.admission import Admission
 from engine.slot.backoff import Backoff
 from engine.slot.idle_clock import IdleClock
+from engine.slot.refusal import Refusal
 from engine.slot.report import Report
 from engine.slot.state_machine import StateMachine
 from engine.slot.transitions import NoPlace, SteppedDown, bring_up, step_down, unload, words_for_leftovers
@@ -34,6 +35,7 @@ class Mover:
     ) -> None:
         self.idle = IdleClock(timeouts)
         self.backoff = Backoff()
+        self.refusal = Refusal(adapter)
         self.climbs = 0
         """The number of climbs so far, the running one included."""
         self._machine = machine
@@ -97,6 +99,7 @@ class Mover:
                 device=self.device,
                 fault_in=fault_in,
                 admission=self._admission,
+                refusal=self.refusal,
             )
         except EncoderError as error:
             self._fall(State.UNAVAILABLE if isinstance(error, Unavailable) else State.FAILED, error)

@@ -90,13 +90,15 @@ class Slot:
     def warm(self) -> None:
         """Bring every page of the encoder to its device without using it; its idle clock starts at the end of that.
 
-        One that is there already stays as it is.
+        One that is there already stays as it is; one that is unavailable is tried again.
         """
+        self._mover.refusal.forget()
         self._acquire(fault_in=True)
         self._release()
 
     def preload(self) -> None:
         """Read the weights into RAM, from where the first use goes up; one that is up already is left alone."""
+        self._mover.refusal.raise_again(self.name)
         with self._machine.locked():
             self._machine.wait_for(lambda: self._leases.closing or self._machine.resting)
             self._leases.refuse_when_closing()
@@ -189,7 +191,9 @@ class Slot:
 
     def _acquire(self, *, fault_in: bool = False) -> None:
         while True:
-            origin = self._leases.take()
+            known = self._mover.backoff.error
+            self._mover.refusal.raise_again(self.name)
+            origin = self._leases.take(known)
             if origin is not None:
                 self._climb(origin, State.ON_DEVICE, fault_in=fault_in)
                 return

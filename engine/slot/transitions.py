@@ -22,6 +22,7 @@ from engine.errors import (
     clear_frames,
 )
 from engine.slot.admission import Admission
+from engine.slot.refusal import Refusal
 from engine.state import State
 from engine.units import in_words
 
@@ -80,13 +81,14 @@ def bring_up(
     device: str | None,
     fault_in: bool,
     admission: Admission,
+    refusal: Refusal,
 ) -> BroughtUp | NoPlace:
     """Bring the weights from `origin` to `target` (IN_RAM or ON_DEVICE), with `fault_in` every page of them.
 
-    `device` is the one they were read for, where they are in RAM. Raises Unavailable, or LoadFailed for every other
-    error of the adapter; the caller must then unload what is half up.
+    `device` is the one they were read for, where they are in RAM. Raises Unavailable, which `refusal` keeps unless it
+    comes from the adapter's `probe`, or LoadFailed for every other error of the adapter; the caller must then unload
+    what is half up.
     """
-    loaded = None
     try:
         if origin is State.IN_RAM and (changed := adapter.stale()):
             _log.info("%s is loaded again: %s", name, changed)
@@ -94,11 +96,13 @@ def bring_up(
             origin = State.UNLOADED
         if origin is not State.IN_RAM:
             adapter.probe()
-            loaded = _load(name, adapter)
-            device = loaded.device
-        if fault_in:
-            adapter.fault_in()
-        if target is State.ON_DEVICE:
+        with refusal.kept():
+            loaded = None if origin is State.IN_RAM else _load(name, adapter)
+            device = loaded.device if loaded else device
+            if fault_in:
+                adapter.fault_in()
+            if target is State.IN_RAM:
+                return BroughtUp(adapter.footprint(), loaded)
             try:
                 return _to_device(name, adapter, device, loaded, admission)
             except DeviceLost as error:
@@ -107,7 +111,6 @@ def bring_up(
             unload(name, adapter)
             loaded = _load(name, adapter)
             return _to_device(name, adapter, loaded.device, loaded, admission)
-        return BroughtUp(adapter.footprint(), loaded)
     except Unavailable as error:
         clear_frames(error)
         raise

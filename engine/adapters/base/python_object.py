@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+from engine.adapters.base.conditions import Conditions
 from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.packages import require
 from engine.adapters.protocol import Loaded
@@ -49,6 +50,7 @@ class ObjectAdapter(ABC):
         self._nbytes_held: int | None = 0
         self._revision: str | None = None
         self._sources: tuple[Identity, ...] = ()
+        self._conditions = Conditions(context.offline)
         self._waits = True
         """Whether the object was loaded but not yet used."""
         self._left: list[_Unreleased] = []
@@ -67,6 +69,10 @@ class ObjectAdapter(ABC):
 
     def _files(self) -> Iterable[Path]:
         """Return the files that the object is read from."""
+        return ()
+
+    def _folders(self) -> Iterable[Path]:
+        """Return the folders whose contents decide whether it can be loaded."""
         return ()
 
     def _nbytes(self, held: Any) -> int | None:
@@ -116,6 +122,7 @@ class ObjectAdapter(ABC):
     def load(self, on: str | None = None) -> Loaded:
         """Make the object, which chooses its device itself."""
         began = time.monotonic()
+        self._conditions.note(*self._folders())
         self._import_library()
         # Before the object exists: frozen objects are never collected.
         freeze_gc()
@@ -153,6 +160,11 @@ class ObjectAdapter(ABC):
     def stale(self) -> str | None:
         """Return the change of its files since it was loaded, in words; None for no change."""
         return next(filter(None, (source.changed() for source in self._sources)), None)
+
+    @final
+    def mended(self) -> str | None:
+        """Return the change since the last load that may let another one end otherwise, in words; None for none."""
+        return self._conditions.change()
 
     @final
     def offload(self) -> Footprint:

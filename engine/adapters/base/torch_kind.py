@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from engine.adapters.base.attention import pass_nan_on
+from engine.adapters.base.conditions import Conditions
 from engine.adapters.base.construction import checked_construction
 from engine.adapters.base.model_source import Source
 from engine.adapters.context import AdapterContext
@@ -29,6 +30,7 @@ class TorchKind(ABC):
         self._config = config
         self._context = context
         self._assumptions: list[str] = []
+        self._conditions = Conditions(context.offline)
 
     @abstractmethod
     def _construct(self, folder: Path) -> Any:
@@ -71,6 +73,11 @@ class TorchKind(ABC):
     def _fit(self, folder: Path, *, open_clip: bool) -> None:
         """Raise Unavailable unless `folder` holds a whole model of this kind; note what has to be assumed for that."""
         self._assumptions = list(fit.check(declared.read(folder), self._config, open_clip=open_clip))
+
+    @final
+    def mended(self) -> str | None:
+        """Return the change since the last load that may let another one end otherwise, in words; None for none."""
+        return self._conditions.change()
 
     def _import_libraries(self) -> str:
         """Import torch and the model library, and return their names and versions."""

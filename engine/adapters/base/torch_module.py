@@ -18,7 +18,7 @@ from engine.adapters.base.torch_kind import TorchKind
 from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.protocol import Loaded
 from engine.adapters.sources.locate import Reference
-from engine.adapters.sources.model_files import fetch
+from engine.adapters.sources.model_files import fetch, place_of
 from engine.devices import Choice, choose, empty_cache, lost_device, memory, out_of_memory_on
 from engine.devices.placement import CPU, NOTHING, Footprint, Needs, Placement
 from engine.errors import OutOfMemory
@@ -64,6 +64,7 @@ class TorchAdapter(TorchKind):
         """Read the model for the device of the settings, or for `on`; asks a hub only for a hub id."""
         reference = self._locate()
         began = time.monotonic()
+        self._conditions.note(place_of(reference))
         libraries = self._import_libraries()
         imported = time.monotonic()
         choice = choose(self._wanted_device) if on is None else Choice(on)
@@ -206,6 +207,8 @@ class TorchAdapter(TorchKind):
         """Bring the files here in a form that the library can read; raises LoadFailed or Unavailable."""
         resolved = self._resolve(reference)
         own_folder = fetch(resolved, self._context, self._note)
+        if not resolved.local:
+            self._conditions.note(place_of(resolved))  # the download has just changed it
         # Before pickled weights are converted, which may take minutes.
         self._fit(own_folder, open_clip=resolved.open_clip)
         # Kept at once, so that `unload` closes it when a later step fails.

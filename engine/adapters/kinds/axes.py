@@ -142,6 +142,10 @@ class AxesAdapter:
         same = base.model == model and base.revision in (revision, None)
         return None if same else f"{self._base} is another model"
 
+    def mended(self) -> str | None:
+        """Return that the base is asked again, which costs little: it keeps its own errors."""
+        return f"{self._base} may answer now"
+
     def offload(self) -> Footprint:
         """Keep the matrix, because making it again takes a pass through the base."""
         return self.footprint()

@@ -43,6 +43,9 @@ class TagAdapter(ObjectAdapter):
     def _files(self) -> Iterable[Path]:
         return spacy_pipeline.files(self._pipeline().folder)
 
+    def _folders(self) -> Iterable[Path]:
+        return (self._pipeline().folder,)
+
     def _load(self) -> Any:
         import spacy
 

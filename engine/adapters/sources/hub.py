@@ -34,6 +34,14 @@ def be_quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def cached(model: str) -> Path:
+    """Return the folder of the hub's cache for `model`, which is there once something of it was fetched."""
+    be_quiet()
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE, f"models--{model.replace('/', '--')}")
+
+
 def fetch(
     model: str,
     revision: str | None = None,

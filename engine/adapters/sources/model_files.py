@@ -43,6 +43,11 @@ def fetch(reference: Reference, context: AdapterContext, note: Callable[[Downloa
         note(None)
 
 
+def place_of(reference: Reference) -> Path:
+    """Return the folder that holds a model's files: its own, or all of the model in the hub's cache."""
+    return Path(reference.source) if reference.local else hub.cached(reference.source)
+
+
 def open_folder(name: str, reference: Reference, folder: Path, store: Store) -> LinkedFolder:
     """Return the folder of encoder `name` in a form that its library can read.
 

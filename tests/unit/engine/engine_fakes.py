@@ -79,6 +79,8 @@ class FakeAdapter:
         self.download: Download | None = None
         self.changed: str | None = None
         """What happened to the files since the last load."""
+        self.repaired: str | None = None
+        """What happened since the last load that may let another one end otherwise."""
         self.beside = 0
         """Bytes that stay in RAM on every rung, and count in no file and on no device."""
         self.blind = False
@@ -117,6 +119,7 @@ class FakeAdapter:
     def load(self, on: str | None = None) -> Loaded:
         self.stands_on = on or self.device
         self._rest = "file" if self.stands_on == "cpu" else "ram"
+        self.repaired = None
         self._run("load", {self._rest})
         self.changed = None
         return Loaded(device=self.stands_on, revision="1", import_seconds=1.0, load_seconds=2.0, note=self.note)
@@ -134,6 +137,10 @@ class FakeAdapter:
     def stale(self) -> str | None:
         self._look("stale")
         return self.changed if self.weights else None
+
+    def mended(self) -> str | None:
+        self._look("mended")
+        return self.repaired
 
     def offload(self) -> Footprint:
         before = self._where()
