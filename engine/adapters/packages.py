@@ -10,7 +10,18 @@ from typing import Final
 from engine.errors import Unavailable
 from engine.paths import is_frozen
 
-_NAMES: Final = {"PIL": "pillow", "open_clip": "open-clip-torch", "spacy": "spaCy"}
+_NAMES: Final = {
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "google": "protobuf",
+    "natto": "natto-py",
+    "open_clip": "open-clip-torch",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "spacy": "spaCy",
+    "spacy_pkuseg": "spacy-pkuseg",
+    "yaml": "pyyaml",
+}
 """Import name -> name for pip, if that is not the import name with hyphens."""
 
 
@@ -18,8 +29,13 @@ def require(*imports: str) -> None:
     """Raise Unavailable for the first of these packages, by import name, that is not installed; imports nothing."""
     for name in imports:
         if not _is_there(name):
-            package = _NAMES.get(name, name.replace("_", "-"))
+            package = name_for_pip(name)
             raise missing(package, f"The package {package} is not installed.")
+
+
+def name_for_pip(name: str) -> str:
+    """Return pip's name of the package that is imported as `name`."""
+    return _NAMES.get(name, name.replace("_", "-"))
 
 
 def forget_missing() -> None:

@@ -2,90 +2,70 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import re
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
+from engine.adapters.base.hopeless import unavailable
+from engine.adapters.base.transformers_patches import patched
 from engine.adapters.kinds.fit import untrusted
+from engine.adapters.sources import declared, model_folder
 from engine.errors import EncoderError, LoadFailed, PilotlightError, Unavailable, first_line
 from engine.settings.config import EncoderConfig
-
-_log = logging.getLogger(__name__)
 
 _UNUSED: Final = re.compile(r"(^|\.)pooler\.")
 """Weights that no result depends on in a model without a head, because all results come from the tokens' vectors."""
 _OTHER_SHAPE: Final = re.compile(r"ignore_mismatched_sizes|size mismatch")
 _NO_CONFIGURATION: Final = re.compile(r"Unrecognized model in|a file named config\.json")
+_NO_READER: Final = re.compile(r"Unrecognized processing class")
+_FEWEST_WORDS: Final = 8
+"""A tokenizer without a vocabulary still has a token or two of its own, as SentencePiece's for a space."""
+_COMPLETE: Final = "Put all of the model's files there, or mend `model` in the settings."
 _AGAIN: Final = "Download or copy the model again."
 
 
 @contextmanager
-def checked_construction(config: EncoderConfig, folder: Path) -> Iterator[None]:
+def checked_construction(config: EncoderConfig, folder: Path, library: str = "") -> Iterator[None]:
     """Check the construction of the model in `folder`, which runs inside; raises at its end if weights were invented.
 
-    Raises Unavailable if they are the head of another kind of model, and LoadFailed if the files lack some. Other
-    errors of the libraries become one of these if there is a known next step. The caller must hold CONSTRUCTION,
-    because this changes the behaviour of transformers in this thread.
+    Raises Unavailable if they are the head of another kind of model, if the tokenizer has no vocabulary, and for the
+    errors that no later try can mend; LoadFailed if the files lack weights, and for other errors with a known next
+    step. `library` names the library with its version. The caller must hold CONSTRUCTION, because this changes the
+    behaviour of transformers in this thread.
     """
     made_up: list[EncoderError] = []
-    with ExitStack() as stack:
-        if "transformers" in sys.modules:
-            stack.enter_context(_watched(config, made_up))
-            stack.enter_context(_never_asking())
+
+    def on_weights(model: Any, info: Mapping[str, Any]) -> None:
+        if (problem := missing(config, model, info)) is not None:
+            made_up.append(problem)
+
+    def on_tokenizer(tokenizer: Any, has_vocabulary: bool) -> None:
+        words = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
+        if not has_vocabulary and len(words) < _FEWEST_WORDS:
+            names = " or ".join(sorted(tokenizer.vocab_files_names.values()))
+            made_up.append(
+                Unavailable(
+                    f"{config.model} has no vocabulary, so its tokenizer would know no word: there is no {names}.",
+                    next_step=_COMPLETE,
+                )
+            )
+
+    with patched(on_weights, on_tokenizer) if "transformers" in sys.modules else nullcontext():
         try:
             yield
         except PilotlightError:
             raise
         except Exception as error:
-            clearer = _clearer(config, folder, error)
+            clearer = _clearer(config, folder, library, error)
             if clearer is None:
                 raise
             raise clearer from error
     if made_up:
         raise made_up[0]
-
-
-@contextmanager
-def _watched(config: EncoderConfig, made_up: list[EncoderError]) -> Iterator[None]:
-    """Note the weights that `from_pretrained` reports as missing, unless its caller asks for the report."""
-    from transformers import PreTrainedModel
-
-    original = PreTrainedModel.__dict__["from_pretrained"]
-    thread = threading.get_ident()
-
-    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        call = original.__get__(None, cls)
-        if threading.get_ident() != thread or kwargs.get("output_loading_info"):
-            return call(*args, **kwargs)
-        model, info = call(*args, **{**kwargs, "output_loading_info": True})
-        problem = missing(config, model, info)
-        if problem is not None:
-            made_up.append(problem)
-        return model
-
-    PreTrainedModel.from_pretrained = classmethod(from_pretrained)
-    try:
-        yield
-    finally:
-        PreTrainedModel.from_pretrained = original
-
-
-@contextmanager
-def _never_asking() -> Iterator[None]:
-    """Let transformers raise where it would prompt on the terminal whether to run a model's own code."""
-    from transformers import dynamic_module_utils
-
-    patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
-    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
-    try:
-        yield
-    finally:
-        dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
 
 
 def missing(config: EncoderConfig, model: Any, info: Mapping[str, Any]) -> EncoderError | None:
@@ -105,11 +85,11 @@ def missing(config: EncoderConfig, model: Any, info: Mapping[str, Any]) -> Encod
     return LoadFailed(f"The weights of {config.model} lack {what}.", next_step=_AGAIN)
 
 
-def _clearer(config: EncoderConfig, folder: Path, error: Exception) -> PilotlightError | None:
+def _clearer(config: EncoderConfig, folder: Path, library: str, error: Exception) -> PilotlightError | None:
     """The error to show instead of a library's; None if there is no clearer one."""
     text = str(error)
     if "trust_remote_code" in text and not config.trust_remote_code:
-        return untrusted(config)
+        return untrusted(config, declared.read(folder).code)
     if _OTHER_SHAPE.search(text):
         lines = [line.strip() for line in text.splitlines() if "size mismatch" in line]
         detail = f": {lines[0].rstrip('.')}" if lines else ""
@@ -123,11 +103,47 @@ def _clearer(config: EncoderConfig, folder: Path, error: Exception) -> Pilotligh
         return LoadFailed(
             f"{config.name} could not be loaded: a weights file is damaged ({first_line(error)}).", next_step=_AGAIN
         )
+    if (torn := _torn(folder)) is not None:
+        return LoadFailed(f"{config.name} could not be loaded: {torn} is damaged.", next_step=_AGAIN)
     if _NO_CONFIGURATION.search(text):
         return Unavailable(
-            f"{config.name} could not be loaded: {folder} has no config.json that names a model known here.",
-            next_step="Put all of the model's files there, or mend `model` in the settings.",
+            f"{config.name} cannot be loaded: {folder} has no config.json that names a model known here.",
+            next_step=_COMPLETE,
         )
+    if _NO_READER.search(text):
+        error = _reason_for_no_reader(config, folder) or error
+    if isinstance(error, TypeError) and (absent := _without_configuration(folder)):
+        return Unavailable(f"{config.name} cannot be loaded, because there is no {absent}.", next_step=_COMPLETE)
+    code = declared.read(folder).code if config.trust_remote_code else ()
+    own = {one.reference.rpartition("--")[2].rpartition(".")[0] for one in code}
+    return unavailable(config.name, error, library=library.replace(", ", " and "), own_code=own or None)
+
+
+def _torn(folder: Path) -> str | None:
+    """The first small file of a model that is no JSON although its name says so."""
+    for place in ("", *model_folder.module_folders(folder)):
+        for file in sorted((folder / place).glob("*.json")):
+            try:
+                json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                return file.relative_to(folder).as_posix()
+    return None
+
+
+def _without_configuration(folder: Path) -> str | None:
+    """The first file that a module of sentence-transformers would read its configuration from and that is not there."""
+    files = (folder / module / "config.json" for module in model_folder.module_folders(folder))
+    return next((file.relative_to(folder).as_posix() for file in files if not file.is_file()), None)
+
+
+def _reason_for_no_reader(config: EncoderConfig, folder: Path) -> Exception | None:
+    """The error of the tokenizer, which the library for models of many modalities does not show."""
+    from transformers import AutoTokenizer
+
+    try:
+        AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=config.trust_remote_code)
+    except Exception as error:  # noqa: BLE001 - any error is the reason
+        return error
     return None
 
 

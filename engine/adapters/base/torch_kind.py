@@ -9,11 +9,12 @@ from typing import Any, ClassVar, final
 from engine.adapters.base.attention import pass_nan_on
 from engine.adapters.base.conditions import Conditions
 from engine.adapters.base.construction import checked_construction
+from engine.adapters.base.hopeless import unavailable
 from engine.adapters.base.model_source import Source
 from engine.adapters.context import AdapterContext
 from engine.adapters.kinds import fit
 from engine.adapters.packages import require
-from engine.adapters.sources import declared, hub
+from engine.adapters.sources import declared, foreign_code, hub
 from engine.adapters.sources.locate import Reference, locate
 from engine.settings.config import EncoderConfig
 from engine.weights.gate import CONSTRUCTION
@@ -30,6 +31,7 @@ class TorchKind(ABC):
         self._config = config
         self._context = context
         self._assumptions: list[str] = []
+        self._libraries = ""
         self._conditions = Conditions(context.offline)
 
     @abstractmethod
@@ -80,13 +82,27 @@ class TorchKind(ABC):
         return self._conditions.change()
 
     def _import_libraries(self) -> str:
-        """Import torch and the model library, and return their names and versions."""
+        """Import torch and the model library, and return their names and versions; raises Unavailable."""
         hub.be_quiet()
-        import torch
+        try:
+            import torch
 
-        return f"{self._import_library()}, torch {torch.__version__}"
+            self._libraries = self._import_library()
+        except ImportError as error:
+            raise unavailable(self._config.name, error) or error from error
+        return f"{self._libraries}, torch {torch.__version__}"
+
+    def _require_code(self, reference: Reference, folder: Path) -> None:
+        """Bring Python code of other models that the one in `folder` needs, where that is allowed.
+
+        Raises Unavailable where it is not, and LoadFailed.
+        """
+        if self._config.trust_remote_code:
+            foreign_code.require(
+                self._config.model, folder, from_hub=not reference.local, offline=self._context.offline()
+            )
 
     def _construct_checked(self, source: Source) -> Any:
         """Let the library make the module, with no other made at once; raises LoadFailed or Unavailable."""
-        with CONSTRUCTION, checked_construction(self._config, source.own_folder):
+        with CONSTRUCTION, checked_construction(self._config, source.own_folder, self._libraries):
             return self._construct(source.folder)

@@ -211,6 +211,7 @@ class TorchAdapter(TorchKind):
             self._conditions.note(place_of(resolved))  # the download has just changed it
         # Before pickled weights are converted, which may take minutes.
         self._fit(own_folder, open_clip=resolved.open_clip)
+        self._require_code(resolved, own_folder)
         # Kept at once, so that `unload` closes it when a later step fails.
         self._source = source = open_source(
             self._config.name, resolved, own_folder, store=_store(), libraries=libraries

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from engine.adapters.kinds.nature import Nature, nature_of
+from engine.adapters.sources import foreign_code
 from engine.adapters.sources.declared import Declared
+from engine.adapters.sources.own_code import Code
 from engine.adapters.sources.weight_names import HEADS
 from engine.errors import Unavailable
 from engine.settings.config import EncoderConfig
@@ -37,14 +40,17 @@ def check(declared: Declared, config: EncoderConfig, *, open_clip: bool = False)
     return (sentence,) if sentence else ()
 
 
-def untrusted(config: EncoderConfig) -> Unavailable:
-    """Return the error for a model with code of its own that the settings do not trust."""
+def untrusted(config: EncoderConfig, code: Sequence[Code]) -> Unavailable:
+    """Return the error for a model with `code` of its own, or of another model, that the settings do not trust."""
     # A part has no such key of its own.
     entry = config.name.removesuffix(f".{config.part}") if config.part else config.name
     entry = f'"{entry}"' if "." in entry else entry
+    elsewhere = next((one for one in code if one.repository), None)
+    where = f" from {elsewhere.repository}" if elsewhere else ""
+    also = f" {foreign_code.remedy(elsewhere)}" if elsewhere else ""
     return Unavailable(
-        f"{config.model} needs Python code of its own, which is not run unless you say so.",
-        next_step=f"If you trust it, set trust_remote_code = true under [encoders.{entry}] in the settings file.",
+        f"{config.model} needs Python code of its own{where}, which is not run unless you say so.",
+        next_step=f"If you trust it, set trust_remote_code = true under [encoders.{entry}] in the settings file.{also}",
     )
 
 
@@ -91,7 +97,7 @@ def _require_files(declared: Declared, config: EncoderConfig) -> None:
         # An activation that is not trusted would be replaced by another one.
         own = module.is_own or not str(module.activation or "torch.").startswith("torch.")
         if own and not config.trust_remote_code:
-            raise untrusted(config)
+            raise untrusted(config, declared.code)
     if config.part != "image" and declared.configured and not declared.vocabulary:
         # transformers would make a tokenizer without a vocabulary, for which all texts are alike.
         raise Unavailable(f"{config.model} lacks the files of its tokenizer (tokenizer.json).", next_step=_AGAIN)

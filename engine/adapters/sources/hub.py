@@ -66,6 +66,16 @@ def fetch(
         raise _failed(model, revision, offline, error) from error
 
 
+def fetch_code(repository: str) -> None:
+    """Bring the Python files of a repository into the hub's cache; raises LoadFailed."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(repository, allow_patterns=["*.py"])
+    except Exception as error:
+        raise _failed(repository, None, False, error) from error
+
+
 def _fetched(model: str, revision: str | None, offline: bool, open_clip: bool, progress: Progress) -> Path:
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
