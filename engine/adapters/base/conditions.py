@@ -42,7 +42,7 @@ class Conditions:
         self._seen: _Seen | None = None
 
     def note(self, *places: Path) -> None:
-        """Look now, before a load that reads its files from these folders, and let it find new packages."""
+        """Look now, before a load that reads its files from these places, and let it find new packages."""
         before, self._seen = self._seen, _Seen.now(places, offline=self._offline())
         if before is not None and before.packages != self._seen.packages:
             forget_missing()
@@ -62,9 +62,12 @@ class Conditions:
 
 
 def _files(place: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The files in a folder down to some depth, those behind links too, without hidden folders."""
+    """The files in a folder down to some depth, those behind links too, without hidden folders; a file alone."""
     count = 0
     top = len(place.parts)
+    if place.is_file():
+        status = place.stat()
+        yield str(place), (status.st_size, status.st_mtime_ns)
     for folder, folders, names in os.walk(place, followlinks=True):
         deep = len(Path(folder).parts) - top >= _DEEPEST
         folders[:] = [] if deep else sorted(name for name in folders if not name.startswith("."))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from engine.adapters.base.conditions import Conditions
+from engine.adapters.base.hopeless import unavailable
 from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.packages import require
 from engine.adapters.protocol import Loaded
@@ -65,14 +66,14 @@ class ObjectAdapter(ABC):
         """Raise Unavailable when something that `_load` needs is missing; imports nothing."""
 
     def _import_library(self) -> None:  # noqa: B027 - not every kind has to
-        """Import what `_load` needs."""
+        """Import what `_load` needs; an ImportError becomes Unavailable."""
 
     def _files(self) -> Iterable[Path]:
         """Return the files that the object is read from."""
         return ()
 
     def _folders(self) -> Iterable[Path]:
-        """Return the folders whose contents decide whether it can be loaded."""
+        """Return the folders, or single files, whose contents decide whether it can be loaded."""
         return ()
 
     def _nbytes(self, held: Any) -> int | None:
@@ -120,10 +121,13 @@ class ObjectAdapter(ABC):
 
     @final
     def load(self, on: str | None = None) -> Loaded:
-        """Make the object, which chooses its device itself."""
+        """Make the object, which chooses its device itself; raises Unavailable, or any other error of its library."""
         began = time.monotonic()
         self._conditions.note(*self._folders())
-        self._import_library()
+        try:
+            self._import_library()
+        except ImportError as error:
+            raise unavailable(self._config.name, error) or error from error
         # Before the object exists: frozen objects are never collected.
         freeze_gc()
         imported = time.monotonic()

@@ -7,12 +7,15 @@ import json
 import logging
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from importlib.metadata import EntryPoint
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from engine.adapters.base.hopeless import unavailable
 from engine.adapters.base.python_object import ObjectAdapter
 from engine.adapters.context import DETACHED, AdapterContext
 from engine.adapters.packages import command, missing, packaged
@@ -49,6 +52,11 @@ class PluginAdapter(ObjectAdapter):
     def _find(self) -> None:
         self._entry_point()
 
+    def _folders(self) -> Iterable[Path]:
+        spec = find_spec(self._entry_point().module.partition(".")[0])
+        places = [] if spec is None else list(spec.submodule_search_locations or filter(None, (spec.origin,)))
+        return map(Path, places)
+
     def _load(self) -> Any:
         try:
             held = self._made()
@@ -57,6 +65,8 @@ class PluginAdapter(ObjectAdapter):
             raise self._misses(error) from error
         except PilotlightError:
             raise
+        except ImportError as error:
+            raise unavailable(f"The plug-in {self._name}", error) or error from error
         except (Exception, SystemExit) as error:
             raise LoadFailed(
                 f"The plug-in {self._name} could not be loaded: {type(error).__name__}: {first_line(error)}",
@@ -66,19 +76,47 @@ class PluginAdapter(ObjectAdapter):
 
     def _made(self) -> Any:
         """The object, not loaded; a class or function makes it with the options of the settings."""
-        found, options = self._entry_point().load(), self._config.options
+        found, options = self._found(), self._config.options
         self._made_here = _makes(found)
         if options and not self._made_here:
-            raise LoadFailed(f"The plug-in {self._name} takes no options.", next_step="Remove them from the settings.")
+            raise Unavailable(f"The plug-in {self._name} takes no options.", next_step="Remove them from the settings.")
+        if self._made_here:
+            self._check_options(found)
         held = found(**options) if self._made_here else found
         if not callable(getattr(held, "load", None)):
-            raise LoadFailed(f"The plug-in {self._name} has no method load.", next_step="Its author must add one.")
+            raise Unavailable(f"The plug-in {self._name} has no method load.", next_step="Its author must add one.")
         return held
+
+    def _found(self) -> Any:
+        """The object of the entry point."""
+        try:
+            return self._entry_point().load()
+        except ModuleNotFoundError:
+            raise
+        except (ImportError, AttributeError) as error:
+            raise Unavailable(
+                f"The plug-in {self._name} is not what its entry point says: {type(error).__name__}: {error}.",
+                next_step="Install its package anew, or a version that fits the other packages.",
+            ) from error
+
+    def _check_options(self, found: Any) -> None:
+        """Raise Unavailable for options that the maker of the plug-in does not take."""
+        try:
+            signature = inspect.signature(found)
+        except (TypeError, ValueError):  # written in C
+            return
+        try:
+            signature.bind(**self._config.options)
+        except TypeError as error:
+            raise Unavailable(
+                f"The plug-in {self._name} could not be made: {error}.",
+                next_step=f"Mend its options in the settings; it takes {signature}.",
+            ) from None
 
     def _device_of(self, held: Any) -> str:
         device = str(getattr(held, "device", CPU))
         if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
-            raise LoadFailed(
+            raise Unavailable(
                 f"The plug-in {self._name} says that it computes on {device!r}.",
                 next_step="Its author must name it as torch does: cpu, cuda:N or mps.",
             )
@@ -98,7 +136,7 @@ class PluginAdapter(ObjectAdapter):
         try:
             plain = json.loads(json.dumps(dict(own), allow_nan=False))
         except (TypeError, ValueError) as error:
-            raise LoadFailed(
+            raise Unavailable(
                 f"The metadata of the plug-in {self._name} are no plain data: {error}.",
                 next_step="Its author must make them a mapping of texts, numbers and lists.",
             ) from error
@@ -190,10 +228,10 @@ class PluginAdapter(ObjectAdapter):
             f"No installed package has a plug-in {self._name}.", next_step=f"There are: {known}.{install}"
         )
 
-    def _misses(self, error: ModuleNotFoundError) -> EncoderError:
+    def _misses(self, error: ModuleNotFoundError) -> Unavailable:
         package = (error.name or "").partition(".")[0]
         if not package or package == self._entry_point().module.partition(".")[0]:
-            return LoadFailed(
+            return Unavailable(
                 f"The plug-in {self._name} is not where its entry point says: {error}.",
                 next_step="Install its package anew.",
             )

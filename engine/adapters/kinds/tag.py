@@ -10,6 +10,7 @@ from typing import Any
 from engine import paths
 from engine.adapters.base.python_object import ObjectAdapter
 from engine.adapters.kinds import fit, spacy_pipeline
+from engine.adapters.kinds.spacy_needs import unavailable_pipeline
 from engine.adapters.kinds.spacy_pipeline import Pipeline
 from engine.adapters.sources import declared
 from engine.adapters.sources.content import Digests
@@ -50,8 +51,13 @@ class TagAdapter(ObjectAdapter):
         import spacy
 
         # A pipeline may have torch modules, which must not be made while another model is constructed.
-        with CONSTRUCTION:
-            return spacy.load(self._pipeline().source)
+        pipeline = self._pipeline()
+        try:
+            with CONSTRUCTION:
+                return spacy.load(pipeline.source)
+        except Exception as error:
+            final = unavailable_pipeline(self._config.name, pipeline, error)
+            raise final or error from error
 
     def _nbytes(self, held: Any) -> int | None:
         layers = {id(layer): layer for _, part in held.pipeline for layer in _layers(part)}
