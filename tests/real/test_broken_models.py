@@ -148,6 +148,59 @@ def _without_anything(folder: Path) -> None:
     folder.mkdir()
 
 
+def _without_a_vocabulary(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def _without_any_file_of_the_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def _with_a_tokenizer_of_sentencepiece_and_no_file_of_it(folder: Path) -> None:
+    _edit(folder / "tokenizer_config.json", tokenizer_class="T5Tokenizer")
+    (folder / "tokenizer.json").unlink()
+
+
+def _with_a_tokenizer_that_no_library_has(folder: Path) -> None:
+    _edit(folder / "tokenizer_config.json", tokenizer_class="FrobTokenizer")
+    (folder / "tokenizer.json").unlink()
+
+
+def _without_the_configuration_of_a_module(folder: Path) -> None:
+    shutil.rmtree(folder / "1_Pooling")
+
+
+def _of_a_type_that_nobody_knows(folder: Path) -> None:
+    _edit(folder / "config.json", model_type="frobnicator")
+
+
+def _with_a_module_that_nobody_knows(folder: Path) -> None:
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules[1]["type"] = "sentence_transformers.models.Foo"
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+
+
+def _with_an_activation_that_nobody_knows(folder: Path) -> None:
+    _edit(folder / "config.json", hidden_act="frobu")
+
+
+def _with_a_width_that_no_heads_share(folder: Path) -> None:
+    _edit(folder / "config.json", hidden_size=30)
+
+
+def _with_a_word_for_a_number(folder: Path) -> None:
+    _edit(folder / "config.json", hidden_size="wide")
+
+
+def _quantised(folder: Path) -> None:
+    _edit(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+
+
+def _with_flash_attention(folder: Path) -> None:
+    _edit(folder / "config.json", attn_implementation="flash_attention_2")
+
+
 def _edit(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
@@ -177,6 +230,47 @@ def test_a_damaged_folder_says_what_is_wrong_and_what_to_do(
     with pytest.raises(LoadFailed, match=said) as caught:
         load(folder)
     assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_without_config, "no config.json"),
+        (_without_the_configuration_of_the_body, "no config.json"),
+        (_without_a_vocabulary, "no vocabulary.*tokenizer.json or vocab.txt"),
+        (_without_any_file_of_the_tokenizer, "no vocabulary.*tokenizer.json or vocab.txt"),
+        (_with_a_tokenizer_of_sentencepiece_and_no_file_of_it, "no vocabulary.*spiece.model or tokenizer.json"),
+        (_with_a_tokenizer_that_no_library_has, "cannot be made by .*tokenizer"),
+        (_without_the_configuration_of_a_module, "there is no 1_Pooling/config.json"),
+        (_of_a_type_that_nobody_knows, "type frobnicator, which .*transformers 5"),
+        (_with_a_module_that_nobody_knows, 'does not define a "Foo"'),
+        (_with_an_activation_that_nobody_knows, "KeyError: 'frobu'"),
+        (_with_a_width_that_no_heads_share, "not a multiple"),
+        (_with_a_word_for_a_number, "hidden_size"),
+        (_quantised, "needs more: the package (accelerate|bitsandbytes).* not installed"),
+        (_with_flash_attention, "needs more: the package flash-attn is not installed"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_folder_that_lacks_a_file_or_names_what_nobody_has_is_unavailable(
+    damage: Callable[[Path], None], said: str, load: Callable[..., DenseAdapter], tmp_path: Path
+) -> None:
+    folder = bert(tmp_path / "model")
+    damage(folder)
+    with pytest.raises(Unavailable, match=said) as caught:
+        load(folder)
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "1_Pooling/config.json"])
+def test_a_small_file_that_is_half_there_may_be_whole_later(
+    name: str, load: Callable[..., DenseAdapter], tmp_path: Path
+) -> None:
+    folder = bert(tmp_path / "model")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LoadFailed, match=f"{name} is damaged"):
+        load(folder)
 
 
 def test_a_file_where_a_folder_should_be_says_so(load: Callable[..., DenseAdapter], tmp_path: Path) -> None:

@@ -155,7 +155,12 @@ class Inventory:
 
 
 def take_inventory(module: Any) -> Inventory:
-    """List the parameters and buffers of a `torch.nn.Module`; changes nothing."""
+    """List the parameters and buffers of a `torch.nn.Module`, and the tensors that are mere attributes of its parts.
+
+    Changes nothing.
+    """
+    import torch
+
     weights: dict[int, TensorRef] = {}
     buffers: dict[int, TensorRef] = {}
     for prefix, part in module.named_modules(remove_duplicate=False):
@@ -166,6 +171,11 @@ def take_inventory(module: Any) -> Inventory:
                     name = f"{prefix}.{key}" if prefix else key
                     ref = (buffers if in_no_file else weights).setdefault(id(tensor), TensorRef(name, tensor, []))
                     ref.holders.append((table, key))
+        # A model's own code may compute with them, so they must follow the weights to a device.
+        for key, value in vars(part).items():
+            if type(value) is torch.Tensor:
+                name = f"{prefix}.{key}" if prefix else key
+                buffers.setdefault(id(value), TensorRef(name, value, [])).holders.append((vars(part), key))
     plain = [ref for ref in weights.values() if _is_plain(ref.tensor)]
     strange = [ref for ref in weights.values() if not _is_plain(ref.tensor)]
     for key in buffers.keys() & weights.keys():
