@@ -45,8 +45,8 @@ import torch
 
 
 class Scaled(Normalize):
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.register_buffer("scale", torch.arange(64.0) / 64 + 0.5, persistent=False)
         self.plain = torch.linspace(0.5, 1.5, 64)
 
@@ -287,11 +287,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     found: list[str] = []
 
-    def send(self: Any, request: Any, **kwargs: Any) -> Any:
+    def send(self: Any, request: Any) -> Any:
         found.append(str(request.url))
         raise httpx2.ConnectError("no network in tests")
 
-    monkeypatch.setattr(httpx2.Client, "send", send)
+    monkeypatch.setattr(httpx2.HTTPTransport, "handle_request", send)
     return found
 
 

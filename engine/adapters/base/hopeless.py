@@ -46,6 +46,8 @@ _NO_SUCH_FILE: Final = re.compile(r"(?:does not appear to have|have) (?:a file|f
 _FROM_A_HUB: Final = re.compile(
     r"offline mode|couldn't connect to|not a local folder|outgoing traffic|local_files_only"
 )
+_ASKING: Final = ("OfflineModeIsEnabled", "LocalEntryNotFoundError")
+"""Errors of the hub's library, which may not be imported."""
 _ADDRESS: Final = re.compile(r"https?://[^/\s]+/(?:api/models/)?([\w.-]+/[\w.-]+)/(?:resolve|tree|revision)")
 _MODULE: Final = re.compile(r"No module named '([\w.]+)'")
 _NAME: Final = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
@@ -180,7 +182,9 @@ def _missing_file(error: BaseException, own_modules: Collection[str]) -> str | N
 
 def _asked_a_hub(what: str, error: BaseException) -> Unavailable | None:
     chain = list(_chain(error))
-    if not isinstance(error, OSError) or not any(_FROM_A_HUB.search(str(one)) for one in chain):
+    if not isinstance(error, OSError) or not any(
+        type(one).__name__ in _ASKING or _FROM_A_HUB.search(str(one)) for one in chain
+    ):
         return None
     found = next(filter(None, (_ADDRESS.search(str(one)) for one in chain)), None)
     whose = f"files of {found.group(1)} on the model hub" if found else "files that its folder lacks"
