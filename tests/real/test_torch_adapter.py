@@ -187,7 +187,7 @@ def _raise_after_another(module: nn.Module, folder: Path) -> None:
     try:
         _raise(module, folder)
     except RuntimeError:
-        raise ValueError("while that was handled")  # noqa: B904 - the case is the error without a cause
+        raise OSError("while that was handled")  # noqa: B904 - the case is the error without a cause
 
 
 def _touch(module: nn.Module, folder: Path) -> None:

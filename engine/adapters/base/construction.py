@@ -105,18 +105,19 @@ def _clearer(config: EncoderConfig, folder: Path, library: str, error: Exception
         )
     if (torn := _torn(folder)) is not None:
         return LoadFailed(f"{config.name} could not be loaded: {torn} is damaged.", next_step=_AGAIN)
-    if _NO_CONFIGURATION.search(text):
-        return Unavailable(
-            f"{config.name} cannot be loaded: {folder} has no config.json that names a model known here.",
-            next_step=_COMPLETE,
-        )
     if _NO_READER.search(text):
         error = _reason_for_no_reader(config, folder) or error
     if isinstance(error, TypeError) and (absent := _without_configuration(folder)):
         return Unavailable(f"{config.name} cannot be loaded, because there is no {absent}.", next_step=_COMPLETE)
-    code = declared.read(folder).code if config.trust_remote_code else ()
+    facts = declared.read(folder)
+    code = facts.code if config.trust_remote_code else ()
     own = {one.reference.rpartition("--")[2].rpartition(".")[0] for one in code}
-    return unavailable(config.name, error, library=library.replace(", ", " and "), own_code=own or None)
+    final = unavailable(config.name, error, library=library.replace(", ", " and "), own_code=own or None)
+    if _NO_CONFIGURATION.search(text) or (final is not None and not (facts.configured or facts.open_clip)):
+        return Unavailable(
+            f"{config.name} cannot be loaded: {folder} has no config.json that names a model.", next_step=_COMPLETE
+        )
+    return final
 
 
 def _torn(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""The package or file that a spaCy pipeline needs and that is not there, as an error of spaCy's loading tells it."""
+"""The package or file that a spaCy pipeline lacks, from the error of its loading."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from engine.errors import Unavailable
 
 
 def absent(folder: Path) -> list[Code]:
-    """Return the classes of other models that the files in `folder` name, and whose code is not in the hub's cache."""
+    """Return the classes of other models that the files in `folder` name and the hub's cache lacks."""
     return [code for code in declared.read(folder).code if code.repository and not _is_cached(code)]
 
 
