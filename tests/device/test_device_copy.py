@@ -127,6 +127,20 @@ def test_nearly_everything_is_one_allocation_and_few_copies(card: Card, uploader
     assert stand(module, wanted)
 
 
+def test_tensors_that_are_mere_attributes_follow_the_weights_and_come_back(card: Card, uploader: Uploader) -> None:
+    module = odd()
+    module.plain = torch.linspace(0.5, 1.5, 16)
+    module.also_ids = module.ids
+    own, values_before = module.plain, module.plain.clone()
+    device_copy = copied_to_device(module, uploader)
+    assert module.plain.device == torch.device(DEVICE)
+    assert module.also_ids is module.ids
+    assert torch.equal(module.plain.cpu(), values_before)
+    device_copy.end()
+    assert module.plain is own
+    assert card.live == 0
+
+
 @pytest.mark.parametrize("fail", ["fail_allocation", "fail_copy"])
 def test_a_failure_anywhere_leaves_the_module_and_the_device_as_they_were(
     card: Card, uploader: Uploader, fail: str
