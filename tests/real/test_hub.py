@@ -461,3 +461,48 @@ def test_a_quit_does_not_wait_for_a_download_which_goes_on_with_the_next_start(h
     began = time.monotonic()
     assert run(QUIT, "org/big") == [{"clean": False}]
     assert time.monotonic() - began < 40, "the hub holds the file for a minute"
+
+
+CODE = """
+import json, sys
+
+from engine.adapters.context import AdapterContext
+from engine.adapters.kinds.dense import DenseAdapter
+from engine.devices.placement import Placement
+from engine.errors import EncoderError
+from engine.settings.config import EncoderConfig
+
+context = AdapterContext(offline=lambda: sys.argv[2] == "offline")
+adapter = DenseAdapter(EncoderConfig("small", "dense", sys.argv[1], trust_remote_code=True), "cpu", context)
+try:
+    adapter.load()
+    adapter.resume(Placement("cpu"))
+    print(json.dumps({"shape": adapter.encode(["a pilot light"]).vectors.shape}))
+except EncoderError as error:
+    print(json.dumps({"kind": type(error).__name__, "message": error.message, "next_step": error.next_step}))
+"""
+
+
+@pytest.mark.slow
+def test_code_of_another_model_is_fetched_for_a_hub_id_and_online_only(hub: Hub, run: Run, tmp_path: Path) -> None:
+    folder = bert(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names = {"AutoConfig": "org/code--own.OwnConfig", "AutoModel": "org/code--own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": names}))
+    own = (
+        "from transformers import BertConfig, BertModel\n\nclass OwnConfig(BertConfig):\n    model_type = 'own'\n\n"
+        "class OwnModel(BertModel):\n    config_class = OwnConfig\n"
+    )
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    hub.repositories["org/model"] = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    hub.repositories["org/code"] = {"own.py": own.encode(), "model.safetensors": b"large"}
+
+    (local,) = run(CODE, str(folder), "online")
+    assert local["kind"] == "Unavailable"
+    assert "org/code" in local["message"]
+    assert hub.requests == []
+    assert run(CODE, "org/model", "online") == [{"shape": [1, DIMENSION]}]
+    assert not any("/org/code/" in path and "safetensors" in path for path in hub.requests), "nothing but code"
+    hub.requests.clear()
+    assert run(CODE, "org/model", "offline") == [{"shape": [1, DIMENSION]}], "what was fetched is used"
+    assert hub.requests == []

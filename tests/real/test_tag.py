@@ -208,6 +208,32 @@ def test_a_broken_pipeline_fails_and_harms_nothing(engine: Engine, folder: Path,
     assert engine.tag().tag(["a"])
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "says", "installs"),
+    [
+        ('factory = "tagger"', 'factory = "transformer"', "component 'transformer'", "spacy-transformers"),
+        ("spacy.HashEmbedCNN.v2", "spacy-curated-transformers.X.v1", "of the architectures", "spacy-curated-trans"),
+        ('factory = "tagger"', 'factory = "mine"', "component 'mine', which no installed package has", "Install the"),
+        ('lang = "en"', 'lang = "qq"', "no module spacy.lang.qq", "pip install"),
+    ],
+)
+def test_what_a_pipeline_lacks_is_named(
+    engine: Engine, folder: Path, old: str, new: str, says: str, installs: str
+) -> None:
+    config = folder / "config.cfg"
+    config.write_text(config.read_text().replace(old, new))
+    with pytest.raises(Unavailable, match=says) as raised:
+        engine.tag().tag(["a"])
+    assert installs in (raised.value.next_step or "")
+
+
+@pytest.mark.parametrize("lacks", ["tagger/model", "vocab/strings.json"])
+def test_a_pipeline_without_one_of_its_files_is_unavailable(engine: Engine, folder: Path, lacks: str) -> None:
+    (folder / lacks).unlink()
+    with pytest.raises(Unavailable, match=lacks):
+        engine.tag().tag(["a"])
+
+
 def test_loading_and_unloading_gives_the_memory_back(engine: Engine) -> None:
     process, sizes = psutil.Process(), []
     for _ in range(8):
