@@ -92,6 +92,10 @@ class ObjectAdapter(ABC):
         """Return the device that it computes on, by torch's name."""
         return CPU
 
+    def _outgrown(self, held: Any) -> str | None:
+        """Return in words why it must be made again, from the size of what it has kept of its uses; None = need not."""
+        return None
+
     def _close(self, held: Any) -> None:  # noqa: B027 - not every kind has to
         """Tell the object that it is about to be dropped."""
 
@@ -162,8 +166,10 @@ class ObjectAdapter(ABC):
 
     @final
     def stale(self) -> str | None:
-        """Return the change of its files since it was loaded, in words; None for no change."""
-        return next(filter(None, (source.changed() for source in self._sources)), None)
+        """Return the change of its files or of its size since it was loaded, in words; None for no change."""
+        changed = next(filter(None, (source.changed() for source in self._sources)), None)
+        held = self._held
+        return changed or (None if held is None else self._outgrown(held))
 
     @final
     def mended(self) -> str | None:

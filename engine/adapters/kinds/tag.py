@@ -10,6 +10,7 @@ from typing import Any
 from engine import paths
 from engine.adapters.base.python_object import ObjectAdapter
 from engine.adapters.kinds import fit, spacy_pipeline
+from engine.adapters.kinds.spacy_memory import SpacyMemory
 from engine.adapters.kinds.spacy_needs import unavailable_pipeline
 from engine.adapters.kinds.spacy_pipeline import Pipeline
 from engine.adapters.sources import declared
@@ -54,10 +55,12 @@ class TagAdapter(ObjectAdapter):
         pipeline = self._pipeline()
         try:
             with CONSTRUCTION:
-                return spacy.load(pipeline.source)
+                held = spacy.load(pipeline.source)
         except Exception as error:
             final = unavailable_pipeline(self._config.name, pipeline, error)
             raise final or error from error
+        self._memory = SpacyMemory(held)
+        return held
 
     def _nbytes(self, held: Any) -> int | None:
         layers = {id(layer): layer for _, part in held.pipeline for layer in _layers(part)}
@@ -72,6 +75,9 @@ class TagAdapter(ObjectAdapter):
     def _metadata(self, held: Any) -> dict[str, Any]:
         return {"language": held.lang, "parts": list(held.pipe_names), "max_characters": held.max_length}
 
+    def _outgrown(self, held: Any) -> str | None:
+        return self._memory.outgrown(held)
+
     def tag(self, texts: Sequence[str]) -> tuple[Tagged, ...]:
         """Return the tokens and entities of each text; raises InvalidInput for one that is too long."""
         limit = self._held.max_length
@@ -82,7 +88,8 @@ class TagAdapter(ObjectAdapter):
                     param=ITEMS,
                     next_step="Send it in pieces, cut between paragraphs.",
                 )
-        return tuple(_tagged(document) for document in self._held.pipe(map(str, texts)))
+        with self._memory.bounded(self._held, sum(map(len, texts))):
+            return tuple(_tagged(document) for document in self._held.pipe(map(str, texts)))
 
     def _pipeline(self) -> Pipeline:
         return spacy_pipeline.locate(self._config.model, offline=self._context.offline())
