@@ -29,7 +29,7 @@ def nlp() -> Any:
     nlp = trained()
     nlp.add_pipe("entity_ruler", before="ner").add_patterns([{"label": "DRINK", "pattern": "tea", "id": "hot"}])
     nlp.add_pipe("sentencizer", first=True)
-    lemmatizer = nlp.add_pipe("lemmatizer", config={"mode": "rule"})
+    lemmatizer = nlp.add_pipe("lemmatizer", config={"mode": "rule", "overwrite": True})
     lemmatizer.lookups.add_table("lemma_rules", {"propn": [["is", "i"]]})
     lemmatizer.lookups.add_table("lemma_index", {"propn": []})
     lemmatizer.lookups.add_table("lemma_exc", {"propn": {}})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
 from typing import Any, Final
 
 KEPT_STRINGS: Final = 20_000
@@ -25,22 +24,19 @@ class SpacyMemory:
     def __init__(self, pipeline: Any) -> None:
         self._at_load = len(pipeline.vocab.strings)
         self._zones = _is_all_spacys(pipeline)
-        self._alone = Lock()
 
     @contextmanager
     def bounded(self, pipeline: Any, characters: int) -> Iterator[None]:
-        """Run a block on texts of so many `characters`, with no other at once; no document may be used after it."""
-        # The end of a zone would free the words of a block on another thread, as of a second encoder on this pipeline.
-        with self._alone:
-            try:
-                # A word with its lower case, its shape and its ends is about one new string for two characters.
-                if self._zones and self._new_strings(pipeline) + characters // 2 > KEPT_STRINGS:
-                    with pipeline.memory_zone():
-                        yield
-                else:
+        """Run a block on texts of so many `characters`, one block at a time; no document may be used after it."""
+        try:
+            # A word with its lower case, its shape and its ends is about one new string for two characters.
+            if self._zones and self._new_strings(pipeline) + characters // 2 > KEPT_STRINGS:
+                with pipeline.memory_zone():
                     yield
-            finally:
-                _forget_lemmas(pipeline)
+            else:
+                yield
+        finally:
+            _forget_lemmas(pipeline)
 
     def outgrown(self, pipeline: Any) -> str | None:
         """Return in words why the pipeline must be loaded again; None while it need not."""
