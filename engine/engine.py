@@ -238,7 +238,8 @@ class Engine(EngineInterface):
             raise Closed("The engine is closed.")
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, StateChanged):
+        if isinstance(event, StateChanged) and event.new in RESTING:
+            # A request that unloads when it ends (`keep_alive = 0`) writes two lines then, and not four.
             because = f" ({event.reason})" if event.reason else ""
             _log.info("%s: %s -> %s%s", event.name, event.old, event.new, because)
         if isinstance(event, TimerSet) or (isinstance(event, StateChanged) and event.new in RESTING):

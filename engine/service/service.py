@@ -21,6 +21,7 @@ from engine.interface import EngineInterface
 from engine.service.closing import Closing
 from engine.service.instance import only_instance
 from engine.service.logs import logging_on
+from engine.service.openmp import let_threads_sleep
 from engine.service.stop import Stop
 from engine.settings.file import SettingsFile
 
@@ -68,6 +69,8 @@ def run(options: Options, attend: Attend | None = None) -> int:
             print(f"Pilotlight is already running{place}.")  # noqa: T201 - the answer to a command
             return 0
         steps.enter_context(logging_on())
+        # Here and not in Engine: an engine in a host's process leaves the environment alone. Before any thread starts.
+        let_threads_sleep(os.environ)
         clean = _serve(options, attend or _wait)
     if not clean:
         # A model that is still loading cannot be interrupted, and ending the interpreter under it would crash.

@@ -108,8 +108,11 @@ def open_file(path: Path) -> None:
     editor = Gio.AppInfo.get_default_for_type(kind, False) or Gio.AppInfo.get_default_for_type("text/plain", False)
     if editor is None:
         raise PilotlightError("No text editor is set up.", title="Not opened", next_step=f"The file is {path}")
+    context = Gio.AppLaunchContext()
+    # What `engine/service/openmp.py` set for this process is no choice for the editor and the programs in its terminal.
+    context.unsetenv("OMP_WAIT_POLICY")
     try:
-        editor.launch([Gio.File.new_for_path(str(path))], None)
+        editor.launch([Gio.File.new_for_path(str(path))], context)
     except GLib.Error as error:
         raise PilotlightError(error.message, title="Not opened", next_step=f"The file is {path}") from error
 
