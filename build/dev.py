@@ -4,6 +4,7 @@
     python3 build/dev.py run [-- pilotlight's arguments]   set up, then start Pilotlight in the foreground
     python3 build/dev.py test [-- pytest's arguments]      set up with the test tools, then run every test
     python3 build/dev.py test --quick                      the tests of the inner loop; prints what it left out
+    python3 build/dev.py test --lowest                     the lowest versions that pyproject.toml allows, in .venv-lowest
     python3 build/dev.py soak [NAME [-- arguments]]        run one test at full length; without a name, list them
     python3 build/dev.py bench [NAME [-- arguments]]       run build/bench/NAME.py; without a name, list them
     python3 build/dev.py bench --gpu [-- arguments]        run build/bench/gpu.py, with torch's CUDA build if it can
@@ -33,6 +34,7 @@ import signal
 import subprocess
 import sys
 
+import lowest
 from environment import PYTHON, ROOT, VENV_PYTHON, WINDOWS, SetupError, set_up
 
 COMMANDS = ["run", "test", "soak", "bench", "wheels"]
@@ -49,13 +51,14 @@ def main() -> int:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("name", nargs="?", help="which benchmark or soak")
     parser.add_argument("--quick", action="store_true", help="test: unit tests, house rules, half of the fake device")
+    parser.add_argument("--lowest", action="store_true", help="test: the lowest versions that pyproject.toml allows")
     # Without the option a .venv keeps the build that it has, so that `run --gpu cuda` need be said only once.
     parser.add_argument("--gpu", nargs="?", const="cuda", choices=["cpu", "cuda"], help="which build of torch")
     options = parser.parse_args(arguments)
     if options.name and options.command not in ("bench", "soak"):
         parser.error(f"arguments for {options.command} go after --")
-    if options.quick and options.command != "test":
-        parser.error("--quick is an option of test")
+    if (options.quick or options.lowest) and options.command != "test":
+        parser.error("--quick and --lowest are options of test")
     try:
         check_python()
         if options.command == "soak" and not options.name:
@@ -67,6 +70,9 @@ def main() -> int:
             if options.gpu == "cuda" and not has_nvidia_driver():
                 options.gpu = None  # gigabytes for a benchmark that could only say that there is no GPU
         command = command_line(options, rest)
+        if options.lowest:
+            lowest.set_up(options.gpu)
+            return start(command)
         set_up("run" if options.command == "run" else "test", options.gpu)
         return start(command)
     except SetupError as reason:
@@ -109,6 +115,8 @@ def command_line(options: argparse.Namespace, rest: list[str]) -> list[str]:
         if options.name not in soaks():
             raise SetupError(f"there is no soak {options.name!r}; without a name, `soak` lists them")
         return [python, "-m", "pytest", "--soak", options.name, *(rest or ["-s"]), *soaks()[options.name]]
+    if options.lowest:
+        return [str(lowest.VENV_PYTHON), "-m", "pytest", *(rest or [*workers(), *lowest.TESTS])]
     quick = ["--quick"] if options.quick else []
     return [python, "-m", "pytest", *quick, *(rest or workers())]
 

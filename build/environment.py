@@ -153,10 +153,10 @@ def create_venv() -> None:
         raise SetupError(f"could not make {VENV}: see above. Is a program from it still running?")
 
 
-def pip(what: str, *arguments: str) -> str:
-    """Install; return the complaint of pip, empty if all went well."""
+def pip(what: str, *arguments: str, python: str = str(VENV_PYTHON)) -> str:
+    """Install into .venv, or beside another `python`; return the complaint of pip, empty if all went well."""
     say(f"installing {what}")
-    command = [str(VENV_PYTHON), "-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check"]
+    command = [python, "-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check"]
     result = subprocess.run([*command, *arguments], stderr=subprocess.PIPE, text=True, check=False)
     if result.returncode < 0:
         raise SetupError("pip was killed; the next call starts from zero")
@@ -171,24 +171,24 @@ def pip_pinned(what: str, *arguments: str) -> None:
         raise SetupError(f"pip could not install {what}:\n{complaint}\n{NEXT}")
 
 
-def install_torch(gpu: str) -> None:
+def install_torch(gpu: str, *, version: str | None = None, python: str = str(VENV_PYTHON)) -> None:
     """Install torch alone: under one version PyPI has the CUDA build for Linux and the CPU build for other systems.
 
     So on Linux the CPU build needs its local version (+cpu), and the CUDA build needs `===`, which +cpu fails.
     """
-    version, local = pinned("torch"), TORCH_CUDA if gpu == "cuda" else "cpu"
+    version, local = version or pinned("torch"), TORCH_CUDA if gpu == "cuda" else "cpu"
     local_build = f"torch=={version}+{local}"
     usual = f"torch==={version}" if (gpu == "cuda") == (sys.platform == "linux") else local_build
     index = ["--index-url", TORCH_INDEX + local]
     size = "600 MB, and 2 GB of CUDA after it" if gpu == "cuda" else "200 MB"
     complaints = []
     for where, arguments in (("the usual index", [usual]), (index[1], [*index, local_build])):
-        complaint = pip(f"torch {version} for {gpu} from {where} (about {size})", "--no-deps", *arguments)
+        complaint = pip(f"torch {version} for {gpu} from {where} (about {size})", "--no-deps", *arguments, python=python)
         if not complaint:
             return
         complaints.append(f"  {where}: {complaint.splitlines()[-1]}")
     UNFINISHED.unlink(missing_ok=True)
-    line = shlex.join([str(VENV_PYTHON), "-m", "pip", "install", "--no-deps", local_build, *index])
+    line = shlex.join([python, "-m", "pip", "install", "--no-deps", local_build, *index])
     raise SetupError(
         "\n".join([f"no reachable index has torch {version} for {gpu}:", *complaints])
         + f"\nRun this, with another index or with --find-links FOLDER if you need to, then try again:\n  {line}"
