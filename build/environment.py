@@ -183,7 +183,9 @@ def install_torch(gpu: str, *, version: str | None = None, python: str = str(VEN
     size = "600 MB, and 2 GB of CUDA after it" if gpu == "cuda" else "200 MB"
     complaints = []
     for where, arguments in (("the usual index", [usual]), (index[1], [*index, local_build])):
-        complaint = pip(f"torch {version} for {gpu} from {where} (about {size})", "--no-deps", *arguments, python=python)
+        complaint = pip(
+            f"torch {version} for {gpu} from {where} (about {size})", "--no-deps", *arguments, python=python
+        )
         if not complaint:
             return
         complaints.append(f"  {where}: {complaint.splitlines()[-1]}")

@@ -44,9 +44,7 @@ def test_each_dependency_is_there_once_at_its_lower_bound(lowest: ModuleType) ->
         ("jeepney>=0.9; sys_platform == 'linux'", "jeepney==0.9; sys_platform == 'linux'"),
     ],
 )
-def test_the_lowest_version_of_a_requirement_is_its_only_one(
-    lowest: ModuleType, requirement: str, fixed: str
-) -> None:
+def test_the_lowest_version_of_a_requirement_is_its_only_one(lowest: ModuleType, requirement: str, fixed: str) -> None:
     assert lowest.at_lowest(requirement) == fixed
 
 

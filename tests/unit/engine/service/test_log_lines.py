@@ -15,7 +15,9 @@ from engine.service.log_lines import MOST_CHARACTERS, Lines, Repeats
 from engine.service.logs import logging_on
 
 
-def record(message: str = "x", *args: object, name: str = "engine.slot", at: float = 0.0, line: int = 1) -> logging.LogRecord:
+def record(
+    message: str = "x", *args: object, name: str = "engine.slot", at: float = 0.0, line: int = 1
+) -> logging.LogRecord:
     made = logging.LogRecord(name, logging.WARNING, "/a.py", line, message, args, None)
     made.created = at
     return made
@@ -43,7 +45,9 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "pilotlight.log"
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\r\n2026-01-01 ERROR forged", "\x1b[2J", "a\u2028b", "\u202etxt", "\ud800", "\0"])
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\r\n2026-01-01 ERROR forged", "\x1b[2J", "a\u2028b", "\u202etxt", "\ud800", "\0"]
+)
 def test_a_record_is_one_line_without_control_characters(name: str) -> None:
     line = Lines().format(record("no encoder %s", name))
     assert line.isprintable()
