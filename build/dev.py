@@ -4,7 +4,7 @@
     python3 build/dev.py run [-- pilotlight's arguments]   set up, then start Pilotlight in the foreground
     python3 build/dev.py test [-- pytest's arguments]      set up with the test tools, then run every test
     python3 build/dev.py test --quick                      the tests of the inner loop; prints what it left out
-    python3 build/dev.py test --lowest                     the lowest versions that pyproject.toml allows, in .venv-lowest
+    python3 build/dev.py test --lowest                     the lowest versions allowed, in .venv-lowest
     python3 build/dev.py soak [NAME [-- arguments]]        run one test at full length; without a name, list them
     python3 build/dev.py bench [NAME [-- arguments]]       run build/bench/NAME.py; without a name, list them
     python3 build/dev.py bench --gpu [-- arguments]        run build/bench/gpu.py, with torch's CUDA build if it can

@@ -49,18 +49,18 @@ class Lines(logging.Formatter):
 
 
 class Repeats(logging.Filter):
-    """Leaves out what a library says again and again from one place of its code, as of each text that it reads."""
+    """Leaves out what a library repeats from one place of its code, as for each text that it reads."""
 
     def __init__(self) -> None:
         super().__init__()
         self._seen: dict[object, tuple[float, int]] = {}
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to write the record."""
         if _is_of(record.name, _OURS):
             return True
         # A warning of Python's begins with the place that it is about; its own is inside the logging module.
-        message = str(record.args[0]) if record.name == "py.warnings" and record.args else ""
+        message = record.getMessage() if record.name == "py.warnings" else ""
         place = message.split(": ", 2)[:2] if message else (record.pathname, record.lineno)
         began, count = self._seen.get(key := tuple(place), (record.created, 0))
         if record.created - began > _REPEAT_SECONDS:

@@ -53,7 +53,7 @@ def over(model: Path) -> Engine:
 
 def unique(count: int, seed: int = 0) -> list[str]:
     """Texts of four names that occur in no other text."""
-    letters = random.Random(seed)
+    letters = random.Random(seed)  # noqa: S311
     name = lambda: "".join(letters.choices(string.ascii_lowercase, k=9)).title()  # noqa: E731
     return [f"{name()} {name()} lives in {name()} {name()} ." for _ in range(count)]
 

@@ -27,7 +27,7 @@ class SpacyMemory:
 
     @contextmanager
     def bounded(self, pipeline: Any, characters: int) -> Iterator[None]:
-        """Run a block on texts of so many `characters`, one block at a time; no document may be used after it."""
+        """Run a block on texts with this number of `characters`; no document of it may be used after it."""
         try:
             # A word with its lower case, its shape and its ends is about one new string for two characters.
             if self._zones and self._new_strings(pipeline) + characters // 2 > KEPT_STRINGS:
