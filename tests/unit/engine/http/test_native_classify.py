@@ -64,7 +64,7 @@ def test_pairs_and_texts_get_the_models_own_labels(caller: Caller) -> None:
 def test_the_numbers_of_a_regression_are_values_and_under_no_name_of_probabilities(caller: Caller) -> None:
     answer = classify(caller, texts=["a"], model="stars")
     values = {"entailment": 1.0, "neutral": 1.0, "contradiction": 1.0}
-    assert answer.json() == {"values": [values], "model": "stars", "revision": "7"}
+    assert answer.json() == {"values": [values], "truncated": 0, "model": "stars", "revision": "7"}
     refused = classify(caller, texts=["a"], candidate_labels=["warm"], model="stars")
     assert (refused.status_code, "regression" in refused.json()["detail"]) == (400, True)
 

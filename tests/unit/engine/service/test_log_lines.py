@@ -122,7 +122,7 @@ def test_the_log_has_two_files_of_limited_size(log: Path, monkeypatch: pytest.Mo
     log.write_bytes(b"before\n" * 3000)
     with logging_on():
         for number in range(2000):
-            logging.getLogger("engine.slot").warning("line %d \ud800", number)
+            logging.getLogger("engine.slot").warning("line %d", number)
     files = sorted(log.parent.iterdir())
     assert [file.name for file in files] == ["pilotlight.log", "pilotlight.log.1"]
     assert all(0 < file.stat().st_size <= 10_000 for file in files)
