@@ -9,8 +9,6 @@ from typing import Any, Final
 import orjson
 from starlette.responses import Response
 
-from engine.errors import printable
-
 _PLAIN: Final = orjson.OPT_NON_STR_KEYS
 _NUMPY: Final = _PLAIN | orjson.OPT_SERIALIZE_NUMPY
 _PIECES: Final = 4096
@@ -69,22 +67,8 @@ def _length(value: Any) -> int:
 def _dumped(value: Any) -> bytes:
     try:
         return orjson.dumps(value, option=_NUMPY, default=_contiguous)
-    except TypeError as error:  # orjson calls no default for an array of the other byte order
-        value = _spelled(value) if "surrogates" in str(error) else value
+    except TypeError:  # orjson calls no default for an array of the other byte order
         return orjson.dumps(value, option=_PLAIN, default=_contiguous)
-
-
-def _spelled(value: Any) -> Any:
-    """Spell out lone surrogates in all texts: the paths of files may have them, and no JSON does."""
-    match value:
-        case str():
-            return printable(value)
-        case dict():
-            return {_spelled(key): _spelled(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_spelled(item) for item in value]
-        case _:
-            return value
 
 
 def _contiguous(value: Any) -> Any:

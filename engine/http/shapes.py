@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from engine.devices.readings import Reading
+from engine.errors import printable
 from engine.settings.config import Config
 from engine.settings.file import SettingsFile
 from engine.state import EncoderView, Outcome
@@ -31,7 +32,7 @@ def _component(view: EncoderView, now: float) -> dict[str, Any]:
         "encoder": view.name.removesuffix(f".{view.part}") if view.part else view.name,
         "part": view.part,
         "kind": view.kind,
-        "model": view.model,
+        "model": printable(view.model),
         "aliases": view.aliases,
         "revision": view.revision,
         "state": view.state,
@@ -67,7 +68,7 @@ def _component(view: EncoderView, now: float) -> dict[str, Any]:
             "next_step": error.next_step,
             "retry_in_seconds": None if error.retry_at is None else round(max(0.0, error.retry_at - now), 3),
         },
-        "note": view.note,
+        "note": view.note and printable(view.note),
         "ignored_options": view.ignored_options,
     }
 
@@ -103,6 +104,6 @@ def settings(config: Config, file: SettingsFile | None) -> dict[str, Any]:
     problem = file.problem if file else None
     return {
         **config.as_mapping(),
-        "file": str(file.path) if file else None,
+        "file": printable(str(file.path)) if file else None,
         "problem": str(problem) if problem else None,
     }

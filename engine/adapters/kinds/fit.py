@@ -41,7 +41,7 @@ def check(declared: Declared, config: EncoderConfig, *, open_clip: bool = False)
 
 
 def untrusted(config: EncoderConfig, code: Sequence[Code]) -> Unavailable:
-    """Return the error for a model with `code` of its own, or of another model, that the settings do not trust."""
+    """Return the error for a model whose `code`, its own or another model's, the settings do not trust."""
     # A part has no such key of its own.
     entry = config.name.removesuffix(f".{config.part}") if config.part else config.name
     entry = f'"{entry}"' if "." in entry else entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from http_fakes import Caller
 
 from engine.devices.readings import DeviceReading, Reading
 from engine.engine import Engine
-from engine.http import admin
+from engine.http import admin, shapes
+from engine.http.responses import json_response
 from engine.settings.config import Config
 from engine.settings.file import SettingsFile
 from engine.state import EncoderView, State
@@ -50,6 +52,15 @@ def test_components_have_every_field_of_the_contract(caller: Caller) -> None:
         assert (component["state"], component["status"]) == ("unloaded", "idle (not loaded)")
         assert component["bytes_total"] is component["last_used_seconds_ago"] is component["load_seconds"] is None
         assert component["keep_alive_seconds"] is component["note"] is None
+
+
+def test_a_folder_whose_name_is_no_text_is_spelled_out(engine: Engine) -> None:
+    view = replace(engine.views()[0], model="/r\udce9sum\udce9", note="It is /r\udce9sum\udce9.")
+    body = json.loads(json_response(shapes.components([view], 0.0, 0.0)).body)
+    assert [body["components"][0][key] for key in ("model", "note")] == [
+        "/r\\udce9sum\\udce9",
+        "It is /r\\udce9sum\\udce9.",
+    ]
 
 
 def test_memory_is_null_where_unknown(caller: Caller) -> None:

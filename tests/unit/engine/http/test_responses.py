@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -50,17 +49,6 @@ def test_arrays_of_every_layout_are_written(place: Any) -> None:
 def test_what_json_does_not_know_is_a_type_error(wrong: Any) -> None:
     with pytest.raises(TypeError):
         json_response(wrong)
-
-
-def test_a_path_that_is_no_text_is_spelled_out() -> None:
-    path = os.fsdecode(b"/r\xe9sum\xe9") if os.name == "posix" else "/r\udce9sum\udce9"
-    view = {"model": path, path: [path, {"next_step": path}, 5], "vector": np.ones(2, dtype=np.float32)}
-    shown = "/r\\udce9sum\\udce9"
-    assert json.loads(json_response(view).body) == {
-        "model": shown,
-        shown: [shown, {"next_step": shown}, 5],
-        "vector": [1.0, 1.0],
-    }
 
 
 def test_an_error_and_a_change_of_a_file_name_it_in_text(tmp_path: Path) -> None:
