@@ -85,7 +85,7 @@ class Adapter(Protocol):
     def mended(self) -> str | None:
         """Return the change since the last load that may let another one end otherwise, in words; None for no change.
 
-        Called after a load that raised Unavailable. It looks at the names, sizes and times of the files that a load
+        Called after a load that failed. It looks at the names, sizes and times of the files that a load
         reads, at what is installed, and at the settings that need no new adapter.
         """
 

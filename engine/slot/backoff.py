@@ -18,6 +18,7 @@ class Backoff:
         self.error: ErrorView | None = None
         """The error of the last climb; None after one that went well."""
         self._failures = 0
+        self._excused: ErrorView | None = None
         self._held_off: tuple[float, NoRoom] | None = None
 
     def reset(self) -> None:
@@ -41,6 +42,10 @@ class Backoff:
                 error.retry_in_seconds = wait
         self.error = ErrorView(error.title, error.message, error.next_step, retry_at)
 
+    def excuse(self, error: ErrorView) -> None:
+        """End the delay after `error`, unless another one came meanwhile, because its cause may be gone."""
+        self._excused = error
+
     def hold_off(self, refusal: NoRoom, now: float) -> None:
         """Raise `refusal` in place of another load for the seconds that it names."""
         self._held_off = (now + (refusal.retry_in_seconds or 0.0), refusal)
@@ -53,7 +58,7 @@ class Backoff:
         if self.error is None:
             return
         if state is State.FAILED and self.error.retry_at is not None:
-            wait = max(0.0, self.error.retry_at - now)
+            wait = 0.0 if self.error is self._excused else max(0.0, self.error.retry_at - now)
             if wait > 0 or waited:
                 raise LoadFailed(
                     self.error.message,

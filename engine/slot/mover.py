@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from engine.adapters.protocol import Adapter
@@ -15,7 +16,9 @@ from engine.slot.refusal import Refusal
 from engine.slot.report import Report
 from engine.slot.state_machine import StateMachine
 from engine.slot.transitions import NoPlace, SteppedDown, bring_up, step_down, unload, words_for_leftovers
-from engine.state import Outcome, Result, SlotView, State
+from engine.state import ErrorView, Outcome, Result, SlotView, State
+
+_log = logging.getLogger(__name__)
 
 
 class Mover:
@@ -74,6 +77,18 @@ class Mover:
             in_flight=in_flight,
         )
         return self._report.completed(life)
+
+    def look_again(self, known: ErrorView | None) -> None:
+        """Raise the kept Unavailable, or end the delay after the `known` error, by what changed since; takes the lock.
+
+        A folder that is still being copied fails until it is whole, and must not wait for a delay after that.
+        """
+        name = self._machine.name
+        self.refusal.raise_again(name)
+        if known is not None and known.retry_at is not None and (change := self._adapter.mended()) is not None:
+            _log.info("%s is tried again: %s", name, change)
+            with self._machine.locked():
+                self.backoff.excuse(known)
 
     def begin(self) -> State:
         """Enter LOADING and return the rung that the climb starts from; the caller must `climb` next."""

@@ -98,7 +98,7 @@ class Slot:
 
     def preload(self) -> None:
         """Read the weights into RAM, from where the first use goes up; one that is up already is left alone."""
-        self._mover.refusal.raise_again(self.name)
+        self._mover.look_again(self._mover.backoff.error)
         with self._machine.locked():
             self._machine.wait_for(lambda: self._leases.closing or self._machine.resting)
             self._leases.refuse_when_closing()
@@ -192,7 +192,7 @@ class Slot:
     def _acquire(self, *, fault_in: bool = False) -> None:
         while True:
             known = self._mover.backoff.error
-            self._mover.refusal.raise_again(self.name)
+            self._mover.look_again(known)
             origin = self._leases.take(known)
             if origin is not None:
                 self._climb(origin, State.ON_DEVICE, fault_in=fault_in)

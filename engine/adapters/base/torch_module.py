@@ -206,9 +206,11 @@ class TorchAdapter(TorchKind):
     def _open(self, reference: Reference, libraries: str) -> Source:
         """Bring the files here in a form that the library can read; raises LoadFailed or Unavailable."""
         resolved = self._resolve(reference)
-        own_folder = fetch(resolved, self._context, self._note)
-        if not resolved.local:
-            self._conditions.note(place_of(resolved))  # the download has just changed it
+        try:
+            own_folder = fetch(resolved, self._context, self._note)
+        finally:
+            if not resolved.local:
+                self._conditions.note(place_of(resolved))  # the download has just changed it
         # Before pickled weights are converted, which may take minutes.
         self._fit(own_folder, open_clip=resolved.open_clip)
         self._require_code(resolved, own_folder)

@@ -148,3 +148,20 @@ def test_the_look_for_changes_runs_under_no_lock(bench: SlotBench) -> None:
     assert seen.wait(5.0)
     gate.open()
     assert isinstance(failure(user), Unavailable)
+
+
+def test_a_folder_that_changed_after_a_failed_load_is_read_at_once_whatever_its_delay(
+    bench: SlotBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):  # as a file does that is still being copied
+        bench.adapter.fail("load", LoadFailed("model.safetensors is cut short."))
+        with pytest.raises(LoadFailed, match="cut short"):
+            bench.use()
+        with pytest.raises(LoadFailed, match="cut short"):
+            bench.use()
+        bench.adapter.repaired = "model.safetensors changed"
+    assert loads(bench) == 3, "without a change the delay holds"
+    with caplog.at_level(logging.INFO):
+        bench.use()
+    assert (bench.state, loads(bench)) == (ON_DEVICE, 4)
+    assert "minilm is tried again: model.safetensors changed" in caplog.text
