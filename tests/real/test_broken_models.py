@@ -208,13 +208,10 @@ def _edit(file: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "how", "said"),
     [
-        (_without_a_shard, {"layout": "sharded"}, "lacks model-00002-of-"),
         (_with_a_corrupt_header, {}, "its header is not JSON"),
         (_with_weights_of_another_shape, {}, "another shape than the configuration says"),
         (_with_a_module_of_another_shape, {"dense": True}, "another shape than the configuration says"),
         (_with_fewer_layers_than_configured, {}, "lack encoder.layer.2"),
-        (_without_weights, {}, "no weights, only tf_model.h5"),
-        (_without_anything, {}, "is empty"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -235,6 +232,9 @@ def test_a_damaged_folder_says_what_is_wrong_and_what_to_do(
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
+        (_without_a_shard, "lacks model-00002-of-"),
+        (_without_weights, "no weights, only tf_model.h5"),
+        (_without_anything, "is empty"),
         (_without_config, "no config.json"),
         (_without_the_configuration_of_the_body, "lacks config.json"),
         (_without_a_vocabulary, "lacks the files of its tokenizer"),
@@ -255,7 +255,7 @@ def test_a_damaged_folder_says_what_is_wrong_and_what_to_do(
 def test_a_folder_that_lacks_a_file_or_names_what_nobody_has_is_unavailable(
     damage: Callable[[Path], None], said: str, load: Callable[..., DenseAdapter], tmp_path: Path
 ) -> None:
-    folder = bert(tmp_path / "model")
+    folder = bert(tmp_path / "model", layout="sharded" if damage is _without_a_shard else "safetensors")
     damage(folder)
     with pytest.raises(Unavailable, match=said) as caught:
         load(folder)

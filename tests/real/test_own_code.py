@@ -12,7 +12,7 @@ import pytest
 from engines import engine_of
 from small_models import bert
 
-from engine import Engine, State, Unavailable
+from engine import Engine, LoadFailed, State, Unavailable
 
 TEXTS = ["a small flame", "x y z", "it stays lit"]
 
@@ -278,6 +278,24 @@ def test_without_trust_both_things_to_do_are_named(tmp_path: Path, asked: list[s
     assert "trust_remote_code = true" in str(caught.value.next_step)
     assert "Copy own.py of someone/else" in str(caught.value.next_step)
     assert asked == []
+
+
+def test_code_that_ends_the_program_ends_the_load_alone(tmp_path: Path) -> None:
+    folder = own(tmp_path / "own", "import sys\nsys.exit(3)\n")
+    with trusting(folder) as engine:
+        with pytest.raises(LoadFailed, match="ends the program"):
+            engine.dense().encode(["a"])
+        (folder / "own.py").write_text(COMPUTING, encoding="utf-8")
+        assert engine.dense().encode(["a"]).shape == (1, 64), "mended, it works at once"
+
+
+def test_a_class_that_takes_the_place_of_the_models_own_is_told_in_the_row(tmp_path: Path) -> None:
+    folder = bert(tmp_path / "own")
+    edit(folder / "config.json", auto_map={"AutoModel": "own.OwnModel"})
+    (folder / "own.py").write_text(COMPUTING, encoding="utf-8")
+    with engine_of("dense", x=folder) as engine:
+        engine.dense().encode(["a"])
+        assert "own.OwnModel" in str(engine.view("x").note)
 
 
 @pytest.fixture

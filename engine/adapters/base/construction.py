@@ -59,6 +59,11 @@ def checked_construction(config: EncoderConfig, folder: Path, library: str = "")
             yield
         except PilotlightError:
             raise
+        except SystemExit as error:
+            raise LoadFailed(
+                f"{config.name} could not be loaded: its Python code ends the program that runs it.",
+                next_step="Get other files of the model, or set `model` to another one.",
+            ) from error
         except Exception as error:
             clearer = _clearer(config, folder, library, error)
             if clearer is None:

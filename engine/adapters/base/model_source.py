@@ -70,7 +70,7 @@ def open_source(
 ) -> Source:
     """Return the files of encoder `name` in `own_folder`, converted first if they are pickled.
 
-    Raises LoadFailed, and Unavailable for quantised weights.
+    Raises LoadFailed, and Unavailable for missing and quantised weights.
     """
     files = open_folder(name, reference, own_folder, store)
     try:

@@ -36,8 +36,8 @@ def check(declared: Declared, config: EncoderConfig, *, open_clip: bool = False)
         raise _other_kind(nature, declared, config)
     if config.kind != "tag":
         _require_files(declared, config)
-    sentence = nature.kinds[config.kind]
-    return (sentence,) if sentence else ()
+    replaced = _replaced(declared) if declared.code and not config.trust_remote_code else None
+    return tuple(sentence for sentence in (nature.kinds[config.kind], replaced) if sentence)
 
 
 def untrusted(config: EncoderConfig, code: Sequence[Code]) -> Unavailable:
@@ -51,6 +51,14 @@ def untrusted(config: EncoderConfig, code: Sequence[Code]) -> Unavailable:
     return Unavailable(
         f"{config.model} needs Python code of its own{where}, which is not run unless you say so.",
         next_step=f"If you trust it, set trust_remote_code = true under [encoders.{entry}] in the settings file.{also}",
+    )
+
+
+def _replaced(declared: Declared) -> str:
+    """The assumption that takes another class for one of the model's own, as its library does without trust."""
+    return (
+        f"Its own Python code ({declared.code[0].reference}) does not run without trust_remote_code: the library's "
+        "class for this type of model takes its place, whose results may be others."
     )
 
 

@@ -13,6 +13,7 @@ from engine.adapters.sources.weight_names import HEADS
 
 _MEAN: Final = "It has no modules.json, so each vector is the mean of its tokens' vectors, and is not normalised."
 _M3: Final = "a model with the heads of BGE-M3"
+_COLBERT: Final = "a model of late interaction (ColBERT)"
 _IMAGE_TEXT: Final = ("clip", "siglip", "siglip2")
 """Model types of transformers."""
 _CLASSIFIER: Final = "ForSequenceClassification"
@@ -20,6 +21,8 @@ _WRITES: Final = re.compile(r"ForCausalLM$|(?<!With)LMHeadModel$|ForConditionalG
 _HEAD: Final = re.compile(r"For([A-Z]\w*)$")
 _ON_BARE_TEXT: Final = ("MaskedLM", "PreTraining")
 """Heads that are for training alone, so that a text encoder leaves them out."""
+_LATE: Final = re.compile(r"(?:^|_)Col[A-Z]")
+"""Models of late interaction, as HF_ColBERT and ColQwen2."""
 _OTHER_TASKS: Final = ("TokenClassification", "QuestionAnswering", "MultipleChoice", "NextSentencePrediction")
 _SPARSE: Final = frozenset(("SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding"))
 _PLAIN: Final = frozenset(("Transformer", "MLMTransformer", "Dense", "Normalize", "Dropout", "LayerNorm"))
@@ -64,7 +67,7 @@ def _of_modules(declared: Declared, modules: tuple[Module, ...]) -> Nature:
     outputs, tasks = {module.output for module in modules}, {module.task for module in modules}
     of_pylate = any(module.type.startswith("pylate.") for module in modules)
     if saved_as == "MultiVectorEncoder" or "MultiVectorMask" in names or "retrieval" in tasks or of_pylate:
-        return Nature("a model of late interaction (ColBERT)")
+        return Nature(_COLBERT)
     if saved_as == "SparseEncoder" or names & _SPARSE:
         return _if_saved_as("SparseEncoder", declared, Nature("a sparse encoder", {"sparse": None}))
     at_root = all(not module.path for module in modules if module.is_reader)
@@ -132,6 +135,8 @@ def _begin(names: frozenset[str], starts: tuple[str, ...]) -> bool:
 def _of_architecture(declared: Declared, architecture: str) -> Nature:
     own_heads = {code.reference for code in declared.code if code.reference.endswith(_CLASSIFIER)}
     in_brackets = f" ({declared.architecture})" if declared.architecture else ""
+    if _LATE.search(architecture):
+        return Nature(_COLBERT)
     if architecture.endswith(_CLASSIFIER):
         return _of_classifier(declared)
     if _WRITES.search(architecture):
@@ -150,6 +155,8 @@ def _of_architecture(declared: Declared, architecture: str) -> Nature:
         return Nature(f"a model of images and texts{in_brackets}", {"image_text": None})
     if declared.model_type in _IMAGE_TEXT:
         return Nature(f"a model of images and texts{in_brackets}", {"image_text": None})
+    if not declared.code and (declared.vision or (declared.image_processor and not declared.vocabulary)):
+        return Nature(f"a model of images or sound{in_brackets}")
     kinds = {"dense": _MEAN}
     if own_heads:
         kinds |= dict.fromkeys(("rerank", "classify"), f"It is read by code of its own, {min(own_heads)}.")

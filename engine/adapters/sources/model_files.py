@@ -51,7 +51,7 @@ def place_of(reference: Reference) -> Path:
 def open_folder(name: str, reference: Reference, folder: Path, store: Store) -> LinkedFolder:
     """Return the folder of encoder `name` in a form that its library can read.
 
-    Raises LoadFailed if files are missing or damaged, or cannot be converted, and Unavailable for quantised weights.
+    Raises LoadFailed if files are damaged or cannot be converted, Unavailable if they are missing or quantised.
     """
     with _named(name):
         check(folder, open_clip=reference.open_clip)

@@ -76,13 +76,18 @@ TABLE: dict[str, tuple[Declared, str]] = {
     ),
     "names of tokens": (folder("BertForTokenClassification", labels=("O", "B-PER")), ""),
     "answers in a text": (folder("BertForQuestionAnswering"), ""),
+    "late interaction, without modules": (folder("HF_ColBERT", model_type="bert"), ""),
+    "late interaction of pictures": (folder("ColQwen2", model_type="qwen2_vl"), ""),
+    "images and texts of a type that is not served": (folder("ChineseCLIPModel", vision=True), ""),
+    "images alone": (folder("ViTModel", vocabulary=False, image_processor=True), ""),
+    "sound": (folder("Wav2Vec2ForCTC", vocabulary=True, image_processor=True), ""),
     "a class of its own": (folder("OwnForRetrieval", code=(Code("config.json", "own.Model"),)), "dense*"),
     "a head of its own": (folder("OwnModel", code=OWN_HEAD), "dense* rerank* classify*"),
     "CLIP": (folder("CLIPModel", model_type="clip", vision=True, image_processor=True), "image_text"),
     "SigLIP": (folder("SiglipModel", model_type="siglip", vision=True, image_processor=True), "image_text"),
     "images with code of its own": (
         folder("OwnModel", model_type="own", vision=True, code=(Code("config.json", "own.Config"),)),
-        "image_text",
+        "image_text*",
     ),
     "open_clip": (Declared(open_clip=True), "image_text"),
     "spaCy": (Declared(spacy=True), "tag"),
@@ -186,6 +191,14 @@ def test_code_of_the_models_own_takes_trust_and_is_not_judged(own: tuple[Module,
     declared = folder("BertModel", modules=own)
     assert "trust_remote_code = true under [encoders.one]" in refusal(declared)
     assert refusal(declared, trust_remote_code=True) == ""
+
+
+def test_code_that_the_library_puts_a_class_of_its_own_in_place_of_is_told() -> None:
+    declared = folder("Qwen2Model", modules=DENSE, code=(Code("config.json", "modeling.TwoWays"),))
+    [told] = fit.check(declared, EncoderConfig("one", "dense", "/model"))
+    assert "modeling.TwoWays" in told
+    assert "trust_remote_code" in told
+    assert fit.check(declared, EncoderConfig("one", "dense", "/model", trust_remote_code=True)) == ()
 
 
 def test_an_activation_of_torch_takes_no_trust() -> None:

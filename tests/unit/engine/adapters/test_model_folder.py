@@ -254,9 +254,19 @@ def test_quantised_weights_are_refused_before_anything_reads_them(config: dict[s
 @pytest.mark.parametrize("name", ["consolidated.safetensors", "model.fp16.safetensors"])
 def test_weights_under_another_name_alone_are_told_with_the_name_that_is_read(name: str, tmp_path: Path) -> None:
     write(tmp_path, "config.json", name, text="{}")
-    with pytest.raises(LoadFailed, match=name) as raised:
+    with pytest.raises(Unavailable, match=name) as raised:
         folder_check.check(tmp_path)
     assert "model.safetensors" in str(raised.value.next_step)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "tokenizer.json", "1_Pooling/config.json"])
+def test_a_pointer_of_git_lfs_is_told_with_the_command_that_fetches_the_file(name: str, tmp_path: Path) -> None:
+    write(tmp_path, "config.json", *(["model.safetensors"] if name.endswith(".json") else []), text="{}")
+    write(tmp_path, "modules.json", text='[{"path": "1_Pooling"}]')
+    write(tmp_path, name, text="version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90868370\n")
+    with pytest.raises(Unavailable, match=f"{name} is only a pointer") as raised:
+        folder_check.check(tmp_path)
+    assert "git lfs pull" in str(raised.value.next_step)
 
 
 @pytest.mark.parametrize("shard", ["../model.safetensors", "/model.safetensors", ""])
