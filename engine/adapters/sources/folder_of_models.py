@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from engine.adapters.sources.model_folder import module_folders
 from engine.adapters.sources.weight_names import MAIN, is_weights
 from engine.errors import Unavailable
 
@@ -16,6 +17,14 @@ _DESCRIBED: Final = (
     "router_config.json", "config.cfg",
 )  # fmt: skip
 """Files at the top of a model; the last one is that of spaCy's pipelines."""
+_OF_TOKENIZERS: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "preprocessor_config.json",
+)
+"""A module of another model that has none of them is no model by itself."""
 _PIPELINE: Final = "meta.json"
 """At the top of a pipeline, and of the package that holds one in a folder of its own."""
 _WHOLE: Final = (*MAIN, "modules.json", "config.cfg")
@@ -24,6 +33,7 @@ _OF_OTHERS: Final = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite")
 _CACHED: Final = "models--"
 """How the names of a model's folder in a hub's cache begin; its files are in snapshots/COMMIT."""
 _SNAPSHOTS: Final = "snapshots"
+_BESIDE: Final = (_SNAPSHOTS, "blobs", "refs")
 _MOST: Final = 200
 """Subfolders that are looked at; a home folder or a system's has hundreds of thousands of files further down."""
 _SHOWN: Final = 3
@@ -42,6 +52,10 @@ def require_model(folder: Path) -> None:
             f"The folder {folder} cannot be read: {error.strerror or error}.",
             next_step="Let this user read it, or mend `model` in the settings.",
         ) from error
+    if names.isdisjoint(_OF_TOKENIZERS) and folder.name in module_folders(folder.parent):
+        raise Unavailable(
+            f"{folder} is one module of the model in {folder.parent}.", next_step=f'Set `model` to "{folder.parent}".'
+        )
     if not names or not names.isdisjoint(_DESCRIBED):
         return
     if any(is_weights(name) or name.endswith(_OF_OTHERS) for name in names) and _SNAPSHOTS not in names:
@@ -62,8 +76,9 @@ def require_model(folder: Path) -> None:
 
 def _models_in(folder: Path, names: Iterable[str]) -> Iterator[Path]:
     """The models below, those of a hub's cache first."""
-    if folder.name == _SNAPSHOTS:
+    if folder.name in _BESIDE:
         yield from _snapshot(folder.parent)
+    if folder.name == _SNAPSHOTS:
         return
     if _SNAPSHOTS in names:
         yield from _snapshot(folder)

@@ -58,7 +58,7 @@ def refused(model: Path | str) -> str:
 def test_a_folder_of_the_hubs_cache_names_the_snapshot_to_write(tmp_path: Path) -> None:
     folder = cached(tmp_path / "hub")
     wanted = str(folder / "snapshots" / COMMITS[0])
-    for model in (folder, folder / "snapshots", tmp_path / "hub", tmp_path):
+    for model in (folder, folder / "snapshots", folder / "blobs", folder / "refs", tmp_path / "hub", tmp_path):
         assert wanted in refused(model), model
         assert COMMITS[1] not in refused(model), model
     assert locate(wanted) == Reference(wanted, local=True)
@@ -83,6 +83,17 @@ def test_a_folder_of_models_names_some_of_them(tmp_path: Path) -> None:
     (tmp_path / "1_Pooling" / "config.json").touch()
     told = refused(tmp_path)
     assert [name for name in ("1_Pooling", "bge", "e5", "minilm", "zeta") if name in told] == ["bge", "e5", "minilm"]
+
+
+def test_the_folder_of_one_module_names_that_of_its_model(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text('[{"path": "0_Transformer"}, {"path": "1_Pooling"}]', encoding="utf-8")
+    for name, file in (("0_Transformer", "tokenizer.json"), ("1_Pooling", "config.json"), ("else", "config.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).touch()
+        (tmp_path / name / "config.json").touch()
+    assert f'Set `model` to "{tmp_path}"' in refused(tmp_path / "1_Pooling")
+    for name in ("0_Transformer", "else"):
+        assert locate(str(tmp_path / name)).local
 
 
 def test_the_folder_of_an_installed_pipeline_names_the_one_inside(tmp_path: Path) -> None:
