@@ -43,6 +43,7 @@ def cached(cache: Path, name: str = "org--small") -> Path:
         (folder / "snapshots" / commit).mkdir(parents=True)
         (folder / "snapshots" / commit / "config.json").touch()
     (folder / "blobs").mkdir()
+    (folder / "blobs" / ("0" * 64)).touch()
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(COMMITS[0], encoding="utf-8")
     return folder
