@@ -36,8 +36,8 @@ class Loaded:
 class Adapter(Protocol):
     """One model through its library; its slot calls one method at a time, under no lock.
 
-    Four only look, and may be called at any time from any thread: `footprint`, `stale`, `mended` and `download`. A kind
-    adds its own operations (`encode` and so on), which are called only under a lease.
+    Five only look, and may be called at any time from any thread: `probe`, `footprint`, `stale`, `mended` and `download`.
+    A kind adds its own operations (`encode` and so on), which are called only under a lease.
     """
 
     @property

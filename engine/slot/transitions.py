@@ -85,9 +85,8 @@ def bring_up(
 ) -> BroughtUp | NoPlace:
     """Bring the weights from `origin` to `target` (IN_RAM or ON_DEVICE), with `fault_in` every page of them.
 
-    `device` is the one they were read for, where they are in RAM. Raises Unavailable, which `refusal` keeps unless it
-    comes from the adapter's `probe`, or LoadFailed for every other error of the adapter; the caller must then unload
-    what is half up.
+    `device` is the one they were read for, where they are in RAM. Raises Unavailable, which `refusal` keeps, or
+    LoadFailed for every other error of the adapter; the caller must then unload what is half up.
     """
     try:
         if origin is State.IN_RAM and (changed := adapter.stale()):
@@ -95,7 +94,8 @@ def bring_up(
             unload(name, adapter)
             origin = State.UNLOADED
         if origin is not State.IN_RAM:
-            adapter.probe()
+            with refusal.kept(of_probe=True):
+                adapter.probe()
         with refusal.kept():
             loaded = None if origin is State.IN_RAM else _load(name, adapter)
             device = loaded.device if loaded else device

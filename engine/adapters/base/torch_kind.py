@@ -72,9 +72,9 @@ class TorchKind(ABC):
         if reference.local:
             self._fit(Path(reference.source), open_clip=reference.open_clip)
 
-    def _fit(self, folder: Path, *, open_clip: bool) -> None:
-        """Raise Unavailable unless `folder` holds a whole model of this kind; note what has to be assumed for that."""
-        self._assumptions = list(fit.check(declared.read(folder), self._config, open_clip=open_clip))
+    def _fit(self, folder: Path, *, open_clip: bool) -> tuple[str, ...]:
+        """Return what has to be assumed for it that `folder` holds a whole model of this kind; raises Unavailable."""
+        return fit.check(declared.read(folder), self._config, open_clip=open_clip)
 
     @final
     def mended(self) -> str | None:

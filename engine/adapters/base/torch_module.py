@@ -212,7 +212,7 @@ class TorchAdapter(TorchKind):
             if not resolved.local:
                 self._conditions.note(place_of(resolved))  # the download has just changed it
         # Before pickled weights are converted, which may take minutes.
-        self._fit(own_folder, open_clip=resolved.open_clip)
+        self._assumptions = list(self._fit(own_folder, open_clip=resolved.open_clip))
         self._require_code(resolved, own_folder)
         # Kept at once, so that `unload` closes it when a later step fails.
         self._source = source = open_source(

@@ -125,6 +125,26 @@ def test_another_end_of_the_next_load_takes_the_refusal_away(bench: SlotBench) -
     assert (bench.state, loads(bench)) == (ON_DEVICE, 3)
 
 
+def test_a_thousand_requests_to_one_that_lacks_a_package_are_one_climb(bench: SlotBench) -> None:
+    bench.adapter.fail("probe", *[Unavailable("torch is missing.")] * 1000)
+    for _ in range(1000):
+        with pytest.raises(Unavailable, match="torch is missing"):
+            bench.use()
+    assert bench.path == [State.LOADING, UNAVAILABLE], "and nobody is told again"
+    bench.use()
+    assert bench.state is ON_DEVICE
+
+
+def test_another_thing_that_is_missing_is_shown(bench: SlotBench) -> None:
+    bench.adapter.fail("probe", Unavailable("torch is missing."), *[Unavailable("numpy is missing.")] * 2)
+    for package in ("torch", "numpy"):
+        with pytest.raises(Unavailable, match=f"{package} is missing"):
+            bench.use()
+    error = bench.view().error
+    assert error is not None
+    assert error.message == "numpy is missing."
+
+
 def test_a_probe_that_fails_after_it_is_kept_by_nobody(bench: SlotBench) -> None:
     lacking(bench)
     refused(bench)
