@@ -36,7 +36,7 @@ class Loaded:
 class Adapter(Protocol):
     """One model through its library; its slot calls one method at a time, under no lock.
 
-    Five only look, and may be called at any time from any thread: `probe`, `footprint`, `stale`, `mended` and `download`.
+    Five only look, and may be called at any time from any thread: `probe`, `footprint`, `stale`, `mended`, `download`.
     A kind adds its own operations (`encode` and so on), which are called only under a lease.
     """
 
