@@ -89,6 +89,42 @@ def t5(folder: Path, tokenizer: Any) -> Path:
     return _sentence(folder, T5EncoderModel(config), tokenizer, "mean")
 
 
+def opt(folder: Path, tokenizer: Any) -> Path:
+    """Write an OPT, whose 64 positions are the rows from the third on, with mean pooling into `folder` and return it."""
+    from transformers import OPTConfig, OPTModel
+
+    _seed()
+    config = OPTConfig(
+        vocab_size=len(tokenizer), hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64, init_std=0.3, pad_token_id=1,
+    )  # fmt: skip
+    return _sentence(folder, OPTModel(config), tokenizer, "mean")
+
+
+def bart(folder: Path, tokenizer: Any) -> Path:
+    """Write a BART, whose 64 positions are the rows from the third on, with mean pooling into `folder` and return it."""
+    from transformers import BartConfig, BartModel
+
+    _seed()
+    config = BartConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64, init_std=0.3,
+    )  # fmt: skip
+    return _sentence(folder, BartModel(config), tokenizer, "mean")
+
+
+def mpnet(folder: Path, tokenizer: Any) -> Path:
+    """Write an MPNet, which reads 62 tokens with 64 positions, with mean pooling into `folder` and return it."""
+    from transformers import MPNetConfig, MPNetModel
+
+    _seed()
+    sizes = {key: _SIZES[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "initializer_range")}
+    config = MPNetConfig(
+        vocab_size=len(tokenizer), num_attention_heads=2, max_position_embeddings=64, pad_token_id=1, **sizes
+    )
+    return _sentence(folder, MPNetModel(config), tokenizer, "mean")
+
+
 def _seed() -> None:
     import torch
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 from byte_models import byte_tokenizer, gpt2, qwen3, qwen3_pairs, t5
+from chat_models import as_reranker, chat_model
 from engines import engine_of
 from hypothesis import HealthCheck, given, settings, strategies as st
 from pair_models import cross_encoder, deberta
@@ -79,6 +80,10 @@ def logits(engine: Engine, texts: list[str]) -> Any:
     return engine.classify().classify(texts).logits
 
 
+def yes_or_no(folder: Path) -> Path:
+    return as_reranker(folder, chat_model(folder.with_name("chat")))
+
+
 FAMILIES: Final[dict[str, tuple[str, Callable[..., Path], Ask]]] = {
     "bert": ("dense", from_pieces(bert), dense),
     "xlm-roberta": ("dense", from_pieces(xlm_roberta), dense),
@@ -89,6 +94,7 @@ FAMILIES: Final[dict[str, tuple[str, Callable[..., Path], Ask]]] = {
     "bert pairs": ("rerank", from_pieces(cross_encoder), scores),
     "qwen3 pairs": ("rerank", from_bytes(qwen3_pairs), scores),
     "qwen3 labels": ("classify", from_bytes(lambda *given: qwen3_pairs(*given, labels=3)), logits),
+    "yes or no": ("rerank", from_pieces(yes_or_no), scores),
     "deberta labels": ("classify", from_pieces(deberta), logits),
 }
 

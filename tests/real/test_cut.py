@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from byte_models import byte_tokenizer, t5
-from engines import engine_of
+from byte_models import bart, byte_tokenizer, mpnet, opt, t5
+from engines import engine_of, library_of
 from multi_models import m3
 from pair_models import cross_encoder
 from small_models import bert, xlm_roberta
@@ -65,3 +66,16 @@ def test_the_users_limit_lowers_freely_and_raises_up_to_the_table_of_positions(
     with engine_of("dense", one={"model": str(folder), **({} if asked is None else {"max_tokens": asked})}) as engine:
         engine.dense().encode(["a"])
         assert engine.view("one").metadata["max_tokens"] == limit
+
+
+@pytest.mark.parametrize(("make", "rows"), [(opt, 64), (bart, 64), (mpnet, 62)])
+def test_rows_before_the_first_position_are_no_tokens_that_are_read(make: Any, rows: int, tmp_path: Path) -> None:
+    folder = make(tmp_path / "model", byte_tokenizer(pad="<pad>"))
+    letters = "so that the big burner lights at once " * 9
+    with engine_of("dense", one={"model": str(folder), "max_tokens": 10_000}) as engine:
+        vectors = engine.dense().encode(["a", letters, letters[:rows], letters[: rows - 1]])
+        assert engine.view("one").metadata["max_tokens"] == rows
+        assert engine.call("one", Embed([letters[: rows + 1]])).cut == Cut(1, 1)
+    np.testing.assert_allclose(vectors[1], vectors[2], atol=1e-6)
+    assert np.abs(vectors[2] - vectors[3]).max() > 1e-3
+    np.testing.assert_allclose(vectors[2], library_of("dense", folder).encode(letters[:rows]), atol=1e-5)

@@ -135,6 +135,7 @@ def test_a_reranker_that_was_made_of_a_chat_model_scores_as_the_library_does(tmp
     texts = ["pilot light", "flame", "query pilot light flame"]
     with engine_of("rerank", one=folder) as engine:
         scores = engine.rerank("one").score("light", texts)
+        assert engine.view("one").note is None, "it has no labels of which one could be taken for another"
     wanted = library_of("rerank", folder).predict([("light", text) for text in texts])
     np.testing.assert_allclose(scores, wanted, atol=1e-4)
     assert np.ptp(wanted) > 0.01

@@ -46,6 +46,11 @@ class Labels:
             assume(f"Its problem_type is {kind}, which is not known here: its labels are taken to exclude each other.")
         return cls(told_apart(names), kind == _REGRESSION, kind == _INDEPENDENT or len(names) == 1)
 
+    @classmethod
+    def unnamed(cls, count: int) -> Labels:
+        """Return the labels of a head with `count` logits that no configuration names."""
+        return cls(tuple(f"LABEL_{index}" for index in range(count)), False, count == 1)
+
 
 def told_apart(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return `names`, with the position in brackets behind each that is there more than once."""

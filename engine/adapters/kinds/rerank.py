@@ -52,7 +52,10 @@ class RerankAdapter(TextAdapter):
             trust_remote_code=self._config.trust_remote_code,
             model_kwargs={"dtype": dtype},
         )
-        module.labels = self._labels(Labels.of(module.config, self._assume))
+        # For a score by tokens, or a head behind a pooling, the body's configuration names labels of no head.
+        count = module.num_labels
+        named = count == len(module.config.id2label)
+        module.labels = self._labels(Labels.of(module.config, self._assume) if named else Labels.unnamed(count))
         if module.transformers_model is not None:
             tell_padding(module.transformers_model, module.tokenizer)
         # In the module, so that `unload` drops it with everything else.
