@@ -90,7 +90,7 @@ def t5(folder: Path, tokenizer: Any) -> Path:
 
 
 def opt(folder: Path, tokenizer: Any) -> Path:
-    """Write an OPT, whose 64 positions are the rows from the third on, with mean pooling into `folder` and return it."""
+    """Write an OPT with mean pooling, whose 64 positions are the rows from the third on, into `folder`; return it."""
     from transformers import OPTConfig, OPTModel
 
     _seed()
@@ -102,7 +102,7 @@ def opt(folder: Path, tokenizer: Any) -> Path:
 
 
 def bart(folder: Path, tokenizer: Any) -> Path:
-    """Write a BART, whose 64 positions are the rows from the third on, with mean pooling into `folder` and return it."""
+    """Write a BART with mean pooling, whose 64 positions are the rows from the third on, into `folder`; return it."""
     from transformers import BartConfig, BartModel
 
     _seed()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,41 @@ def test_rows_before_the_first_position_are_no_tokens_that_are_read(make: Any, r
     np.testing.assert_allclose(vectors[1], vectors[2], atol=1e-6)
     assert np.abs(vectors[2] - vectors[3]).max() > 1e-3
     np.testing.assert_allclose(vectors[2], library_of("dense", folder).encode(letters[:rows]), atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["dense", "sparse", "multi", "rerank", "classify"])
+def test_a_token_without_a_vector_is_refused_with_its_text_named(case: str, tmp_path: Path) -> None:
+    kind, make, ask, _ = CASES[case]
+    folder = with_rows(make(tmp_path / "model"), 80)
+    with engine_of(kind, one=folder) as engine:
+        operation = ask()
+        [field] = {"texts", "documents", "inputs"} & {one.name for one in fields(operation)} or {"inputs"}
+        known, unknown = (("!", "#"), ("!", "~")) if kind == "classify" else ("#", "~")
+        more = {"query": "!"} if kind == "rerank" else {}
+        good = engine.call("one", replace(operation, **{field: [known]}, **more))
+        assert good.tokens > 0
+        with pytest.raises(InvalidInput, match=r"\[1\] has a token with id \d+, but one has vectors for 80 tokens"):
+            engine.call("one", replace(operation, **{field: [known, unknown, known]}, **more))
+
+
+@pytest.mark.parametrize("ids", [[80], [-1], [2**70], []])
+def test_ids_without_a_vector_are_refused_with_their_list_named(ids: list[int], tmp_path: Path) -> None:
+    with engine_of("dense", one=with_rows(bert(tmp_path / "model"), 80)) as engine:
+        assert engine.call("one", Embed([[79]])).tokens == 3
+        with pytest.raises(InvalidInput, match=r"^texts\[1\] holds token ids outside 0 to 79"):
+            engine.call("one", Embed([[10], ids, [11]]))
+
+
+def with_rows(folder: Path, rows: int) -> Path:
+    """Leave that many rows in the tables of a model's tokens, and its tokenizer as it is."""
+    from safetensors.torch import load_file, save_file
+
+    file, config = folder / "model.safetensors", folder / "config.json"
+    said = json.loads(config.read_text(encoding="utf-8"))
+    weights = {
+        name: weight[:rows].contiguous() if weight.shape[0] == said["vocab_size"] else weight
+        for name, weight in load_file(file).items()
+    }
+    save_file(weights, file, {"format": "pt"})
+    config.write_text(json.dumps({**said, "vocab_size": rows}), encoding="utf-8")
+    return folder

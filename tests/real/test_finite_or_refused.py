@@ -180,6 +180,34 @@ def test_a_token_that_is_in_no_text_may_have_any_weight(kind: tuple[str, Engine]
         answer(engine)
 
 
+@pytest.mark.parametrize("compared", [False, True], ids=["first batch", "later batch"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["dense", "multi.colbert", "rerank", "classify"])
+def test_the_padding_of_a_batch_may_have_any_weight(name: str, value: float, compared: bool, tmp_path: Path) -> None:
+    kind, make, _ = KINDS[name]
+    with engine_of(kind, make(tmp_path / "model")) as engine:
+        texts = ["a", f"{TEXT} {TEXT}", TEXT, "ice"]
+        alone = [_of(engine, kind, [text]) for text in texts]
+        if compared:
+            _of(engine, kind, texts)
+        weights = parameters(engine, name)
+        table = next(weight for own, weight in weights.items() if "word_embeddings" in own)
+        module = engine.call("x", lambda adapter: adapter._module)
+        with replaced(table, value, module.tokenizer.pad_token_id):
+            together = _of(engine, kind, texts)
+        for beside, [own] in zip(together, alone, strict=True):
+            np.testing.assert_allclose(beside, own, atol=1e-5)
+
+
+def _of(engine: Engine, kind: str, texts: list[str]) -> list[Any]:
+    """The answer of encoder `x` to each of some texts."""
+    if kind == "multi":
+        return [*(engine.multi("x").encode(texts, want=["colbert"]).colbert or ())]
+    if kind == "rerank":
+        return [*engine.rerank("x").score("fire", texts)]
+    return [*(engine.dense("x").encode(texts) if kind == "dense" else engine.classify("x").classify(texts).logits)]
+
+
 def _ids(adapter: Any, text: str) -> list[int]:
     module = adapter._module
     if hasattr(module, "tower"):
