@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -287,3 +287,33 @@ def test_half_precision_that_overflows_is_told_what_to_set(tmp_path: Path) -> No
         with replaced(large, 60000.0), pytest.raises(NotFinite) as caught:
             engine.classify("x").classify(["a", TEXT])
     assert 'set dtype = "float32"' in (caught.value.next_step or "")
+
+
+@pytest.mark.parametrize("name", ["dense", "multi.dense", "multi.colbert", "clip.text", "clip.image"])
+def test_vectors_whose_length_is_no_float32_have_length_1_and_are_no_zeros(name: str, tmp_path: Path) -> None:
+    from torch.nn import Identity
+
+    kind, make, answer = KINDS[name]
+    with engine_of(kind, make(tmp_path / "model")) as engine:
+        clean = answer(engine)
+        if name == "dense":
+            engine.call("x", lambda adapter: setattr(adapter._module[2], "activation_function", Identity()))
+            clean = answer(engine)
+        weights = parameters(engine, name)
+        last = next(own for own in reversed(weights) if own.endswith(LAST[name]))
+        with ExitStack() as ends:
+            for own in (last, last.replace("weight", "bias")):
+                if own in weights:
+                    ends.enter_context(replaced(weights[own], weights[own].detach() * 1e25))
+            for wanted, found in zip(clean, answer(engine), strict=True):
+                np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+LAST = {
+    "dense": "linear.weight",
+    "multi.dense": "output.LayerNorm.weight",
+    "multi.colbert": "colbert_linear.weight",
+    "clip.text": "text_projection.weight",
+    "clip.image": "visual_projection.weight",
+}
+"""End of the names of the weights that scale the vectors of a kind before they are brought to length 1."""

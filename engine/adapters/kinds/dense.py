@@ -33,6 +33,7 @@ class DenseAdapter(SentenceAdapter):
             trust_remote_code=self._config.trust_remote_code,
             model_kwargs={"dtype": dtype},
         )
+        _bound_before_normalizing(model)
         return self._ready(model, folder)
 
     @property
@@ -70,3 +71,25 @@ class DenseAdapter(SentenceAdapter):
         rows, tokens, cut = self._each(inputs, task, forward, finish, nothing=nothing, truncate=truncate)
         vectors = np.stack(rows) if rows else np.empty((0, self.dimension), dtype=np.float32)
         return Encoding(truncated(vectors, dimensions), tokens, cut)
+
+
+def _bound_before_normalizing(model: Any) -> None:
+    """Let the model bring vectors to length 1 whose length is no number of their element type.
+
+    The library divides them by infinity, which gives zeros; in half precision 65,504 is the largest length.
+    """
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    def bound(part: Any, args: tuple[Features, ...]) -> None:
+        import torch
+
+        features, name = args[0], getattr(part, "module_input_name", "sentence_embedding")
+        vectors: torch.Tensor | None = features.get(name)
+        if vectors is not None:
+            largest = vectors.abs().amax(dim=-1, keepdim=True)
+            too_long = vectors.norm(dim=-1, keepdim=True).isinf()
+            features[name] = torch.where(too_long, vectors / largest, vectors)
+
+    for part in model.modules():
+        if isinstance(part, Normalize):
+            part.register_forward_pre_hook(bound)

@@ -38,15 +38,6 @@ def heaviest(ids: ArrayLike, weights: NDArray[np.float32], tokenizer: Any, top_k
     return SparseVector(found[order], most[order], written(found[order].tolist(), tokenizer))
 
 
-def unit(vectors: torch.Tensor) -> NDArray[np.float32]:
-    """Return each row with length 1, in float32 on the CPU."""
-    import torch
-
-    with torch.inference_mode():
-        unit: NDArray[np.float32] = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
-    return unit
-
-
 def split(flat: NDArray[np.float32], lengths: torch.Tensor) -> list[NDArray[np.float32]]:
     """Return the rows of a batch by text; `lengths`, (n,), has the number of rows of each.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.adapters.base.dimensions import check_dimensions, truncated
 from engine.adapters.base.text_adapter import TextAdapter
 from engine.adapters.kinds.m3_folder import read_head, sentence_limit
-from engine.adapters.kinds.m3_forms import heaviest, split, unit
+from engine.adapters.kinds.m3_forms import heaviest, split
 from engine.adapters.sources.element_type import element_type
 from engine.adapters.text.ids import plain_ids, rows_of_ids, text_ids
 from engine.adapters.text.reader import Reader, reader_of
@@ -21,6 +21,7 @@ from engine.adapters.text.texts import tokenizer_digest
 from engine.operations.dense import Encoding
 from engine.operations.multi import MultiEncoding
 from engine.operations.sparse import SparseEncoding, SparseVector
+from engine.operations.unit import unit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,7 +185,7 @@ class MultiAdapter(TextAdapter):
         """The first token's state, of length 1: (n, d)."""
         import torch
 
-        return unit(hidden[torch.arange(len(hidden), device=hidden.device), real.long().argmax(1)])
+        return unit(hidden[torch.arange(len(hidden), device=hidden.device), real.long().argmax(1)].float().cpu())
 
     def _sparse(
         self, hidden: torch.Tensor, real: torch.Tensor, ids: list[NDArray[np.int64]], top_k: int | None
@@ -199,4 +200,4 @@ class MultiAdapter(TextAdapter):
     def _token_vectors(self, hidden: torch.Tensor, real: torch.Tensor) -> list[NDArray[np.float32]]:
         """W h + b for every token but the first, of length 1: (tokens - 1, d) each."""
         rest = real & (real.long().cumsum(1) > 1)
-        return split(unit(self._module.colbert_linear(hidden[rest])), rest.sum(1))
+        return split(unit(self._module.colbert_linear(hidden[rest]).float().cpu()), rest.sum(1))

@@ -18,6 +18,7 @@ from engine.errors import InvalidInput
 from engine.operations.calibration import score_floor
 from engine.operations.dense import Encoding
 from engine.operations.images import decoded
+from engine.operations.unit import unit
 from engine.settings import short_names
 
 if TYPE_CHECKING:
@@ -96,11 +97,9 @@ class TowerAdapter(TextAdapter):
         return facts
 
     def _run(self, features: Mapping[str, Any]) -> torch.Tensor:
-        """The vectors of features on the device, (n, d), of length 1."""
-        import torch
-
+        """The vectors of features on the device, (n, d)."""
         vectors: torch.Tensor = self._module.tower.run(features)
-        return torch.nn.functional.normalize(vectors.float(), dim=-1)
+        return vectors
 
 
 class TextTowerAdapter(TowerAdapter):
@@ -142,7 +141,7 @@ class TextTowerAdapter(TowerAdapter):
             rows,
             tower.company,
             self._run,
-            lambda vectors, *_: list(vectors.cpu().numpy()),
+            lambda vectors, *_: list(unit(vectors.float().cpu())),
             nothing=np.zeros(size, dtype=np.float32),
         )
         return Encoding(np.stack(vectors) if vectors else np.empty((0, size), np.float32), rows.tokens, rows.cut)
@@ -172,7 +171,7 @@ class ImageTowerAdapter(TowerAdapter):
                 seen = [tower.read(decoded(images[i], f"{field}[{i}]", field)) for i in range(start, end)]
                 sent = {key: self._sent(torch.cat([one[key] for one in seen])) for key in seen[0]}
                 with torch.inference_mode():
-                    found.append(self._run(sent).cpu().numpy())
+                    found.append(unit(self._run(sent).float().cpu()))
             return np.concatenate(found)
 
         return Encoding(self._in_batches(compute, len(images)), 0)
