@@ -125,6 +125,15 @@ def mpnet(folder: Path, tokenizer: Any) -> Path:
     return _sentence(folder, MPNetModel(config), tokenizer, "mean")
 
 
+def mpt(folder: Path, tokenizer: Any) -> Path:
+    """Write an MPT, which makes distances between 64 tokens, with mean pooling into `folder` and return it."""
+    from transformers import MptConfig, MptModel
+
+    _seed()
+    sizes = {"d_model": 32, "n_heads": 2, "n_layers": 2, "max_seq_len": 64, "initializer_range": 0.3}
+    return _sentence(folder, MptModel(MptConfig(vocab_size=len(tokenizer), **sizes)), tokenizer, "mean")
+
+
 def _seed() -> None:
     import torch
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from byte_models import bart, byte_tokenizer, mpnet, opt, t5
+from byte_models import bart, byte_tokenizer, mpnet, mpt, opt, t5
 from engines import engine_of, library_of
 from multi_models import m3
 from pair_models import cross_encoder
@@ -70,7 +70,7 @@ def test_the_users_limit_lowers_freely_and_raises_up_to_the_table_of_positions(
         assert engine.view("one").metadata["max_tokens"] == limit
 
 
-@pytest.mark.parametrize(("make", "rows"), [(opt, 64), (bart, 64), (mpnet, 62)])
+@pytest.mark.parametrize(("make", "rows"), [(opt, 64), (bart, 64), (mpnet, 62), (mpt, 64)])
 def test_rows_before_the_first_position_are_no_tokens_that_are_read(make: Any, rows: int, tmp_path: Path) -> None:
     folder = make(tmp_path / "model", byte_tokenizer(pad="<pad>"))
     letters = "so that the big burner lights at once " * 9

@@ -72,6 +72,9 @@ def position_rows(model: Any) -> Iterator[int]:
     for path, part in model.named_modules():
         if _NO_TEXT.search(path):
             continue
+        if hasattr(part, "build_mpt_alibi_tensor"):
+            # MPT makes a table of distances per batch, for that many tokens.
+            yield int(part.config.max_seq_len)
         for name, child in part.named_children():
             rows = _rows(child)
             named = _POSITIONS.search(name) and not _OTHER_POSITIONS.search(name)
