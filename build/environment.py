@@ -212,14 +212,14 @@ def test_requirements() -> list[str]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["test"]
 
 
-def install_aside(folder: Path, what: str, packages: list[str]) -> None:
+def install_aside(folder: Path, what: str, packages: list[str], *, python: str = str(VENV_PYTHON)) -> None:
     """Install packages for the tests into a folder of their own, if the versions differ."""
     pins = [f"{name}=={pinned(name)}" for name in packages]
     installed, wanted = folder / "pilotlight-pins.txt", "\n".join(pins)
     if installed.exists() and installed.read_text() == wanted:
         return
     shutil.rmtree(folder, ignore_errors=True)
-    complaint = pip(what, "--no-deps", "--target", str(folder), *pins)
+    complaint = pip(what, "--no-deps", "--target", str(folder), *pins, python=python)
     if complaint:
         UNFINISHED.unlink(missing_ok=True)
         raise SetupError(f"pip could not install {what}:\n{complaint}\n{NEXT}")

@@ -20,8 +20,8 @@ VENV = ROOT / ".venv-lowest"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if environment.WINDOWS else "bin/python")
 STAMP = VENV / "pilotlight-lowest.txt"
 TESTS = ["tests/unit", "tests/real/test_every_kind.py"]
-EXTRAS = ("tag", "sentencepiece")
-"""Extras that are installed too: an encoder of each kind needs the first one."""
+EXTRAS = ("tag", "sentencepiece", "tiktoken")
+"""Extras that are installed too, because the tests need them."""
 
 
 def set_up(gpu: str | None) -> None:
@@ -44,6 +44,7 @@ def set_up(gpu: str | None) -> None:
     others = [requirement for requirement in wanted if requirement != torch]
     install("the lowest versions of what the app needs, and the test tools", installed, *others)
     install("the app", "--no-build-isolation", "--no-deps", "--editable", str(ROOT))
+    environment.install_aside(VENV / "litellm", *environment.ASIDE["litellm"], python=python)
     STAMP.write_text(record)
 
 
