@@ -13,6 +13,8 @@ import pytest
 from expected import importing_root
 from running import ROOT, Home, Running
 
+pytestmark = pytest.mark.slow
+
 REPORTER = """\
 import os, sys
 
