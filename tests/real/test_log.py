@@ -18,6 +18,7 @@ MARK = "xylophone"
 """A word of the requests that must not be in the log."""
 
 FAILING = """\
+import logging
 import warnings
 
 class Failing:
@@ -32,6 +33,10 @@ class Failing:
     def warn(self, texts):
         for number, text in enumerate(texts):
             warnings.warn(f"text {number} is odd", stacklevel=1)
+        return len(texts)
+
+    def shout(self, texts):
+        logging.getLogger("library").warning("loud " * 100_000)
         return len(texts)
 """
 
@@ -153,6 +158,12 @@ def test_warnings_of_a_library_for_each_text_are_five(app: Running) -> None:
     assert plugin(app, "warn", ["a"] * 500) == 200
     assert 1 <= sum("UserWarning: text" in line for line in lines(app)) <= 5
     assert app.printed.count("UserWarning: text") <= 5
+
+
+def test_a_long_message_of_a_library_is_one_line_of_limited_length(app: Running) -> None:
+    assert plugin(app, "shout", ["a"]) == 200
+    (line,) = (line for line in lines(app) if "loud" in line)
+    assert len(line) < 3_000
 
 
 def test_the_log_is_small_after_all_that(app: Running) -> None:
