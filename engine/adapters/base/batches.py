@@ -26,7 +26,8 @@ LONGEST_WAIT: Final = 128
 BATCHES_PER_TRIM: Final = 64
 """Computations on a CPU after which the free memory between them goes back to the system.
 
-Batches of many shapes leave holes in glibc's heap: hundreds of MiB after some thousand texts. A return takes up to 30 ms.
+Batches of many shapes leave holes in glibc's heap: hundreds of MiB after some thousand texts.
+A return takes up to 30 ms.
 """
 
 T = TypeVar("T")
