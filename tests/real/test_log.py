@@ -146,11 +146,11 @@ def test_an_encoder_that_fails_at_each_request_writes_its_traceback_once_and_no_
     assert MARK not in app.printed
 
 
-def test_a_broken_model_asked_many_times_writes_a_line_each_time(app: Running) -> None:
+def test_a_broken_model_asked_many_times_writes_few_lines(app: Running) -> None:
     before = len(lines(app))
-    for _ in range(100):
+    for _ in range(300):
         assert app.http.post("/encode/dense", json={"model": "broken", "texts": [MARK]}).status_code == 503
-    assert len(lines(app)) - before <= 2 * 100
+    assert len(lines(app)) - before < 20
     assert MARK not in "\n".join(lines(app))
 
 
