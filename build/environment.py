@@ -213,7 +213,7 @@ def test_requirements() -> list[str]:
 
 
 def install_aside(folder: Path, what: str, packages: list[str], *, python: str = str(VENV_PYTHON)) -> None:
-    """Install packages for the tests into a folder of their own, if the versions differ."""
+    """Install packages for the tests into a folder of their own, by the pip of `python`, if the versions differ."""
     pins = [f"{name}=={pinned(name)}" for name in packages]
     installed, wanted = folder / "pilotlight-pins.txt", "\n".join(pins)
     if installed.exists() and installed.read_text() == wanted:

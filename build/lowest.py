@@ -21,7 +21,7 @@ VENV_PYTHON = VENV / ("Scripts/python.exe" if environment.WINDOWS else "bin/pyth
 STAMP = VENV / "pilotlight-lowest.txt"
 TESTS = ["tests/unit", "tests/real/test_every_kind.py"]
 EXTRAS = ("tag", "sentencepiece", "tiktoken")
-"""Extras that are installed too, because the tests need them."""
+"""Extras that are installed too: an encoder of each kind needs the first one, the unit tests the last one."""
 
 
 def set_up(gpu: str | None) -> None:

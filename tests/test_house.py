@@ -71,6 +71,9 @@ FORBIDDEN = [
     ("engine", {"tray", "pystray", "gi"}, ()),
     ("engine", {"PIL"}, ("engine/operations/images.py",)),
     ("engine", MODEL_LIBRARIES, ("engine/adapters/", "engine/devices/", "engine/weights/")),
+    ("engine/adapters/base", {"engine.adapters.kinds"}, ()),
+    ("engine/adapters/text", {"engine.adapters.kinds", "engine.adapters.base"}, ()),
+    ("engine/adapters/sources", {f"engine.adapters.{above}" for above in ("kinds", "base", "text")}, ()),
     ("tray", MODEL_LIBRARIES, ()),
     ("tray", {"pystray"}, ("tray/icon/",)),
     (

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from engine.encoders.ignored import ignored_options
 from engine.encoders.sharing import weights_key
 from engine.errors import Closed, NotFinite, PilotlightError, QueueFull
-from engine.operations.cut import NOTHING_CUT, Cut
+from engine.operations.cut import NOTHING_CUT, cut_of
 from engine.serving.execution import Relief, execute
 from engine.serving.worker import Worker
 from engine.settings.config import EncoderConfig, Hardware
@@ -53,8 +53,8 @@ class Usage:
 
     def note_cut(self, result: object) -> None:
         """Add the `cut` of a result, if it has one."""
-        cut = getattr(result, "cut", NOTHING_CUT)
-        if isinstance(cut, Cut) and cut != NOTHING_CUT:
+        cut = cut_of(result)
+        if cut != NOTHING_CUT:
             with self._lock:
                 self.cut += cut
 

@@ -21,3 +21,9 @@ class Cut:
 
 
 NOTHING_CUT: Final = Cut()
+
+
+def cut_of(result: object) -> Cut:
+    """Return the `cut` of a result; nothing for results that do not say."""
+    cut = getattr(result, "cut", None)
+    return cut if isinstance(cut, Cut) else NOTHING_CUT

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, final
 
-from engine.operations.cut import NOTHING_CUT, Cut
+from engine.operations.cut import Cut, cut_of
 from engine.operations.finite import check_finite
 from engine.operations.inputs import naming_field
 
@@ -67,5 +67,4 @@ class Answer(Generic[T]):
     @property
     def cut(self) -> Cut:
         """The part of the inputs that the model did not read; nothing for results that do not say."""
-        cut = getattr(self.value, "cut", None)
-        return cut if isinstance(cut, Cut) else NOTHING_CUT
+        return cut_of(self.value)

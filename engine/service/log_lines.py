@@ -37,7 +37,7 @@ class Lines(logging.Formatter):
         """Return the line, and the lines of its traceback."""
         record.message = record.getMessage().strip()
         record.asctime = self.formatTime(record)
-        line = printable(self.formatMessage(record), MOST_CHARACTERS)
+        line = in_one_line(self.formatMessage(record), MOST_CHARACTERS)
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
             return line
@@ -69,7 +69,7 @@ class Repeats(logging.Filter):
         return count < _MOST_REPEATS
 
 
-def printable(text: str, most: int) -> str:
+def in_one_line(text: str, most: int) -> str:
     """Return `text` in one line of at most about `most` characters, with escapes for what a terminal would obey."""
     escaped = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text[:most])
     left_out = len(text) + len(escaped) - len(text[:most]) - most
@@ -82,10 +82,10 @@ def _told(error: BaseException, of_request: bool) -> Iterator[str]:
         words = str(one)
         # Python and its libraries put what they were given in quotes: it may be the text of a request.
         quotes = of_request and any(mark in words for mark in "'\"`")
-        shown = "(its words may quote the request)" if quotes else printable(words, _MOST_ERROR_CHARACTERS)
+        shown = "(its words may quote the request)" if quotes else in_one_line(words, _MOST_ERROR_CHARACTERS)
         yield f"  {type(one).__module__}.{type(one).__qualname__}: {shown}"
         for frame in traceback.extract_tb(one.__traceback__)[-_MOST_FRAMES:]:
-            yield f"    {frame.filename}:{frame.lineno} in {frame.name}: {printable(frame.line or '', 200)}"
+            yield f"    {frame.filename}:{frame.lineno} in {frame.name}: {in_one_line(frame.line or '', 200)}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

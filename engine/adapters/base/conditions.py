@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Final
 
 from engine.adapters.packages import forget_missing
 
 _DEEPEST: Final = 4
 """Levels of folders below a model's own, of which a spaCy pipeline has the most."""
-_MOST_FILES: Final = 4096
-"""Files that are looked at; a folder with more is hardly one model's."""
+_MOST_ENTRIES: Final = 1024
+"""Files and folders that are looked at, the upper ones first; a folder with more is hardly one model's."""
 
 _Files = Mapping[str, tuple[int, int]]
 """Path -> size in bytes and time of the last change in ns."""
@@ -63,24 +66,31 @@ class Conditions:
 
 def _files(place: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """The files in a folder down to some depth, those behind links too, without hidden folders; a file alone."""
-    count = 0
-    top = len(place.parts)
     if place.is_file():
         status = place.stat()
         yield str(place), (status.st_size, status.st_mtime_ns)
-    for folder, folders, names in os.walk(place, followlinks=True):
-        deep = len(Path(folder).parts) - top >= _DEEPEST
-        folders[:] = [] if deep else sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
+    pending, left = deque([(place, 0)]), _MOST_ENTRIES
+    while pending and left > 0:
+        folder, depth = pending.popleft()
+        entries = _entries(folder, left)
+        left -= len(entries)
+        for entry in entries:
             try:
-                status = path.stat()
+                status = entry.stat()
             except OSError:  # a link without a target, or removed meanwhile
                 continue
-            yield str(path), (status.st_size, status.st_mtime_ns)
-            count += 1
-            if count == _MOST_FILES:
-                return
+            if not S_ISDIR(status.st_mode):
+                yield entry.path, (status.st_size, status.st_mtime_ns)
+            elif depth < _DEEPEST and not entry.name.startswith("."):
+                pending.append((Path(entry.path), depth + 1))
+
+
+def _entries(folder: Path, most: int) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(islice(entries, most), key=lambda entry: entry.name)
+    except OSError:
+        return []
 
 
 def _packages() -> tuple[tuple[str, int], ...]:

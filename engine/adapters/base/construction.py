@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,8 +11,10 @@ from typing import Any, Final
 
 from engine.adapters.base.hopeless import unavailable
 from engine.adapters.base.transformers_patches import patched
-from engine.adapters.kinds.fit import untrusted
-from engine.adapters.sources import declared, model_folder
+from engine.adapters.sources import declared
+from engine.adapters.sources.fit import untrusted
+from engine.adapters.sources.json_file import value_of
+from engine.adapters.sources.model_folder import AGAIN, small_files
 from engine.errors import EncoderError, LoadFailed, PilotlightError, Unavailable, first_line
 from engine.settings.config import EncoderConfig
 
@@ -25,7 +26,6 @@ _NO_READER: Final = re.compile(r"Unrecognized processing class")
 _FEWEST_WORDS: Final = 8
 """A tokenizer without a vocabulary still has a token or two of its own, as SentencePiece's for a space."""
 _COMPLETE: Final = "Put all of the model's files there, or mend `model` in the settings."
-_AGAIN: Final = "Download or copy the model again."
 
 
 @contextmanager
@@ -44,8 +44,10 @@ def checked_construction(config: EncoderConfig, folder: Path, library: str = "")
             made_up.append(problem)
 
     def on_tokenizer(tokenizer: Any, has_vocabulary: bool) -> None:
+        if has_vocabulary:
+            return
         words = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
-        if not has_vocabulary and len(words) < _FEWEST_WORDS:
+        if len(words) < _FEWEST_WORDS:
             names = " or ".join(sorted(tokenizer.vocab_files_names.values()))
             made_up.append(
                 Unavailable(
@@ -87,7 +89,7 @@ def missing(config: EncoderConfig, model: Any, info: Mapping[str, Any]) -> Encod
             f"{config.model} has no weights for the head of a {type(model).__name__} ({what}).",
             next_step=f'Set `model` to one that was made for kind = "{config.kind}", or mend `kind` in the settings.',
         )
-    return LoadFailed(f"The weights of {config.model} lack {what}.", next_step=_AGAIN)
+    return LoadFailed(f"The weights of {config.model} lack {what}.", next_step=AGAIN)
 
 
 def _clearer(config: EncoderConfig, folder: Path, library: str, error: Exception) -> PilotlightError | None:
@@ -100,20 +102,18 @@ def _clearer(config: EncoderConfig, folder: Path, library: str, error: Exception
         detail = f": {lines[0].rstrip('.')}" if lines else ""
         return LoadFailed(
             f"{config.name} could not be loaded: weights have another shape than the configuration says{detail}.",
-            next_step=f"Its files belong to different models. {_AGAIN}",
+            next_step=f"Its files belong to different models. {AGAIN}",
         )
     if "Missing key(s)" in text:
-        return LoadFailed(f"{config.name} could not be loaded: {_flat(text)}.", next_step=_AGAIN)
+        return LoadFailed(f"{config.name} could not be loaded: {_flat(text)}.", next_step=AGAIN)
     if type(error).__name__ == "SafetensorError":
         return LoadFailed(
-            f"{config.name} could not be loaded: a weights file is damaged ({first_line(error)}).", next_step=_AGAIN
+            f"{config.name} could not be loaded: a weights file is damaged ({first_line(error)}).", next_step=AGAIN
         )
     if (torn := _torn(folder)) is not None:
-        return LoadFailed(f"{config.name} could not be loaded: {torn} is damaged.", next_step=_AGAIN)
+        return LoadFailed(f"{config.name} could not be loaded: {torn} is damaged.", next_step=AGAIN)
     if _NO_READER.search(text):
         error = _reason_for_no_reader(config, folder) or error
-    if isinstance(error, TypeError) and (absent := _without_configuration(folder)):
-        return Unavailable(f"{config.name} cannot be loaded, because there is no {absent}.", next_step=_COMPLETE)
     facts = declared.read(folder)
     code = facts.code if config.trust_remote_code else ()
     own = {one.reference.rpartition("--")[2].rpartition(".")[0] for one in code}
@@ -127,19 +127,8 @@ def _clearer(config: EncoderConfig, folder: Path, library: str, error: Exception
 
 def _torn(folder: Path) -> str | None:
     """The first small file of a model that is no JSON although its name says so."""
-    for place in ("", *model_folder.module_folders(folder)):
-        for file in sorted((folder / place).glob("*.json")):
-            try:
-                json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                return file.relative_to(folder).as_posix()
-    return None
-
-
-def _without_configuration(folder: Path) -> str | None:
-    """The first file that a module of sentence-transformers would read its configuration from and that is not there."""
-    files = (folder / module / "config.json" for module in model_folder.module_folders(folder))
-    return next((file.relative_to(folder).as_posix() for file in files if not file.is_file()), None)
+    files = (file for file in small_files(folder) if file.suffix == ".json")
+    return next((file.relative_to(folder).as_posix() for file in files if value_of(file) is None), None)
 
 
 def _reason_for_no_reader(config: EncoderConfig, folder: Path) -> Exception | None:

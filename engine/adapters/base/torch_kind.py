@@ -12,9 +12,8 @@ from engine.adapters.base.construction import checked_construction
 from engine.adapters.base.hopeless import unavailable
 from engine.adapters.base.model_source import Source
 from engine.adapters.context import AdapterContext
-from engine.adapters.kinds import fit
 from engine.adapters.packages import require
-from engine.adapters.sources import declared, foreign_code, hub
+from engine.adapters.sources import declared, fit, foreign_code, hub
 from engine.adapters.sources.locate import Reference, locate
 from engine.settings.config import EncoderConfig
 from engine.weights.gate import CONSTRUCTION

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.adapters.base.dimensions import check_dimensions, truncated
-from engine.adapters.kinds.in_one_type import in_one_type
+from engine.adapters.kinds.in_one_type import read_in_one_type
 from engine.adapters.kinds.sentence import SentenceAdapter
-from engine.adapters.sources.element_type import element_type
 from engine.adapters.text.rows import Features
 from engine.operations.dense import Encoding
 
@@ -25,14 +24,8 @@ class DenseAdapter(SentenceAdapter):
     def _construct(self, folder: Path) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        dtype = element_type(folder)
-        model = in_one_type(SentenceTransformer, dtype)(
-            str(folder),
-            device="cpu",
-            local_files_only=True,
-            trust_remote_code=self._config.trust_remote_code,
-            model_kwargs={"dtype": dtype},
-        )
+        trusted = self._config.trust_remote_code
+        model = read_in_one_type(SentenceTransformer, folder, trust_remote_code=trusted)
         _bound_before_normalizing(model)
         return self._ready(model, folder)
 

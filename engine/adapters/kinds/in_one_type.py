@@ -1,15 +1,30 @@
-"""Classes of sentence-transformers whose modules are as wide as the widest weights among their files."""
+"""Models of sentence-transformers whose modules are all as wide as the widest weights among their files."""
 
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
+
+from engine.adapters.sources.element_type import element_type
 
 _WIDE: Final = ("float32", "float64")
 
 
+def read_in_one_type(kind: Any, folder: Path, *, trust_remote_code: bool) -> Any:
+    """Return the model in `folder`, made by `kind`, a class of sentence-transformers, on the CPU and without a hub."""
+    dtype = element_type(folder)
+    return _in_one_type(kind, dtype)(
+        str(folder),
+        device="cpu",
+        local_files_only=True,
+        trust_remote_code=trust_remote_code,
+        model_kwargs={"dtype": dtype},
+    )
+
+
 @cache  # a class of its own for each load would stay in memory
-def in_one_type(kind: Any, dtype: str) -> Any:
+def _in_one_type(kind: Any, dtype: str) -> Any:
     """Return `kind`, a class of sentence-transformers, which reads its modules in `dtype`: torch's name of a type.
 
     The library makes every module as narrow as the first one. `dtype` is not narrower than any of their files.

@@ -1,9 +1,7 @@
-"""The files of a model with BGE-M3's heads, beside those of its body."""
+"""The heads of a model like BGE-M3, read from files of their own."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +30,3 @@ def read_head(folder: Path, name: str, body: Any, rows: int | None = None) -> An
     head = torch.nn.Linear(width, rows, bias="bias" in weights, dtype=body.dtype)
     head.load_state_dict(weights)
     return head
-
-
-def sentence_limit(folder: Path) -> int | None:
-    """Return the limit of tokens in the file of sentence-transformers; None if there is none."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        limit = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8")).get("max_seq_length")
-        if type(limit) is int and limit > 0:
-            return limit
-    return None

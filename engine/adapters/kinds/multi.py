@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine.adapters.base.dimensions import check_dimensions, truncated
 from engine.adapters.base.text_adapter import TextAdapter
-from engine.adapters.kinds.m3_folder import read_head, sentence_limit
+from engine.adapters.kinds.m3_folder import read_head
 from engine.adapters.kinds.m3_forms import heaviest, split
 from engine.adapters.sources.element_type import element_type
 from engine.adapters.text.ids import plain_ids, rows_of_ids, text_ids
+from engine.adapters.text.limits import limit_in
 from engine.adapters.text.reader import Reader, reader_of
 from engine.adapters.text.rows import IDS, MASK, Features, Limit, Rows
 from engine.adapters.text.texts import tokenizer_digest
@@ -47,8 +48,8 @@ class MultiAdapter(TextAdapter):
         module.sparse_linear = read_head(folder, "sparse_linear", body, rows=1)
         module.colbert_linear = read_head(folder, "colbert_linear", body)
         module.tokenizer = tokenizer = AutoTokenizer.from_pretrained(str(folder), **trusted)
-        asked, said = self._config.max_tokens, sentence_limit(folder)
-        module.reader = reader_of(body, tokenizer, asked=asked, said=said)
+        said = limit_in(folder / "sentence_bert_config.json")
+        module.reader = reader_of(body, tokenizer, asked=self._config.max_tokens, said=said)
         module.tokenizer_key = None
         return module.eval()
 

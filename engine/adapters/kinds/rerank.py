@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.adapters.base.text_adapter import TextAdapter
-from engine.adapters.kinds.in_one_type import in_one_type
+from engine.adapters.kinds.in_one_type import read_in_one_type
 from engine.adapters.kinds.labels import Labels, check_label_ids
-from engine.adapters.sources.element_type import element_type
 from engine.adapters.text.library_reader import readers_of
 from engine.adapters.text.reader import tell_padding
 from engine.adapters.text.rows import Features, Limit
@@ -44,14 +43,7 @@ class RerankAdapter(TextAdapter):
         from sentence_transformers import CrossEncoder
 
         check_label_ids(folder, self._config.model)
-        dtype = element_type(folder)
-        module = in_one_type(CrossEncoder, dtype)(
-            str(folder),
-            device="cpu",
-            local_files_only=True,
-            trust_remote_code=self._config.trust_remote_code,
-            model_kwargs={"dtype": dtype},
-        )
+        module = read_in_one_type(CrossEncoder, folder, trust_remote_code=self._config.trust_remote_code)
         # For a score by tokens, or a head behind a pooling, the body's configuration names labels of no head.
         count = module.num_labels
         named = count == len(module.config.id2label)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.adapters.kinds.in_one_type import in_one_type
+from engine.adapters.kinds.in_one_type import read_in_one_type
 from engine.adapters.kinds.sentence import SentenceAdapter
-from engine.adapters.sources.element_type import element_type
 from engine.adapters.text.rows import Features
 from engine.adapters.text.written import written
 from engine.operations.sparse import SparseEncoding, SparseVector
@@ -26,15 +25,8 @@ class SparseAdapter(SentenceAdapter):
     def _construct(self, folder: Path) -> Any:
         from sentence_transformers import SparseEncoder
 
-        dtype = element_type(folder)
-        model = in_one_type(SparseEncoder, dtype)(
-            str(folder),
-            device="cpu",
-            local_files_only=True,
-            trust_remote_code=self._config.trust_remote_code,
-            model_kwargs={"dtype": dtype},
-        )
-        return self._ready(model, folder)
+        trusted = self._config.trust_remote_code
+        return self._ready(read_in_one_type(SparseEncoder, folder, trust_remote_code=trusted), folder)
 
     @property
     def _dimension(self) -> int | None:

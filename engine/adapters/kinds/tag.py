@@ -9,11 +9,11 @@ from typing import Any
 
 from engine import paths
 from engine.adapters.base.python_object import ObjectAdapter
-from engine.adapters.kinds import fit, spacy_pipeline
+from engine.adapters.kinds import spacy_pipeline
 from engine.adapters.kinds.spacy_memory import SpacyMemory
 from engine.adapters.kinds.spacy_needs import unavailable_pipeline
 from engine.adapters.kinds.spacy_pipeline import Pipeline
-from engine.adapters.sources import declared
+from engine.adapters.sources import declared, fit
 from engine.adapters.sources.content import Digests
 from engine.adapters.sources.locate import locate
 from engine.errors import InvalidInput

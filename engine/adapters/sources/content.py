@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,20 +20,6 @@ _log = logging.getLogger(__name__)
 _DIGITS: Final = 12
 _MOST: Final = 2000
 """Digests that are kept at most; a model has about ten files."""
-_DESCRIBES: Final = re.compile(
-    # The structure: transformers, sentence-transformers, open_clip.
-    r"((open_clip|adapter|router|sentence_\w+|cnn|lstm|wordembedding)_)?config\.json|modules\.json"
-    r"|config_sentence_transformers\.json"
-    # Tokenizers and vocabularies.
-    r"|(whitespace|phrase)tokenizer_config\.json|tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json"
-    r"|(\w+[_-])?vocab([_-]\w+)?\.(json|txt|bpe)|merges\.txt|bpe\.codes|dict\.txt|idf\.json|tekken\.json"
-    r"|word_(shape|pronunciation)\.json|normalizer\.json|.+\.(model|spm|tiktoken)"
-    # Images and templates, and code of the model's own.
-    r"|((video_)?pre)?processor_config\.json|audio_tokenizer_config\.json|chat_template\.json|.+\.(jinja|py)",
-    re.DOTALL,
-)
-"""Names of the files without weights that answers depend on."""
-_TEMPLATES: Final = "additional_chat_templates"
 _LOCK: Final = threading.Lock()  # guards the file of digests, never held while a model is read
 
 
@@ -93,21 +78,13 @@ def content_id(folder: Path, digests: Digests) -> str:
 
     Those are its weights, configuration, tokenizer, templates and own code. Raises OSError, or LoadFailed.
     """
-    return digests.together({*model_folder.weight_files(folder), *small_files(folder)}, folder)
-
-
-def small_files(folder: Path) -> list[Path]:
-    """Return the files without weights that the model's answers depend on; raises OSError."""
-    found = []
-    for place in dict.fromkeys(("", *model_folder.module_paths(folder), _TEMPLATES)):
-        found += [folder / place / name for name in model_folder.files_in(folder / place) if _DESCRIBES.fullmatch(name)]
-    return found
+    return digests.together({*model_folder.weight_files(folder), *model_folder.small_files(folder)}, folder)
 
 
 def configuration(folder: Path) -> str:
     """Return a digest of the files that describe the structure of the model; it changes when one of them does."""
     digest = hashlib.sha256()
-    for file in small_files(folder):
+    for file in model_folder.small_files(folder):
         if file.name.endswith("config.json") or file.name in ("modules.json", "config_sentence_transformers.json"):
             digest.update(spelled(file, folder) + b"\0" + file.read_bytes())
     return digest.hexdigest()

@@ -62,11 +62,6 @@ class Declared:
     code: tuple[Code, ...] = ()
 
     @property
-    def repositories(self) -> tuple[str, ...]:
-        """The hub ids that trusted code would be fetched from, sorted; local code has none."""
-        return tuple(sorted({code.repository for code in self.code if code.repository}))
-
-    @property
     def architecture(self) -> str:
         """The class that it was saved from; "" if none is named."""
         return self.architectures[0] if self.architectures else ""

@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from engine.adapters.sources import weight_names
-from engine.adapters.sources.content import small_files
-from engine.adapters.sources.model_folder import AGAIN, files_in, module_folders, read_json, weight_files
-from engine.adapters.sources.weight_names import ADAPTER, HEADS, SAFE
+from engine.adapters.sources.json_file import object_of
+from engine.adapters.sources.model_folder import AGAIN, files_in, module_folders, small_files, weight_files
+from engine.adapters.sources.weight_names import ADAPTER, HEADS, OF_OTHERS, SAFE
 from engine.errors import Unavailable
 from engine.weights.files import layout
-
-_OF_OTHERS: Final = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite")
-
 
 _POINTER: Final = b"version https://git-lfs.github.com/"
 _LONGEST_POINTER: Final = 1024
@@ -45,9 +42,8 @@ def check(folder: Path, *, open_clip: bool = False) -> None:
 
 
 def _refuse_quantised(place: Path) -> None:
-    config = read_json(place / "config.json")
-    parts = [config, *(config.values() if isinstance(config, dict) else ())]
-    for part in parts:
+    config = object_of(place / "config.json") or {}
+    for part in (config, *config.values()):
         found = part.get("quantization_config") if isinstance(part, Mapping) else None
         if found:
             method = found.get("quant_method") if isinstance(found, Mapping) else None
@@ -73,7 +69,7 @@ def _refuse_without_weights(folder: Path) -> None:
     if near and any(name.endswith(".py") for name in names):
         return
     others = [name for place in ("", "onnx", "openvino") for name in files_in(folder / place)]
-    others = [name for name in others if name.endswith(_OF_OTHERS)]
+    others = [name for name in others if name.endswith(OF_OTHERS)]
     if near:
         raise Unavailable(
             f"{folder} has no weights by a name that is read, only {near[0]}.",

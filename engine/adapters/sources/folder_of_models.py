@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from engine.adapters.sources.model_folder import module_folders
-from engine.adapters.sources.weight_names import MAIN, is_weights
+from engine.adapters.sources.weight_names import MAIN, OF_OTHERS, is_weights
 from engine.errors import Unavailable
 
 _DESCRIBED: Final = (
@@ -29,7 +29,6 @@ _PIPELINE: Final = "meta.json"
 """At the top of a pipeline, and of the package that holds one in a folder of its own."""
 _WHOLE: Final = (*MAIN, "modules.json", "config.cfg")
 """One more file is in every model, but not in the folder of a module."""
-_OF_OTHERS: Final = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite")
 _CACHED: Final = "models--"
 """How the names of a model's folder in a hub's cache begin; its files are in snapshots/COMMIT."""
 _SNAPSHOTS: Final = "snapshots"
@@ -58,7 +57,7 @@ def require_model(folder: Path) -> None:
         )
     if not names or not names.isdisjoint(_DESCRIBED):
         return
-    if any(is_weights(name) or name.endswith(_OF_OTHERS) for name in names) and _SNAPSHOTS not in names:
+    if any(is_weights(name) or name.endswith(OF_OTHERS) for name in names) and _SNAPSHOTS not in names:
         return
     inside = list(islice(_models_in(folder, names), _SHOWN))
     if not inside and _PIPELINE in names:

@@ -10,8 +10,8 @@ from typing import Any
 def value_of(path: Path) -> Any:
     """Return the value in the file; None if there is no such file or it is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
         return None
 
 

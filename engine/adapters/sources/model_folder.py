@@ -6,19 +6,35 @@ Beside them may be weights of other libraries and precisions, leftovers of an ea
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 from engine.adapters.sources import weight_names
+from engine.adapters.sources.json_file import object_of, value_of
 from engine.adapters.sources.weight_names import SAFE
 from engine.errors import LoadFailed
 
+MODULES: Final = "modules.json"
 ROUTER: Final = "router_config.json"
 """The file in which a router of sentence-transformers lists its subfolders with modules."""
+
+_DESCRIBES: Final = re.compile(
+    # The structure: transformers, sentence-transformers, open_clip.
+    r"((open_clip|adapter|router|sentence_\w+|cnn|lstm|wordembedding)_)?config\.json|modules\.json"
+    r"|config_sentence_transformers\.json"
+    # Tokenizers and vocabularies.
+    r"|(whitespace|phrase)tokenizer_config\.json|tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json"
+    r"|(\w+[_-])?vocab([_-]\w+)?\.(json|txt|bpe)|merges\.txt|bpe\.codes|dict\.txt|idf\.json|tekken\.json"
+    r"|word_(shape|pronunciation)\.json|normalizer\.json|.+\.(model|spm|tiktoken)"
+    # Images and templates, and code of the model's own.
+    r"|((video_)?pre)?processor_config\.json|audio_tokenizer_config\.json|chat_template\.json|.+\.(jinja|py)",
+    re.DOTALL,
+)
+"""Names of the files without weights that answers depend on."""
+_TEMPLATES: Final = "additional_chat_templates"
 
 AGAIN: Final = "Download or copy the model again."
 
@@ -61,6 +77,14 @@ def weight_paths(folder: Path, names_in: NamesIn, *, open_clip: bool = False, he
     return found
 
 
+def small_files(folder: Path) -> list[Path]:
+    """Return the files without weights that the model's answers depend on; raises OSError."""
+    found = []
+    for place in dict.fromkeys(("", *module_paths(folder), _TEMPLATES)):
+        found += [folder / place / name for name in files_in(folder / place) if _DESCRIBES.fullmatch(name)]
+    return found
+
+
 def module_folders(folder: Path) -> list[str]:
     """Return the subfolders of sentence-transformers' modules: those of `modules.json`, and of routers among them."""
     return [path for path in module_paths(folder) if path]
@@ -79,14 +103,14 @@ def files_in(place: Path) -> list[str]:
 
 def module_paths(folder: Path) -> list[str]:
     """The folders of the modules in their order, "" for one in the model's own folder."""
-    modules = read_json(folder / "modules.json")
+    modules = value_of(folder / MODULES)
     entries = modules if isinstance(modules, list) else []
     found = _inside(entry.get("path") for entry in entries if isinstance(entry, dict))
     for place in ("", *found):
-        routes = read_json(folder / place / ROUTER)
+        routes = object_of(folder / place / ROUTER)
         if routes is None and place:
-            routes = read_json(folder / place / "config.json")  # as older versions of the library wrote it
-        types = routes.get("types") if isinstance(routes, dict) else None
+            routes = object_of(folder / place / "config.json")  # as older versions of the library wrote it
+        types = (routes or {}).get("types")
         found += _inside(_join(place, way) for way in types) if isinstance(types, dict) else []
     return found
 
@@ -108,8 +132,7 @@ def _shards(place: Path, names: Collection[str]) -> weight_names.Shards:
             stem, _, ending = index.removesuffix(".index.json").rpartition(".")
             pattern = rf"{re.escape(stem)}-\d+-of-\d+\.{re.escape(ending)}"
             return [name for name in names if re.fullmatch(pattern, name)]
-        value = read_json(file)
-        table = value.get("weight_map") if isinstance(value, dict) else None
+        table = (object_of(file) or {}).get("weight_map")
         shards = set(map(str, table.values())) if isinstance(table, dict) else set()
         if not shards or not weight_names.are_inside(shards):
             raise LoadFailed(f"{file} is not an index of weights files.", next_step=AGAIN)
@@ -120,17 +143,8 @@ def _shards(place: Path, names: Collection[str]) -> weight_names.Shards:
 
 def _named_by_configuration(folder: Path) -> str | None:
     """The main file that config.json names itself, which few do; a file of the folder or an index."""
-    value = read_json(folder / "config.json")
-    name = value.get("transformers_weights") if isinstance(value, dict) else None
+    name = (object_of(folder / "config.json") or {}).get("transformers_weights")
     return name if isinstance(name, str) and name.endswith((SAFE, f"{SAFE}.index.json")) else None
-
-
-def read_json(file: Path) -> Any:
-    """The value of a JSON file; None for one that is missing or damaged, of which its library tells."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        if file.is_file():
-            return json.loads(file.read_text(encoding="utf-8"))
-    return None
 
 
 def _join(place: str, name: str) -> str:

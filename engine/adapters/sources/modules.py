@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from engine.adapters.sources.json_file import object_of, value_of
-from engine.adapters.sources.model_folder import ROUTER
-from engine.adapters.sources.own_code import MODULES, is_own
+from engine.adapters.sources.model_folder import MODULES, ROUTER
+from engine.adapters.sources.own_code import is_own
 
 _READERS: Final = ("Transformer", "MLMTransformer", "CLIPModel")
 _ROUTERS: Final = ("Router", "Asym")

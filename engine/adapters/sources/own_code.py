@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.adapters.sources.json_file import value_of
-from engine.adapters.sources.model_folder import ROUTER, module_folders
+from engine.adapters.sources.model_folder import MODULES, ROUTER, small_files
 
-MODULES: Final = "modules.json"
 _LIBRARY: Final = "sentence_transformers."
 
 
@@ -41,8 +40,8 @@ def own_code(folder: Path) -> tuple[Code, ...]:
 
 
 def _found(folder: Path) -> Iterator[Code]:
-    for place in dict.fromkeys(("", *module_folders(folder))):
-        for path in sorted((folder / place).glob("*config*.json")):
+    for path in small_files(folder):
+        if path.name.endswith("config.json"):
             name = path.relative_to(folder).as_posix()
             for reference in _classes(value_of(path), is_router=path.name == ROUTER):
                 yield Code(name, reference)

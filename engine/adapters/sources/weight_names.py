@@ -10,6 +10,8 @@ from typing import Final
 SAFE: Final = ".safetensors"
 PICKLED: Final = (".bin", ".pt", ".pth", ".ckpt")
 """Endings of the names of pickled weights."""
+OF_OTHERS: Final = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite")
+"""Endings of the names of weights for other libraries."""
 INDEX: Final = "model.safetensors.index.json"
 PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
 HEADS: Final = ("sparse_linear", "colbert_linear")

@@ -1,1 +1,1 @@
-"""Helpers of adapters that read texts: token ids, texts, and lengths."""
+"""Texts as models read them: token ids, limits, padding, and batches."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from engine.adapters.text.company import Company
-from engine.adapters.text.limits import known_limit, library_limit, reading_limit, vocabulary_rows
+from engine.adapters.text.limits import known_limit, library_limit, limit_in, reading_limit, vocabulary_rows
 from engine.adapters.text.reader import columns_of, company_of, economical, with_padding_token
 from engine.adapters.text.rows import Features, Item, Limit, Rows, Texts, read_rows
 
@@ -107,17 +106,6 @@ def readers_of(whole: Any, folder: Path, asked: int | None) -> dict[int, Library
     first = whole[0]
     routes = getattr(first, "sub_modules", None)
     modules = [first] if routes is None else [route[0] for route in routes.values()]
-    said = frozenset(_said(folder))
+    patterns = ("sentence_*_config.json", "*/sentence_*_config.json")
+    said = frozenset(limit for pattern in patterns for file in folder.glob(pattern) if (limit := limit_in(file)))
     return {id(one): LibraryReader(whole, one, said=said, asked=asked) for one in modules}
-
-
-def _said(folder: Path) -> Iterator[int]:
-    """The limits in the files of sentence-transformers, of all the readers in `folder`."""
-    for pattern in ("sentence_*_config.json", "*/sentence_*_config.json"):
-        for file in folder.glob(pattern):
-            try:
-                limit = json.loads(file.read_text(encoding="utf-8")).get("max_seq_length")
-            except (OSError, ValueError, AttributeError):
-                continue
-            if type(limit) is int and limit > 0:
-                yield limit

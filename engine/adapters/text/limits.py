@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final
+
+from engine.adapters.sources.json_file import object_of
 
 BOUND: Final = 8192
 """Tokens that are read where neither a table of positions nor the files of the encoder set a limit."""
@@ -33,6 +36,12 @@ _SIZES: Final = (
 def known_limit(limit: float | None) -> int | None:
     """Return a library's limit, None if the value stands for a missing one."""
     return None if limit is None or not 0 < limit < _ABSURD else int(limit)
+
+
+def limit_in(file: Path) -> int | None:
+    """Return the limit in a file of sentence-transformers' settings; None if it sets none."""
+    limit = (object_of(file) or {}).get("max_seq_length")
+    return limit if type(limit) is int and limit > 0 else None
 
 
 def truncation_of(tokenizer: Any) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from engine.adapters.kinds.image_text.scales import scales
 from engine.adapters.kinds.image_text.tower import Features, ImageTower, TextTower
 from engine.adapters.packages import missing, require
 from engine.adapters.sources.element_type import element_type
+from engine.adapters.sources.json_file import object_of
 from engine.adapters.text.company import Company
 from engine.adapters.text.limits import position_rows, vocabulary_rows
 from engine.adapters.text.reader import columns_of, economical, padding_token, with_padding_token
@@ -162,9 +162,7 @@ class Checkpoint:
 
     @property
     def _tokenizer_settings(self) -> dict[str, Any]:
-        file = self.folder / "tokenizer_config.json"
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        return settings
+        return object_of(self.folder / "tokenizer_config.json") or {}
 
     def _tokenizer(self) -> Any:
         from tokenizers import normalizers

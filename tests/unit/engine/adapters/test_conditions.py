@@ -91,6 +91,19 @@ def test_hidden_folders_and_what_lies_far_below_are_not_looked_at(conditions: Co
     assert conditions.change() is None
 
 
+def test_the_look_at_a_huge_folder_ends_after_its_upper_part(tmp_path: Path, site: Path) -> None:
+    for outer in range(40):
+        for inner in range(40):
+            (tmp_path / "huge" / f"{outer:02}" / f"{inner:02}").mkdir(parents=True)
+    (tmp_path / "huge" / "config.json").touch()
+    conditions = Conditions(lambda: False)
+    conditions.note(tmp_path / "huge")
+    (tmp_path / "huge" / "39" / "39" / "x").touch()
+    assert conditions.change() is None
+    (tmp_path / "huge" / "own.py").touch()
+    assert "own.py changed" in str(conditions.change())
+
+
 def test_a_package_that_is_installed_counts_and_a_folder_of_scripts_does_not(
     conditions: Conditions, site: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

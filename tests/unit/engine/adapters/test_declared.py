@@ -160,13 +160,20 @@ def test_foreign_code_is_found_wherever_it_is_named(tmp_path: Path) -> None:
         m_in_router_config__json={"types": {"q": "u/route--own.Way"}},
     )
     found = declared.read(tmp_path)
-    assert found.repositories == ("u/route", "v/processor", "w/module", "x/tokenizer", "y/part", "z/config")
+    repositories = {code.repository for code in found.code if code.repository}
+    assert repositories == {"u/route", "v/processor", "w/module", "x/tokenizer", "y/part", "z/config"}
     assert {code.reference for code in found.code if code.repository is None} == {"own.Config"}
+
+
+def test_a_stray_configuration_names_no_code(tmp_path: Path) -> None:
+    stray = {"auto_map": {"AutoModel": "someone/else--own.Model"}}
+    put(tmp_path, config__json={"model_type": "bert"}, config__old__json=stray, my_config_backup__json=stray)
+    assert declared.read(tmp_path).code == ()
 
 
 def test_code_in_the_folder_itself_is_of_no_repository(tmp_path: Path) -> None:
     found = declared.read(put(tmp_path, config__json={"auto_map": {"AutoModel": "modeling.Own"}}))
-    assert (len(found.code), found.repositories) == (1, ())
+    assert [code.repository for code in found.code] == [None]
 
 
 def test_weights_are_asked_for_their_names_only_without_an_architecture(tmp_path: Path) -> None:
@@ -195,7 +202,7 @@ def test_the_row_of_an_encoder_names_the_right_kind_before_its_first_use(tmp_pat
 
 def test_reading_imports_no_heavy_library() -> None:
     code = (
-        "import sys; from engine.adapters.sources import declared; from engine.adapters.kinds import fit;"
+        "import sys; from engine.adapters.sources import declared, fit;"
         "print([m for m in ('torch', 'transformers', 'numpy', 'safetensors', 'huggingface_hub') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

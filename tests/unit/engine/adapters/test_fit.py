@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.adapters.kinds import fit
+from engine.adapters.sources import fit
 from engine.adapters.sources.declared import Declared
 from engine.adapters.sources.modules import Module
 from engine.adapters.sources.own_code import Code

@@ -129,7 +129,7 @@ STRAY = [
 def test_the_small_files_of_a_model_are_those_that_describe_it(tmp_path: Path) -> None:
     write(tmp_path, *DESCRIBING, *STRAY)
     write(tmp_path, "modules.json", text=json.dumps([{"path": ""}, {"path": "1_Pooling"}]))
-    found = {file.relative_to(tmp_path).as_posix() for file in content.small_files(tmp_path)}
+    found = {file.relative_to(tmp_path).as_posix() for file in model_folder.small_files(tmp_path)}
     assert found == set(DESCRIBING)
 
 

@@ -170,4 +170,5 @@ def _of_classifier(declared: Declared) -> Nature:
         return _RERANKER
     exclusive = declared.problem_type in (None, "single_label_classification")
     kinds = {"classify": None, "rerank": None} if count == 2 and exclusive else {"classify": None}
-    return Nature(f"a classifier of {count} labels", kinds)
+    regression = declared.problem_type == "regression"
+    return Nature(f"a regression of {count} numbers" if regression else f"a classifier of {count} labels", kinds)

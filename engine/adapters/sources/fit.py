@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from engine.adapters.kinds.nature import Nature, nature_of
 from engine.adapters.sources import foreign_code
 from engine.adapters.sources.declared import Declared
+from engine.adapters.sources.model_folder import AGAIN
+from engine.adapters.sources.nature import Nature, nature_of
 from engine.adapters.sources.own_code import Code
 from engine.adapters.sources.weight_names import HEADS
 from engine.errors import Unavailable
 from engine.settings.config import EncoderConfig
 
-_AGAIN: Final = "Download or copy the model again."
 _BY_MODULES: Final = ("dense", "sparse")
 
 
@@ -73,9 +73,9 @@ def _adapter(declared: Declared, config: EncoderConfig) -> Unavailable:
 
 def _require_readable(declared: Declared, config: EncoderConfig) -> None:
     if declared.unreadable:
-        raise Unavailable(f"{config.model}: its {declared.unreadable} cannot be read.", next_step=_AGAIN)
+        raise Unavailable(f"{config.model}: its {declared.unreadable} cannot be read.", next_step=AGAIN)
     if declared.modules == ():
-        raise Unavailable(f"{config.model}: its modules.json names no module.", next_step=_AGAIN)
+        raise Unavailable(f"{config.model}: its modules.json names no module.", next_step=AGAIN)
 
 
 def _other_kind(nature: Nature, declared: Declared, config: EncoderConfig) -> Unavailable:
@@ -99,15 +99,13 @@ def _require_files(declared: Declared, config: EncoderConfig) -> None:
     by_modules = config.kind in _BY_MODULES or declared.saved_as == "CrossEncoder"
     for module in (by_modules and declared.modules) or ():
         if module.lacks:
-            raise Unavailable(
-                f"{config.model} lacks {module.lacks}, which its modules.json asks for.", next_step=_AGAIN
-            )
+            raise Unavailable(f"{config.model} lacks {module.lacks}, which its modules.json asks for.", next_step=AGAIN)
         # An activation that is not trusted would be replaced by another one.
         own = module.is_own or not str(module.activation or "torch.").startswith("torch.")
         if own and not config.trust_remote_code:
             raise untrusted(config, declared.code)
     if config.part != "image" and declared.configured and not declared.vocabulary:
         # transformers would make a tokenizer without a vocabulary, for which all texts are alike.
-        raise Unavailable(f"{config.model} lacks the files of its tokenizer (tokenizer.json).", next_step=_AGAIN)
+        raise Unavailable(f"{config.model} lacks the files of its tokenizer (tokenizer.json).", next_step=AGAIN)
     if config.part == "image" and declared.configured and not declared.image_processor:
-        raise Unavailable(f"{config.model} lacks its preprocessor_config.json.", next_step=_AGAIN)
+        raise Unavailable(f"{config.model} lacks its preprocessor_config.json.", next_step=AGAIN)
