@@ -113,7 +113,7 @@ def test_a_regression_is_scored_by_its_own_numbers(tmp_path: Path) -> None:
 
 def test_a_regression_of_several_numbers_is_no_reranker(tmp_path: Path) -> None:
     folder = cross_encoder(tmp_path / "model", labels=("a", "b"), problem_type="regression")
-    with engine_of(one=folder) as engine, pytest.raises(Unavailable, match="classifier of 2 labels") as caught:
+    with engine_of(one=folder) as engine, pytest.raises(Unavailable, match="regression of 2 numbers") as caught:
         engine.rerank().score(QUERY, DOCUMENTS)
     assert 'kind = "classify"' in (caught.value.next_step or "")
 
