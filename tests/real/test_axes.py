@@ -15,7 +15,7 @@ from multi_models import m3
 from numpy.typing import NDArray
 from small_models import Dtype, bert
 
-from engine import Engine, LoadFailed, State, parse
+from engine import Engine, State, Unavailable, parse
 from engine.adapters.kinds.universal_axes import UNIVERSAL_AXES
 
 MINILM = {"kind": "dense", "model": "builtin:all-MiniLM-L6-v2"}
@@ -154,13 +154,11 @@ def test_a_base_without_its_weights_is_named_and_leaves_the_engine_unharmed(tmp_
     folder = bert(tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "away")
     with serving(folder) as small:
-        with pytest.raises(LoadFailed, match="sema stands on base: ") as failed:
+        with pytest.raises(Unavailable, match="sema stands on base: ") as failed:
             small.axes().encode(["one"])
         assert failed.value.next_step
-        assert small.view("sema").state is State.FAILED
+        assert small.view("sema").state is State.UNAVAILABLE
         (folder / "away").rename(folder / "model.safetensors")
-        small.retry("base")
-        small.retry("sema")
         assert small.axes().encode(["one"]).shape == (1, len(AXES))
 
 
