@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.adapters.base import batches
 from engine.adapters.base.batches import FIRST_WAIT, LARGEST, LONGEST_WAIT, Batches
 from engine.errors import OutOfMemory
 
@@ -147,3 +148,15 @@ def test_any_other_error_goes_to_the_caller_and_changes_nothing() -> None:
         batches.run("cpu", broken, COUNT)
     assert Encoder().use() == [LARGEST]
     assert batches.run("cpu", lambda size: size, COUNT) == LARGEST
+
+
+def test_the_heap_is_trimmed_once_in_so_many_computations_on_a_cpu_and_never_for_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trims: list[None] = []
+    monkeypatch.setattr(batches, "trim_heap", lambda: trims.append(None))
+    for device, expected in (("cuda:0", 0), ("cpu", 2)):
+        runner = Batches()
+        for _ in range(2 * batches.BATCHES_PER_TRIM):
+            runner.run(device, lambda size: size, 1)
+        assert len(trims) == expected
