@@ -131,7 +131,10 @@ class ObjectAdapter(ABC):
         try:
             self._import_library()
         except ImportError as error:
-            raise unavailable(self._config.name, error) or error from error
+            final = unavailable(self._config.name, error)
+            if final is None:
+                raise
+            raise final from error
         # Before the object exists: frozen objects are never collected.
         freeze_gc()
         imported = time.monotonic()

@@ -88,7 +88,10 @@ class TorchKind(ABC):
 
             self._libraries = self._import_library()
         except ImportError as error:
-            raise unavailable(self._config.name, error) or error from error
+            final = unavailable(self._config.name, error)
+            if final is None:
+                raise
+            raise final from error
         return f"{self._libraries}, torch {torch.__version__}"
 
     def _require_code(self, reference: Reference, folder: Path) -> None:

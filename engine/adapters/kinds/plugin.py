@@ -66,7 +66,10 @@ class PluginAdapter(ObjectAdapter):
         except PilotlightError:
             raise
         except ImportError as error:
-            raise unavailable(f"The plug-in {self._name}", error) or error from error
+            final = unavailable(f"The plug-in {self._name}", error)
+            if final is None:
+                raise
+            raise final from error
         except (Exception, SystemExit) as error:
             raise LoadFailed(
                 f"The plug-in {self._name} could not be loaded: {type(error).__name__}: {first_line(error)}",

@@ -58,7 +58,9 @@ class TagAdapter(ObjectAdapter):
                 held = spacy.load(pipeline.source)
         except Exception as error:
             final = unavailable_pipeline(self._config.name, pipeline, error)
-            raise final or error from error
+            if final is None:
+                raise
+            raise final from error
         self._memory = SpacyMemory(held)
         return held
 

@@ -133,3 +133,17 @@ def test_a_missing_package_is_found_before_the_load(adapter: ThingAdapter) -> No
     adapter.packages = ("not_a_package",)  # type: ignore[misc]
     with pytest.raises(Unavailable, match="not-a-package is not installed"):
         adapter.probe()
+
+
+def test_an_error_of_an_import_that_a_later_try_may_mend_keeps_its_cause(
+    adapter: ThingAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cause = OSError("the disk is away")
+
+    def half_imported() -> None:
+        raise ImportError("cannot import name 'x' from partially initialized module 'y'") from cause
+
+    monkeypatch.setattr(adapter, "_import_library", half_imported)
+    with pytest.raises(ImportError) as caught:
+        adapter.load()
+    assert caught.value.__cause__ is cause
